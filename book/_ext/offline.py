@@ -1,0 +1,73 @@
+"""Pages that ask no other host for anything: mathematics as MathML, and no script that is loaded from elsewhere."""
+
+import html
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from docutils.nodes import SkipNode
+from math_core import LatexError, LatexToMathML
+from sphinx.util import logging
+from sphinx.util.math import get_node_equation_number
+
+LOG = logging.getLogger(__name__)
+CONVERTER = LatexToMathML(fancy_error=False)
+FONT = "STIXTwoMath-Regular.ttf"
+
+
+def mathml(node, *, block):
+    """The LaTeX of a node as the MathML that browsers render by themselves."""
+    source = node.astext().strip()
+    if block and ("&" in source or r"\\" in source) and r"\begin" not in source:
+        source = rf"\begin{{aligned}}{source}\end{{aligned}}"
+    try:
+        return CONVERTER.convert_with_local_state(source, displaystyle=block)
+    except LatexError as error:
+        LOG.warning("Cannot write %r as MathML: %s", source, error, location=node)
+        return f"<code>{html.escape(source)}</code>"
+
+
+def inline_math(self, node):
+    """Writes a formula inside a sentence."""
+    self.body.append(mathml(node, block=False))
+    raise SkipNode
+
+
+def block_math(self, node):
+    """Writes a displayed formula, with its number where it has a label."""
+    self.body.append(self.starttag(node, "div", CLASS="math notranslate nohighlight"))
+    self.body.append(f'<div class="formula">{mathml(node, block=True)}</div>')
+    if node["number"]:
+        self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})')
+        self.add_permalink_ref(node, "Link to this equation")
+        self.body.append("</span>")
+    self.body.append("</div>\n")
+    raise SkipNode
+
+
+def own_scripts(app, pagename, templatename, context, doctree):
+    """Drops the scripts that a default build injects but this book never uses, and any given twice.
+
+    Thebe runs code on somebody's server and declares its constants twice on a page, which is an error in the console.
+    """
+    kept = {}
+    for script in context.get("script_files", []):
+        content = f"{script.filename or ''}{script.attributes.get('body') or ''}"
+        if "thebe" not in content.lower() and "://" not in content:
+            kept.setdefault(content, script)
+    context["script_files"] = list(kept.values())
+
+
+def write_font(app, error):
+    """Adds a font with mathematical tables, for machines that have none: without one, brackets do not grow."""
+    if error is None and app.builder.format == "html":
+        with as_file(files("ziamath") / "fonts" / FONT) as path:
+            shutil.copy(path, Path(app.outdir, "_static", FONT))
+
+
+def setup(app):
+    """Registers the extension."""
+    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    app.connect("html-page-context", own_scripts, priority=900)
+    app.connect("build-finished", write_font)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,75 @@
+"""Altair charts in the built pages, with no network.
+
+A chart's output holds its Vega-Lite spec and an SVG drawing of it. The page gets both: the SVG for a reader without
+JavaScript, and the spec for `charts.js`, which draws the chart live in the colours of the page's theme.
+"""
+
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+
+import nbformat
+from sphinx.util import logging
+
+VEGALITE = "application/vnd.vegalite.v6+json"
+SVG = "image/svg+xml"
+GLUED = "application/papermill.record/"  # myst-nb's prefix for an output that is glued but not displayed
+LOG = logging.getLogger(__name__)
+
+
+def chart_id(spec):
+    """Twelve hex digits that name a chart by its content."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def label(spec):
+    """What the chart says, for a reader who does not see it: its description, else its title."""
+    title = spec.get("title") or ""
+    title = title.get("text", "") if isinstance(title, dict) else title
+    return spec.get("description") or (" ".join(title) if isinstance(title, list) else title)
+
+
+def figure(spec, svg):
+    """The HTML of one chart."""
+    name, text = chart_id(spec), label(spec)
+    if not text:
+        LOG.warning("A chart has neither a description nor a title; a screen reader has nothing to read.")
+    # Ids are unique in a page, not in a drawing: two charts may both hold "clip0".
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>c{name}-", svg[svg.index("<svg") :])
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(text)}" ', 1)
+    data = json.dumps(spec, sort_keys=True).replace("</", "<\\/")
+    return (
+        f'<div class="w2s-chart" data-chart="{name}" data-label="{html.escape(text)}"><div class="w2s-chart-view">{svg}</div>'
+        f'<script type="application/json">{data}</script></div>'
+    )
+
+
+def read_notebook(text):
+    """An executed notebook in which every chart output has become HTML (myst-nb's reader for `.ipynb`)."""
+    notebook = nbformat.reads(text, as_version=4)
+    for output in (out for cell in notebook.cells for out in cell.get("outputs", [])):
+        data = output.get("data", {})
+        for prefix in ("", GLUED):
+            if prefix + VEGALITE in data:
+                drawn = figure(data[prefix + VEGALITE], data[prefix + SVG])
+                output["data"] = nbformat.from_dict({prefix + "text/html": drawn})
+    return notebook
+
+
+def write_bundle(app, error):
+    """Writes Vega, Vega-Lite and vega-embed beside `charts.js`, which loads them on pages that have a chart."""
+    if error is None and app.builder.format == "html":
+        import vl_convert
+
+        bundle = Path(app.outdir, "_static", "vega.js")
+        # Wrapped, since its top-level names would clash with those of the theme's scripts.
+        script = vl_convert.javascript_bundle(vl_version="6.4")
+        bundle.write_text(f"(() => {{\n{script}\n}})();\n", encoding="utf-8")
+
+
+def setup(app):
+    """Registers the extension."""
+    app.connect("build-finished", write_bundle)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,187 @@
+"""How often do intervals for PGR cover the truth? Simulated experiments whose true PGR is known.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.coverage --simulations 4000    # 3 minutes, one core
+
+One experiment: three arms (weak, student, ceiling), S seeds, one test set of n rows that all of them answer. A row is
+answered rightly when a latent score is above 0:
+
+    score[arm, s, i] = mu[arm] + row[arm, i] + seed[arm, s] + drift[arm, s] * y[i] + rest[arm, s, i]
+
+`row` is how hard a text is, mostly the same for all arms, and in part shared by the rows of a group; `seed` moves a
+whole run up or down; `drift` moves its threshold, so that it gains on one class (y = +1) what it loses on the other
+(y = -1); `rest` is what is left, in part shared by the weak supervisor and the student that copies its errors. Every
+term is normal, so the accuracy over all seeds and rows is Phi(mu / total sd), and mu is set from the accuracies wanted.
+
+Each line of the table is a scenario, each column the share of 95% intervals that hold the true PGR, among the
+experiments whose gap is above 0 with 95% confidence (for the others the book gives no PGR: "no gap"). "width" is the
+median width of the library's interval. Then the library's interval for the accuracy difference student - weak: its
+coverage, the mean of its `detectable`, and how often a true difference of that size is found (80% is wanted).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import norm, t
+
+from w2s_lib.intervals import mean_interval, ratio_interval, squared_half_widths
+
+ROW_SHARE = 0.7  # of the latent variance that a row keeps from seed to seed; accuracies of runs correlate about so
+OWN_SHARE = 0.25  # of the row's variance that is an arm's own
+GROUP_SHARE = 0.3  # of the row's variance that its group shares, where there are groups
+SEED_SHARE = 0.3  # of the seed's variance that the arms share: one seed draws the halves for all three
+COPY_SHARE = 0.4  # of the weak supervisor's remaining errors that its student copies
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    accuracies: tuple[float, float, float] = (0.74, 0.80, 0.88)
+    seed_sd: tuple[float, float, float] = (0.01, 0.01, 0.01)
+    """Of the accuracy, over seeds."""
+    n_seeds: int = 5
+    n_rows: int = 2000
+    n_groups: int = 0
+    drift: float = 0.0
+    """Latent standard deviation of the threshold, over seeds."""
+
+    @property
+    def pgr(self) -> float:
+        weak, student, ceiling = self.accuracies
+        return (student - weak) / (ceiling - weak)
+
+
+SCENARIOS = [
+    Scenario("seed sd .005", seed_sd=(0.005,) * 3),
+    Scenario("seed sd .01"),
+    Scenario("seed sd .02", seed_sd=(0.02,) * 3),
+    Scenario("seed sd .02, .015, .005", seed_sd=(0.02, 0.015, 0.005)),
+    Scenario("seeds alike", seed_sd=(1e-6,) * 3),
+    Scenario("PGR 0", accuracies=(0.74, 0.74, 0.88)),
+    Scenario("gap .07", accuracies=(0.81, 0.84, 0.88)),
+    Scenario("gap .07, seed sd .02", accuracies=(0.81, 0.84, 0.88), seed_sd=(0.02,) * 3),
+    Scenario("threshold drift", drift=0.3),
+    Scenario("200 groups", n_groups=200),
+    Scenario("150 groups of 1,000 rows, sd .005", n_groups=150, n_rows=1000, seed_sd=(0.005,) * 3),
+    Scenario("3 seeds, sd .005", n_seeds=3, seed_sd=(0.005,) * 3),
+    Scenario("3 seeds, sd .01", n_seeds=3),
+    Scenario("3 seeds, sd .02", n_seeds=3, seed_sd=(0.02,) * 3),
+    Scenario("3 seeds, 200 groups", n_seeds=3, n_groups=200),
+    Scenario("1 seed, sd .01 (rows only)", n_seeds=1),
+]
+
+
+def simulate(scenario: Scenario, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Correctness, shape (3, seeds, rows), and group codes, shape (rows,)."""
+    seeds, rows = scenario.n_seeds, scenario.n_rows
+    groups = scenario.n_groups or rows
+    group = np.arange(rows)
+    if scenario.n_groups:
+        sizes = 1 + rng.multinomial(rows - groups, rng.dirichlet(np.full(groups, 2.0)))
+        group = np.repeat(np.arange(groups), sizes)
+    normal = rng.standard_normal
+
+    def mix(share: float, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.sqrt(share) * one + np.sqrt(1 - share) * other
+
+    hardness = mix(OWN_SHARE, normal((3, rows)), normal(rows))
+    if scenario.n_groups:
+        hardness = mix(GROUP_SHARE, mix(OWN_SHARE, normal((3, groups)), normal(groups))[:, group], hardness)
+    rest = normal((3, seeds, rows))
+    rest[1] = mix(COPY_SHARE, rest[0], rest[1])
+    quantile = ndtri(np.array(scenario.accuracies))
+    seed_sd = np.array(scenario.seed_sd) / norm.pdf(quantile)  # d accuracy / d mu is the normal density there
+    seed = seed_sd[:, None] * mix(SEED_SHARE, normal(seeds), normal((3, seeds)))
+    drift = scenario.drift * mix(SEED_SHARE, normal(seeds), normal((3, seeds)))
+    side = np.where(np.arange(rows) % 2, 1.0, -1.0)
+    mu = quantile * np.sqrt(1 + seed_sd**2 + scenario.drift**2)
+    score = (mu[:, None, None] + np.sqrt(ROW_SHARE) * hardness[:, None] + seed[:, :, None]
+             + drift[:, :, None] * side + np.sqrt(1 - ROW_SHARE) * rest)
+    return (score > 0).astype(float), group
+
+
+def candidates(x: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+    """95% intervals for PGR, by name. Empty where the gap's lower bound is not above 0."""
+    top, bottom = x[1] - x[0], x[2] - x[0]
+    ours = ratio_interval(top, bottom, group)
+    if np.isnan(ours.value):
+        return {}
+    n_seeds, ratio, gap = x.shape[1], ours.value, bottom.mean()
+    # A ratio's linearisation: its error is that of the mean of (top - ratio * bottom) / gap.
+    linear = ((top - ratio * bottom) / gap)[None]
+    rows_only = np.sqrt(squared_half_widths(linear.mean(axis=1, keepdims=True), group, 0.975)[0, 0])
+    found = {"rows only": (ratio - rows_only, ratio + rows_only)}
+    if n_seeds > 1:
+        by_seed = top.mean(axis=1) / bottom.mean(axis=1)
+        drawn = rng.integers(0, n_seeds, (1000, n_seeds))
+        resampled = top.mean(axis=1)[drawn].mean(axis=1) / bottom.mean(axis=1)[drawn].mean(axis=1)
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        found["resample seeds"] = (low, high)
+        half = t.ppf(0.975, n_seeds - 1) * by_seed.std(ddof=1) / np.sqrt(n_seeds)
+        found["t over seeds"] = (by_seed.mean() - half, by_seed.mean() + half)
+        # The two parts of the variance, back from the library's half-widths at two quantiles.
+        units = int(group.max())
+        wide, narrow = (squared_half_widths(linear, group, q)[0, 0] for q in (0.975, 0.9))
+        ts, tr = ((t.ppf(0.975, df) ** 2, t.ppf(0.9, df) ** 2) for df in (n_seeds - 1, units))
+        of_seed, of_row = np.linalg.solve([[ts[0], tr[0]], [ts[1], tr[1]]], [wide, narrow])
+        df = (of_seed + of_row) ** 2 / (of_seed**2 / (n_seeds - 1) + of_row**2 / units)
+        half = t.ppf(0.975, df) * np.sqrt(of_seed + of_row)
+        found["one t (Satterthwaite)"] = (ratio - half, ratio + half)
+        found["two t's, linear"] = (ratio - np.sqrt(wide), ratio + np.sqrt(wide))
+    found["library: two t's, Fieller"] = (ours.low, ours.high)
+    return found
+
+
+def coverage(scenario: Scenario, n_simulations: int, seed: int = 0) -> dict[str, float]:
+    """Share of intervals that cover, by candidate, and `no gap`, the share of experiments without a PGR."""
+    rng = np.random.default_rng(seed)
+    hits: dict[str, list[bool]] = defaultdict(list)
+    widths, detectable = [], []
+    truth = scenario.accuracies[1] - scenario.accuracies[0]
+    for _ in range(n_simulations):
+        x, group = simulate(scenario, rng)
+        found = candidates(x, group, rng)
+        for name, (low, high) in found.items():
+            hits[name].append(low <= scenario.pgr <= high)
+        hits["no gap"].append(not found)
+        if found:
+            widths.append(found["library: two t's, Fieller"][1] - found["library: two t's, Fieller"][0])
+        difference = mean_interval(x[1] - x[0], group)
+        hits["difference"].append(difference.low <= truth <= difference.high)
+        detectable.append(difference.detectable)
+    table = {name: float(np.mean(values)) for name, values in hits.items()}
+    return {**table, "width": float(np.median(widths)), "detectable": float(np.mean(detectable))}
+
+
+def power(scenario: Scenario, detectable: float, n_simulations: int, seed: int = 1) -> float:
+    """How often a true difference student - weak of the size `detectable` is found."""
+    weak, _, ceiling = scenario.accuracies
+    shifted = replace(scenario, accuracies=(weak, weak + detectable, ceiling))
+    rng = np.random.default_rng(seed)
+    draws = (simulate(shifted, rng) for _ in range(n_simulations))
+    return float(np.mean([mean_interval(x[1] - x[0], group).low > 0 for x, group in draws]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Coverage of intervals for PGR, as a Markdown table.")
+    parser.add_argument("--simulations", type=int, default=4000)
+    n = parser.parse_args().simulations
+    columns = ["resample seeds", "t over seeds", "rows only", "one t (Satterthwaite)", "two t's, linear",
+               "library: two t's, Fieller", "width", "no gap", "difference", "detectable"]
+    print("| scenario | PGR | " + " | ".join(columns) + " | power |")
+    print("|---|" + "---|" * (len(columns) + 2))
+    for scenario in SCENARIOS:
+        table = coverage(scenario, n)
+        cells = [f"{table[name]:.3f}" if name in table else "-" for name in columns]
+        found = power(scenario, table["detectable"], n // 4)
+        print(f"| {scenario.name} | {scenario.pgr:.2f} | " + " | ".join(cells) + f" | {found:.3f} |", flush=True)
+    error = np.sqrt(0.95 * 0.05 / n)
+    print(f"\nMonte Carlo standard error of a coverage of .95: {error:.4f}.")
+
+
+if __name__ == "__main__":
+    main()

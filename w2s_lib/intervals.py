@@ -1,0 +1,127 @@
+"""Intervals that know where the noise comes from: seeds and test rows, crossed.
+
+A measured accuracy varies for two reasons. With other *seeds* (other halves, another initial head, another order) the
+model would be another one; with other *test rows* it would meet easier or harder texts. All runs of a task share one
+test set, so the two are crossed: every run of every arm answers the same rows. With correctness x[s, i] of seed s on
+row i (S seeds, n rows), the mean squares of a two-way layout without replication separate them:
+
+    E[MS_seed] = n v_seed + v_rest,   E[MS_row] = S v_row + v_rest,   E[MS_rest] = v_rest
+    Var[mean]  = v_seed / S + v_row / n + v_rest / (S n) = E[MS_seed + (MS_row - MS_rest)] / (S n)
+
+The first term has few degrees of freedom (S - 1), the second many, so each is widened by its own t quantile
+before they are added (Banerjee 1960): h^2 = (t_{S-1}^2 MS_seed + t_{n-1}^2 (MS_row - MS_rest)) / (S n), interval =
+mean +- h. One t quantile with Satterthwaite's degrees of freedom covers too little with 3 seeds. For a ratio the
+mean squares become matrices, and Fieller's (1954) theorem gives the interval in closed form. Where rows come in
+groups (sentences of a review) the group is the unit: rows are replaced by the groups' centred sums.
+`tests/benchmarks/coverage.py` measures the coverage against known truths and beside the alternatives.
+
+Sources: Banerjee, S. K. (1960), "Approximate confidence interval for linear functions of means of k populations
+when the population variances are not equal", Sankhya 22; Fieller, E. C. (1954), "Some problems in interval
+estimation", Journal of the Royal Statistical Society B 16.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+POWER = 0.80
+NO_GAP = "no gap to recover"
+ROWS_ONLY = "test rows only"  # one seed says nothing of the variation over seeds, and the interval must admit it
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95% interval: `format(x, ".2f")` is `0.41 [0.33, 0.49]`, or the note if it has none."""
+
+    value: float
+    low: float
+    high: float
+    level: float = LEVEL
+    n_seeds: int = 1
+    n_items: int = 0
+    """Test rows."""
+    n_groups: int = 0
+    """Independent groups among them: as many as rows where rows stand alone."""
+    note: str = ""
+    detectable: float = math.nan
+    """For differences: the smallest true one that data like these show, at this level, with 80% power."""
+
+    def __format__(self, spec: str) -> str:
+        """Applies a number format, such as `.2f` or `.1%`, to all three numbers."""
+        if math.isnan(self.value):
+            return self.note or "not available"
+        spec = "z" + spec if spec.startswith(".") else spec or "z.2f"  # z: never print -0.00
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def __str__(self) -> str:
+        """Two decimals."""
+        return format(self, ".2f")
+
+
+def mean_interval(x: Floats, group: Codes) -> Interval:
+    """The mean of x, shape (S seeds, n rows), over fresh seeds and fresh rows.
+
+    `group`, shape (n,), holds codes 0..G-1. `detectable` = h(.975) + h(.80), where h(q) takes the t quantiles at q.
+    """
+    value = float(x.mean())
+    half, power = (math.sqrt(squared_half_widths(x[None], group, q)[0, 0]) for q in ((1 + LEVEL) / 2, POWER))
+    return Interval(value, value - half, value + half, **_counts(x, group), detectable=half + power)
+
+
+def ratio_interval(top: Floats, bottom: Floats, group: Codes) -> Interval:
+    """mean(top) / mean(bottom), both of shape (S seeds, n rows) and paired, by Fieller's theorem.
+
+    With the half-width matrix H, the interval is every r for which top - r bottom is not significantly away from 0:
+    (N - r D)^2 <= H_NN - 2 r H_ND + r^2 H_DD, where N and D are the means. The value is NaN and the note `NO_GAP` where
+    the lower bound of D is not above 0: the set of such r is then unbounded, and the ratio has no meaning.
+    """
+    n, d = float(top.mean()), float(bottom.mean())
+    half = squared_half_widths(np.stack([top, bottom]), group, (1 + LEVEL) / 2)
+    counts = _counts(top, group)
+    a, b, c = d * d - half[1, 1], n * d - half[0, 1], n * n - half[0, 0]
+    if d <= 0 or a <= 0:
+        return Interval(math.nan, math.nan, math.nan, **{**counts, "note": NO_GAP})
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    return Interval(n / d, min((b - root) / a, n / d), max((b + root) / a, n / d), **counts)
+
+
+def squared_half_widths(x: Floats, group: Codes, quantile: float) -> Floats:
+    """H of shape (k, k) for k quantities x of shape (k, S, n): q' H q is the squared half-width of the mean of q' x.
+
+    Raises:
+        ValueError: fewer than two rows or groups.
+    """
+    n, n_groups = x.shape[2], int(group.max()) + 1
+    unit = x - x.mean(axis=(1, 2), keepdims=True)
+    if n_groups < n:
+        unit = unit @ np.eye(n_groups)[group] * (n_groups / n)
+    k, s, g = unit.shape
+    if g < 2:
+        raise ValueError("an interval needs at least two test rows or groups")
+    by_seed, by_row = unit.mean(axis=2), unit.mean(axis=1)
+    t_row = float(stdtrit(g - 1, quantile))
+    if s == 1:
+        only_rows: Floats = t_row**2 * (by_row @ by_row.T) / ((g - 1) * g)
+        return only_rows
+    rest = (unit - by_seed[:, :, None] - by_row[:, None, :]).reshape(k, -1)
+    ms_seed = by_seed @ by_seed.T * g / (s - 1)
+    ms_row, ms_rest = by_row @ by_row.T * s / (g - 1), rest @ rest.T / ((s - 1) * (g - 1))
+    share, axes = np.linalg.eigh(ms_row - ms_rest)
+    row = axes * np.maximum(share, 0.0) @ axes.T  # a variance is never below 0, its estimate can be: cut there
+    t_seed = float(stdtrit(s - 1, quantile))
+    both: Floats = (t_seed**2 * ms_seed + t_row**2 * row) / (s * g)
+    return both
+
+
+def _counts(x: Floats, group: Codes) -> dict[str, Any]:
+    return {"n_seeds": x.shape[0], "n_items": x.shape[1], "n_groups": int(group.max()) + 1,
+            "note": ROWS_ONLY if x.shape[0] == 1 else ""}

@@ -1,0 +1,144 @@
+"""The parts of a run's description: the task, the loss, the adapters, the recipe. Each refuses what makes no sense."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+
+class SpecError(ValueError):
+    """A description that cannot be run. Raised before any model is loaded."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The allowed names, led by the one most like `name`, as the end of an error message."""
+    allowed = list(choices)
+    close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Allowed: {', '.join(allowed)}."
+
+
+def require(ok: bool, message: str) -> None:
+    """Raises `SpecError` unless `ok`."""
+    if not ok:
+        raise SpecError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Typed by its annotations: a wrong type, a NaN or an infinity is refused at construction."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if hasattr(value, "item") and not isinstance(value, (str, Part)):
+                value = value.item()  # a NumPy scalar would hash differently from the number that it shows
+            where = f"{type(self).__name__}.{f.name}"
+            if f.type == "float":
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                require(number and math.isfinite(value), f"{where} must be a finite number, not {value!r}")
+                value = float(value)
+            elif f.type == "int":
+                require(isinstance(value, int) and not isinstance(value, bool),
+                         f"{where} must be a whole number, not {value!r}")
+            elif f.type in ("str", "bool"):
+                require(isinstance(value, str if f.type == "str" else bool), f"{where} must be a {f.type}, not {value!r}")
+            object.__setattr__(self, f.name, value)
+        self._validate()
+
+    def _validate(self) -> None:
+        """Refuse what the types alone allow."""
+
+    def _at_least(self, **lowest: float) -> None:
+        for name, low in lowest.items():
+            value = getattr(self, name)
+            require(value >= low, f"{type(self).__name__}.{name} must be at least {low}, not {value!r}")
+
+    def _one_of(self, name: str, choices: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        require(value in choices, f"{type(self).__name__}.{name} is {value!r}: {nearest(str(value), choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Part):
+    """A named task and how many rows of it are used."""
+
+    name: str = "movie"
+    """An embedded task, a path to a user's file, or `hf:<dataset>`."""
+    n_train: int = 1000
+    """Rows in each of the two halves of the training pool."""
+    n_validation: int = 500
+    n_test: int = 2000
+    min_rating: float = 0.5
+    """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no clear label."""
+    template: str = "{text} It was"
+    """What the model reads; the state of its last token is classified (Gao et al. 2021 use the same ending)."""
+    sha256: str = ""
+    """A user's file: the digest of its content, so that a changed file is another task."""
+
+    def _validate(self) -> None:
+        self._at_least(n_train=2, n_validation=2, n_test=2, min_rating=0.0)
+        for name in ("n_train", "n_validation", "n_test"):
+            require(getattr(self, name) % 2 == 0, f"Task.{name} must be even, as classes are balanced: {getattr(self, name)}")
+        require("{text}" in self.template, f"Task.template must contain '{{text}}': {self.template!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class XentLoss(Part):
+    """Cross-entropy against the labels as they are: naive finetuning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidenceLoss(Part):
+    """The auxiliary confidence loss (Burns et al. 2023, eq. 1): alpha rises linearly to `alpha_max`, then stays."""
+
+    alpha_max: float = 0.5
+    warmup_fraction: float = 0.2
+    """Share of training over which alpha rises from 0."""
+    threshold: str | float = "half"
+    """Hardening threshold: "half" of each batch positive, the labels' "mean" positive, or a fixed number in (0, 1)."""
+
+    def _validate(self) -> None:
+        require(0 <= self.alpha_max <= 1, f"ConfidenceLoss.alpha_max must be in [0, 1], not {self.alpha_max}")
+        require(0 <= self.warmup_fraction <= 1, f"ConfidenceLoss.warmup_fraction must be in [0, 1], not {self.warmup_fraction}")
+        if isinstance(self.threshold, str):
+            self._one_of("threshold", ("half", "mean"))
+        else:
+            require(isinstance(self.threshold, float) and 0 < self.threshold < 1,
+                     f"ConfidenceLoss.threshold must be 'half', 'mean' or in (0, 1), not {self.threshold!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora(Part):
+    """Low-rank adapters (Hu et al. 2021) on every linear layer of the top blocks."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    blocks: int | str = 10
+    """How many of the top blocks are adapted (all, where there are fewer), or "all"."""
+
+    def _validate(self) -> None:
+        self._at_least(rank=1, alpha=0.0)
+        ok = self.blocks == "all" or (isinstance(self.blocks, int) and not isinstance(self.blocks, bool) and self.blocks >= 1)
+        require(ok, f"Lora.blocks must be a whole number of at least 1 or 'all', not {self.blocks!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Part):
+    """How long and how fast: the same for supervisors, students and ceilings."""
+
+    epochs: int = 2
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_fraction: float = 0.1
+    """Share of the steps over which the rate rises from 0, before it falls linearly to 0."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def _validate(self) -> None:
+        self._at_least(epochs=1, batch_size=2, weight_decay=0.0, warmup_fraction=0.0)
+        require(self.learning_rate > 0, f"Recipe.learning_rate must be above 0, not {self.learning_rate}")
+        require(self.max_grad_norm > 0, f"Recipe.max_grad_norm must be above 0, not {self.max_grad_norm}")
+        require(self.warmup_fraction <= 1, f"Recipe.warmup_fraction must be in [0, 1], not {self.warmup_fraction}")

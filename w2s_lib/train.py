@@ -1,0 +1,243 @@
+"""One `fit`, one `predict`: LoRA finetuning of a 4-bit language model on soft labels. Schedules live here.
+
+What trains is kept in float32 by the optimiser and copied into bf16 adapters after each step: peft's own float32 adapters
+cost a third of the speed on a CPU, and AdamW on bf16 weights alone would lose small updates to rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import losses, models
+from .spec import ConfidenceLoss, RunSpec, SpecError
+from .tasks import TaskTable
+from .trunk import Inputs, Trunk
+
+MEGABATCH = 8
+"""Batches are cut from this many batches' worth of random rows, sorted by length: little padding, still random draws."""
+P_STEP = 2.0**-16
+"""Predictions are rounded to this, so that records stay small and a label read from one is the label that was made."""
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class TrainingError(RuntimeError):
+    """Training could not be finished: out of memory, or a loss that is not a number. No record is written."""
+
+
+def learning_rate_factor(step: int, n_steps: int, warmup_fraction: float) -> float:
+    """Linear warm-up, then linear decay to 0: the factor on the learning rate at `step` of 0 .. n_steps - 1."""
+    warmup = round(warmup_fraction * n_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return (n_steps - step) / max(1, n_steps - warmup)
+
+
+def alpha_at(progress: float, loss: ConfidenceLoss) -> float:
+    """The confidence loss's weight when a share `progress` in [0, 1] of training is done (Burns et al. 2023, A.4).
+
+    It rises linearly from 0 and is continuous where it reaches `alpha_max`.
+    """
+    if progress >= loss.warmup_fraction:
+        return loss.alpha_max
+    return loss.alpha_max * progress / loss.warmup_fraction
+
+
+def epoch_batches(rows: Any, length: Any, *, batch_size: int, rng: np.random.Generator) -> list[Any]:
+    """Random batches of similar length: each row at most once, the last partial batch dropped.
+
+    Args:
+        rows: (n,) row numbers.
+        length: tokens of every row of the table, indexed by row.
+        batch_size: rows a batch.
+        rng: draws the order; sorting happens only inside a megabatch, then the batches are shuffled.
+    """
+    shuffled = rng.permutation(rows)[:len(rows) // batch_size * batch_size]
+    batches: list[Any] = []
+    for start in range(0, len(shuffled), MEGABATCH * batch_size):
+        mega = shuffled[start:start + MEGABATCH * batch_size]
+        mega = mega[np.argsort(length[mega], kind="stable")]
+        batches += np.split(mega, len(mega) // batch_size)
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+@contextlib.contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """Runs on a CPU with one thread: the bits do not depend on how many cores a machine has."""
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _MasterWeights:
+    """AdamW on float32 copies of the trained parameters, which may themselves be bf16."""
+
+    def __init__(self, parameters: list[nn.Parameter], spec: RunSpec) -> None:
+        self.parameters = parameters
+        self.masters = [p.detach().float().clone().requires_grad_() for p in parameters]
+        recipe = spec.recipe
+        self.optimiser = torch.optim.AdamW(self.masters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+    def step(self, factor: float, max_grad_norm: float, learning_rate: float) -> None:
+        for master, parameter in zip(self.masters, self.parameters, strict=True):
+            assert parameter.grad is not None
+            master.grad, parameter.grad = parameter.grad.float(), None
+        torch.nn.utils.clip_grad_norm_(self.masters, max_grad_norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate * factor
+        self.optimiser.step()
+        with torch.no_grad():
+            for master, parameter in zip(self.masters, self.parameters, strict=True):
+                parameter.copy_(master)
+
+
+class Finetuned:
+    """A fitted classifier: predicts by row, and keeps its adapter and head as safetensors.
+
+    Attributes:
+        model: the `models.Classifier`; its first block is number `boundary` of the backbone.
+        inputs: what enters that block.
+    """
+
+    def __init__(self, spec: RunSpec, model: models.Classifier, inputs: Inputs, boundary: int) -> None:
+        self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
+
+    @torch.inference_mode()
+    def logits(self, rows: Any, *, progress: bool = True) -> Tensor:
+        """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone."""
+        self.model.eval()
+        rows = np.asarray(rows)
+        order = self.inputs.by_length(rows)
+        parts = [self.model(*self.inputs.batch(order[i:i + 64])).cpu()
+                 for i in tqdm(range(0, len(order), 64), desc="predict", leave=False, disable=not progress)]
+        back = {int(row): i for i, row in enumerate(order)}
+        return torch.cat(parts)[[back[int(row)] for row in rows]]
+
+    def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
+        """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`."""
+        return rounded(torch.softmax(self.logits(rows, progress=progress), dim=1)[:, 1].numpy())
+
+    def save(self, folder: Path) -> None:
+        """Writes `adapter_model.safetensors` with `adapter_config.json` (peft's own format) and `head.safetensors`."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        backbone: Any = self.model.backbone
+        shifted = {}
+        for name, value in get_peft_model_state_dict(backbone).items():
+            before, _, after = name.partition("layers.")
+            number, _, rest = after.partition(".")
+            shifted[f"{before}layers.{int(number) + self.boundary}.{rest}"] = value.contiguous()
+        config = backbone.peft_config["default"]
+        n_blocks = len(models.blocks_of(backbone.get_base_model()))
+        names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in shifted}
+        config.target_modules = models.lora_targets(range(self.boundary, self.boundary + n_blocks), sorted(names))
+        save_file(shifted, folder / "adapter_model.safetensors")
+        save_file({k: v.contiguous() for k, v in self.model.head.state_dict().items()}, folder / "head.safetensors")
+        config.save_pretrained(str(folder))
+
+
+def rounded(p: Any) -> FloatArray:
+    """Probabilities as records keep them: float32, to the nearest `P_STEP`."""
+    return (np.round(np.asarray(p, dtype=np.float64) / P_STEP) * P_STEP).astype(np.float32)
+
+
+def build(spec: RunSpec, table: TaskTable, *, trunk: bool = True, progress: bool = True) -> Finetuned:
+    """The model of a run before its first step: backbone, fresh adapters and head, drawn by the spec's seed.
+
+    Args:
+        spec: a run with `method="finetune"`.
+        table: the task's texts.
+        trunk: share the frozen blocks' states where that is exact. False computes them anew in every pass; the logits
+            agree within bf16's tolerance.
+        progress: show bars.
+    """
+    backbone = models.load_backbone(spec)
+    depth = len(models.blocks_of(backbone))
+    n_top = depth if spec.lora.blocks == "all" else min(int(spec.lora.blocks), depth)
+    boundary = depth - n_top if trunk and backbone.config.model_type in models.TRUNK_EXACT else 0
+    inputs = Trunk(spec, table, boundary, progress=progress) if boundary else Inputs(spec, table)
+    hidden_size = backbone.config.hidden_size
+    with torch.random.fork_rng():
+        torch.manual_seed(spec.seed)
+        model = models.Classifier(models.add_lora(models.keep_blocks(backbone, boundary, depth), spec, n_top=n_top),
+                                  hidden_size)
+    return Finetuned(spec, model.to(spec.device), inputs, boundary)
+
+
+def fit(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, trunk: bool = True,
+        progress: bool = True) -> Finetuned:
+    """Finetunes `spec.model` on soft labels.
+
+    Args:
+        spec: a run with `method="finetune"`.
+        table: the task's texts.
+        rows: (n,) rows of the half that it trains on.
+        labels: (n,) P(y = 1) for each of them.
+        trunk: see `build`.
+        progress: show bars with the time left.
+
+    Raises:
+        TrainingError: out of memory, or a loss that is not finite; the message says at which step and what to change.
+        SpecError: fewer rows than one batch.
+    """
+    models.check(spec)
+    recipe = spec.recipe
+    if len(rows) < recipe.batch_size or len(rows) != len(labels):
+        raise SpecError(f"{len(rows)} rows and {len(labels)} labels: need one label a row, and at least one batch of "
+                        f"{recipe.batch_size}")
+    try:
+        fitted = build(spec, table, trunk=trunk, progress=progress)
+        _train(fitted, np.asarray(rows), np.asarray(labels, dtype=np.float32), progress)
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        raise TrainingError(f"out of memory while training {spec.model}: set recipe.batch_size below "
+                            f"{recipe.batch_size}, or lora.blocks below {spec.lora.blocks}. No record was written.") from error
+    return fitted
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _train(fitted: Finetuned, rows: Any, labels: FloatArray, progress: bool) -> None:
+    spec, model, recipe = fitted.spec, fitted.model, fitted.spec.recipe
+    label_of = np.full(len(fitted.inputs.length), np.nan, dtype=np.float32)
+    label_of[rows] = labels
+    with contextlib.suppress(Exception):
+        AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may move from one device to another
+    accelerator = Accelerator(cpu=spec.device == "cpu", mixed_precision="no")
+    model.train()
+    optimiser = _MasterWeights([p for p in model.parameters() if p.requires_grad], spec)
+    rng = np.random.default_rng([spec.seed, 1])
+    batches = [batch for _ in range(recipe.epochs) for batch in epoch_batches(
+        rows, fitted.inputs.length, batch_size=recipe.batch_size, rng=rng)]
+    for step, batch in enumerate(tqdm(batches, desc=f"train {spec.model}", unit="step", leave=False, disable=not progress)):
+        logits = model(*fitted.inputs.batch(batch))
+        soft = torch.from_numpy(label_of[batch]).to(logits.device)
+        if isinstance(spec.loss, ConfidenceLoss):
+            alpha = alpha_at(step / len(batches), spec.loss)
+            loss = losses.confidence_loss(logits, soft, alpha, spec.loss.threshold)
+        else:
+            loss = losses.xent_loss(logits, soft)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the loss is {loss.item()} at step {step + 1} of {len(batches)}: try a lower "
+                                f"recipe.learning_rate than {recipe.learning_rate}. No record was written.")
+        accelerator.backward(loss)
+        optimiser.step(learning_rate_factor(step, len(batches), recipe.warmup_fraction), recipe.max_grad_norm,
+                       recipe.learning_rate)

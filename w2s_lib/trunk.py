@@ -1,0 +1,162 @@
+"""The frozen trunk: what the blocks under the adapters compute, once for a model and a task, for every run that shares it.
+
+With LoRA on the top blocks only, everything below is the same function in every run. Its outputs are kept in the cache as
+chunks of texts; workers that need the same trunk share the chunks out among them. Batches are a function of the task
+alone (all its texts by length, then row), so a run has the same bits alone and in a sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import assets, models
+from .spec import SEMANTICS, RunSpec, SpecError
+from .tasks import TaskTable
+
+BATCH = 64
+CHUNK = 8 * BATCH
+
+
+def cpu_model() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def hardware(device: str) -> str:
+    """The name of the GPU, or of the CPU."""
+    return torch.cuda.get_device_name() if device == "cuda" else cpu_model()
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenize(model: str, template: str, table: TaskTable) -> list[list[int]]:
+    tokenizer = models.load_tokenizer(model)
+    ids: list[list[int]] = tokenizer([template.replace("{text}", text) for text in table.frame["text"]])["input_ids"]
+    most = getattr(tokenizer, "model_max_length", None) or 2**31
+    longest = max(range(len(ids)), key=lambda row: len(ids[row]))
+    if len(ids[longest]) > most:
+        raise SpecError(f"row {longest} has {len(ids[longest])} tokens, more than the {most} that {model} reads")
+    return ids
+
+
+class Inputs:
+    """What enters a run's first block, by row: token ids.
+
+    Args:
+        spec: gives the model, the device and the template.
+        table: all texts of the task.
+
+    Raises:
+        SpecError: a text is longer than the model can read.
+    """
+
+    def __init__(self, spec: RunSpec, table: TaskTable) -> None:
+        self.spec, self.table = spec, table
+        self.ids = _tokenize(spec.name, spec.task.template, table)
+        self.length = np.array([len(ids) for ids in self.ids])
+
+    def by_length(self, rows: Any) -> Any:
+        """The same rows, short texts first, equal ones by row: the order of every forward-only pass."""
+        rows = np.asarray(rows)
+        return rows[np.lexsort((rows, self.length[rows]))]
+
+    def part(self, row: int) -> Tensor:
+        """One row, (length,) or (length, hidden)."""
+        return torch.tensor(self.ids[row])
+
+    def batch(self, rows: Any) -> tuple[Tensor, Tensor]:
+        """Inputs (n, longest[, hidden]) padded on the right, and lengths (n,), on the spec's device."""
+        parts = nn.utils.rnn.pad_sequence([self.part(int(row)) for row in rows], batch_first=True)
+        return parts.to(self.spec.device), torch.from_numpy(self.length[rows]).to(self.spec.device)
+
+
+class Trunk(Inputs):
+    """The states that leave the first `boundary` blocks, by row: what enters a run's first adapted block.
+
+    Args:
+        spec: gives model, quantization, precision and device.
+        table: all texts of the task.
+        boundary: how many blocks the trunk has, at least 1.
+        progress: show a bar while the trunk is computed.
+    """
+
+    def __init__(self, spec: RunSpec, table: TaskTable, boundary: int, *, progress: bool = True) -> None:
+        super().__init__(spec, table)
+        self.boundary = boundary
+        self.order = self.by_length(np.arange(len(self.ids)))
+        self.place = np.argsort(self.order)
+        self.offset = np.concatenate([[0], np.cumsum(self.length[self.order])])
+        folder = self._folder(boundary)
+        self.files = [folder / f"{start:06d}.npy" for start in range(0, len(self.order), CHUNK)]
+        if not all(file.is_file() for file in self.files):
+            self._fill(progress)
+        self.chunks = [np.load(file, mmap_mode="r") for file in self.files]
+
+    def part(self, row: int) -> Tensor:
+        """The trunk's states of one row, (length, hidden)."""
+        place = self.place[row]
+        start = self.offset[place // CHUNK * CHUNK]
+        states = np.array(self.chunks[place // CHUNK][self.offset[place] - start:self.offset[place + 1] - start])
+        return torch.from_numpy(states).view(models.DTYPES[self.spec.precision])
+
+    def _folder(self, boundary: int) -> Path:
+        spec = self.spec
+        key = [SEMANTICS, spec.name, boundary, spec.quantization, spec.precision, hardware(spec.device),
+               torch.__version__, spec.task.template, self.table.digest]
+        return assets.cache_dir() / "trunks" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+
+    def _fill(self, progress: bool) -> None:
+        """Computes the chunks that are missing: first what nobody works on, then what others have left."""
+        self.files[0].parent.mkdir(parents=True, exist_ok=True)
+        # A lower boundary that is there already is a head start: its states are what would have flowed on.
+        names = [file.name for file in self.files]
+        first = next((b for b in range(self.boundary - 1, 0, -1)
+                      if all((self._folder(b) / name).is_file() for name in names)), 0)
+        below = Trunk(self.spec, self.table, first) if first else Inputs(self.spec, self.table)
+        model = models.load_backbone(dataclasses.replace(self.spec, model=f"{self.spec.name}@{self.boundary}"))
+        model = models.keep_blocks(model, first, self.boundary)
+        model.norm = nn.Identity()  # what leaves the last block, before the final norm
+        with tqdm(total=len(names), desc=f"trunk of {self.boundary} blocks", leave=False, disable=not progress) as bar:
+            for timeout in (0, -1):
+                for number, file in enumerate(self.files):
+                    with contextlib.suppress(Timeout), FileLock(file.with_suffix(".lock"), timeout=timeout):
+                        if not file.is_file():
+                            self._save(file, self._compute(model, below, self.order[number * CHUNK:][:CHUNK]))
+                            bar.update()
+
+    @torch.inference_mode()
+    def _compute(self, model: Any, below: Inputs, rows: Any) -> Any:
+        parts = []
+        for start in range(0, len(rows), BATCH):
+            inputs, length = below.batch(rows[start:start + BATCH])
+            key = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
+            states = model(**{key: inputs}, use_cache=False).last_hidden_state
+            parts += [state[:n] for state, n in zip(states, length.tolist(), strict=True)]
+        return torch.cat(parts).cpu().view(torch.int16 if self.spec.precision == "bf16" else torch.float32).numpy()
+
+    def _save(self, file: Path, states: Any) -> None:
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as part:
+            try:
+                np.save(part, states)
+                part.close()
+                os.replace(part.name, file)
+            finally:
+                Path(part.name).unlink(missing_ok=True)
