@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,132 +20,141 @@ ROOT = Path.cwd()
 Options = dict[str, Any]
 
 
-def jobs(options: Options, *, published: bool = True) -> tuple[list[book.Job], int]:
-    """The chapters asked for as jobs, with the worker processes that training may use."""
-    pages = [page for page in book.chapters(ROOT) if page.is_notebook]
-    names = [page.name for page in pages]
+def take_jobs(options: Options) -> tuple[list[book.Job], int]:
+    """The chapters asked for as jobs, and how many processes may train at once."""
+    notebooks = [page for page in book.chapters(ROOT) if page.is_notebook]
+    names = [page.name for page in notebooks]
     asked = options.pop("chapters", names)
-    asked = [asked] if isinstance(asked, str) else asked
+    asked = asked if isinstance(asked, list) else [asked]
     for name in set(asked) - set(names):
-        raise book.UsageError(f"Unknown chapter {name!r}: {nearest(str(name), names)}")
+        raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), names)}")
     profile = str(options.pop("profile", "laptop"))
     workers = int(options.pop("workers", book.load_profile(ROOT, profile).get("workers", 1)))
-    chosen = book.resolve([page for page in pages if page.name in asked], profile=profile, overrides=options)
-    if not published:
-        chosen = [replace(job, parameters=one_seed(job), published=False) for job in chosen]
-    return chosen, workers
+    chosen = [page for page in notebooks if page.name in asked]
+    return book.resolve(chosen, profile=profile, overrides=options), workers
 
 
-def one_seed(job: book.Job) -> book.Parameters:
-    """The job's parameters with only the first of its seeds."""
-    seeds = (job.chapter.defaults() | job.parameters).get("seeds")
-    return job.parameters | ({"seeds": seeds[:1]} if isinstance(seeds, list) else {})
-
-
-def make_book(options: Options, *, published: bool = True) -> int:
+def make_book(options: Options, *, retrain: bool = False) -> int:
     """Executes the chapters, builds the pages and verifies them."""
-    chosen, workers = jobs(options, published=published)
+    jobs, workers = take_jobs(options)
+    if retrain:
+        jobs = [one_seed(job) for job in jobs]
     pages = book.chapters(ROOT)
-    # A book is whole or it is nothing: chapters not asked for are there as they are published.
-    others = [p for p in pages if p.is_notebook and p not in [job.chapter for job in chosen]]
-    table = book.execute(chosen + book.resolve(others, profile="laptop", overrides={}), workers=workers)
+    # A book is whole or it is none: the chapters not asked for are in it as they are published.
+    others = [page for page in pages if page.is_notebook and page not in [job.chapter for job in jobs]]
+    table = build.execute(jobs + book.resolve(others, profile="laptop", overrides={}), workers=workers)
     built = build.build(pages)
     build.verify(pages)
-    width = max(len("chapter"), *(len(row[0]) for row in table)) if table else 7
+    width = max(len(name) for name in ["chapter", *(row[0] for row in table)])
     print(f"\n{'chapter':<{width}}  {'seconds':>9}  {'runs read':>9}  {'runs trained':>12}")
     for name, seconds, read, trained in table:
         print(f"{name:<{width}}  {'unchanged' if seconds is None else f'{seconds:.1f}':>9}  {read:>9}  {trained:>12}")
-    print(f"\n{'Built' if built else 'Unchanged'} and verified: {len(pages)} pages.")
-    print(f"Open {(ROOT / '_build' / 'html' / 'index.html').as_uri()} or run `make serve`.")
+    print(f"\n{len(pages)} pages {'built' if built else 'unchanged'} and verified. To read them: make serve, or open")
+    print((ROOT / "_build" / "html" / "index.html").as_uri())
     return 0
+
+
+def one_seed(job: book.Job) -> book.Job:
+    """The job with the published records hidden and only the first of its seeds."""
+    seeds = (job.chapter.defaults() | job.parameters).get("seeds")
+    few = {"seeds": seeds[:1]} if isinstance(seeds, list) else {}
+    return replace(job, parameters=job.parameters | few, published=False)
 
 
 def retrain(options: Options) -> int:
     """Does what `book` does with the published records hidden, on one seed."""
-    return make_book(options, published=False)
+    return make_book(options, retrain=True)
 
 
 def records(options: Options) -> int:
-    """Trains what the published records lack, at low priority."""
+    """Trains what the published records lack, at low priority; resumes where it stopped."""
+    jobs, workers = take_jobs(options)
     os.nice(10)
-    chosen, workers = jobs(options)
-    book.train(chosen, store="published", workers=workers)
+    book.train(jobs, store="published", workers=workers)
     return 0
 
 
 def test(options: Options) -> int:
     """Runs the linter on library, tests and chapters, the type checker, and the tests."""
-    refuse(options)
     chapters = [str(page.source) for page in book.chapters(ROOT) if page.is_notebook]
-    # In a chapter imports come where they are met, and a last expression is there to be shown.
-    lint = "ruff check --quiet --ignore E402,D,B018 {}"
-    steps = [["ruff", "check", "."], ["mypy"]]
-    steps += [["jupytext", "--quiet", "--check", lint, "--pipe-fmt", "py:percent", *chapters]] if chapters else []
-    steps += [["pytest"]]
-    failed = [step for step in steps if tool(*step)]
-    for step in failed:
-        print(f"failed: {' '.join(step[:3])}", file=sys.stderr)
+    # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
+    lint = "ruff check --quiet --ignore E402,E501,B018 {}"
+    steps = [["ruff", "check", "."], ["mypy"], ["pytest"]]
+    steps[1:1] = [["jupytext", "--quiet", "--check", lint, "--pipe-fmt", "py:percent", *chapters]] * bool(chapters)
+    failed = [step[0] for step in steps if tool(*step)]
+    print(f"Failed: {', '.join(failed)}" if failed else "Linter, types and tests passed.")
     return 1 if failed else 0
 
 
 def serve(options: Options) -> int:
-    """Opens the built book on localhost."""
-    port = int(options.pop("port", 8000))
-    refuse(options)
-    build.serve(ROOT, port)
+    """Serves the built book on localhost (PORT=8000; 0 takes a free port)."""
+    build.serve(ROOT, int(options.get("port", 8000)))
     return 0
 
 
 def lab(options: Options) -> int:
     """Opens JupyterLab with the chapters as notebooks; installs it on first use."""
-    refuse(options)
-    if importlib.util.find_spec("jupyterlab") is None:
-        print("Installing JupyterLab, once ...", flush=True)
-        pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "book/constraints.txt", "-e", ".[lab]"]
-        subprocess.run(pip, check=True)
-    return tool("jupyter", "lab", "book")
+    if find_spec("jupyterlab") is None:
+        print("Installing JupyterLab into this environment, once.", flush=True)
+        tool("pip", "install", "-q", "-c", "book/constraints.txt", "-e", ".[lab]")
+    # A double click on a chapter opens it as a notebook, in this environment only.
+    viewers = Path(sys.prefix, "etc", "jupyter", "labconfig", "default_setting_overrides.json")
+    tool("jupytext_config", "--settings-file", str(viewers), "set-default-viewer", "markdown", "myst")
+    return tool("jupyterlab", "book")
 
 
-def tool(*command: str) -> int:
-    """Runs a command-line tool of this interpreter's environment."""
-    return subprocess.call([sys.executable, "-m", *command])
-
-
-def refuse(options: Options) -> None:
-    """Raises `UsageError` for options that a verb does not take."""
-    for name in options:
-        raise book.UsageError(f"This verb takes no {name!r}.")
-
-
-def usage(options: Options) -> int:
-    """Lists the verbs."""
-    for name, verb in VERBS.items():
-        print(f"  make {name:<8} {(verb.__doc__ or '').splitlines()[0]}")
-    print("  Override a parameter by its name: make book CHAPTERS=pgr PROFILE=gpu SEEDS=0,1 WORKERS=2")
+def clean(options: Options) -> int:
+    """Removes what was built (not the records, not the environment)."""
+    shutil.rmtree(ROOT / "_build", ignore_errors=True)
     return 0
 
 
-VERBS = {
-    "help": usage, "book": make_book, "test": test, "retrain": retrain, "records": records, "serve": serve, "lab": lab,
-}  # fmt: skip
+def tool(*command: str) -> int:
+    """Runs a tool of this interpreter's environment."""
+    return subprocess.call([sys.executable, "-m", *command])
+
+
+def usage(options: Options) -> int:
+    """Lists what there is to do."""
+    for name, (verb, _) in VERBS.items():
+        print(f"make {name:<8} {(verb.__doc__ or '').splitlines()[0]}")
+    print("\nParameters go by their names: make book CHAPTERS=pgr PROFILE=gpu SEEDS=0,1 WORKERS=2")
+    return 0
+
+
+# Each verb, and the settings that it takes (None: those of the chapters).
+VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
+    "help": (usage, ()),
+    "book": (make_book, None),
+    "test": (test, ()),
+    "retrain": (retrain, None),
+    "records": (records, None),
+    "serve": (serve, ("port",)),
+    "lab": (lab, ()),
+    "clean": (clean, ()),
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Runs a verb; 1 where it fails, 2 where it is not understood."""
+    """Runs a verb; returns 1 where it fails and 2 where it is not understood."""
     name, *settings = arguments or ["help"]
     try:
         if name not in VERBS:
             raise book.UsageError(f"Unknown verb {name!r}: {nearest(name, VERBS)}")
-        options = {}
+        verb, allowed = VERBS[name]
+        options: Options = {}
         for setting in settings:
-            key, equals, text = setting.partition("=")
-            if not equals:
-                raise book.UsageError(f"{setting!r} is no setting; write NAME=VALUE.")
-            options[key.lower()] = yaml.safe_load(f"[{text}]" if "," in text and text[0] not in "[{" else text)
-        return VERBS[name](options)
+            key, _, text = setting.partition("=")
+            if allowed is not None and key.lower() not in allowed:
+                raise book.UsageError(f"`{name}` takes no {key!r}: {nearest(key.lower(), allowed)}")
+            listed = "," in text and not text.startswith(("[", "{"))
+            options[key.lower()] = yaml.safe_load(f"[{text}]" if listed else text)
+        return int(verb(options))
     except (book.UsageError, book.BookError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, book.UsageError) else 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

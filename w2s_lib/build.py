@@ -1,22 +1,104 @@
-"""The pages: lay the executed chapters out as a Sphinx source tree, build it, verify it, serve it."""
+"""The book itself: execute the chapters, lay them out as a Sphinx source tree, build the pages, verify and serve them.
 
+Each chapter is executed by papermill in a process of its own and scrubbed of timestamps, so that the same code on the
+same records gives the same bytes; one that nothing has changed for is left alone.
+"""
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from w2s_lib.book import BookError, Chapter, digest
+from w2s_lib.book import BookError, Chapter, Job, Row, digest, train
 
 VEGALITE = "application/vnd.vegalite.v6+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NOT_PAGES = shutil.ignore_patterns("results", "profiles", "_ext", "constraints.txt", ".*", "__pycache__")
+
+
+def execute(jobs: list[Job], *, workers: int) -> list[Row]:
+    """Trains what is missing and executes what has changed, in parallel; returns a row for every chapter.
+
+    Raises:
+        BookError: a chapter failed. No further one is started, and its partial notebook stays in `_build/partial`.
+    """
+    stamps = {job.chapter: job.chapter.built(".state") for job in jobs}
+    stale = [job for job in jobs if not (s := stamps[job.chapter]).exists() or s.read_text() != job.state()]
+    for job in stale:
+        job.chapter.built("").parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".jsonl", ".report.json", ".state"):
+            job.chapter.built(suffix).unlink(missing_ok=True)
+    train(stale, store="user", workers=workers)
+    seconds: dict[Chapter, float] = {}
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        running = {pool.submit(execute_one, job): job for job in stale}
+        for future in as_completed(running):
+            job = running[future]
+            if error := future.exception():
+                for other in running:
+                    other.cancel()
+                raise error
+            seconds[job.chapter] = future.result()
+            stamps[job.chapter].write_text(job.state())
+            print(f"{job.chapter.name}: executed in {seconds[job.chapter]:.1f} s", flush=True)
+    return [job.row(seconds.get(job.chapter)) for job in jobs]
+
+
+def execute_one(job: Job) -> float:
+    """Executes one notebook with this interpreter's kernel, in a process of its own; returns the seconds it took."""
+    import nbformat
+    from papermill.execute import execute_notebook
+    from traitlets.config import Config
+
+    os.environ.update(job.environment())
+    chapter, started = job.chapter, time.perf_counter()
+    partial = chapter.built(".ipynb", "partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    steady = {"coalesce_streams": True, "record_timing": False, "store_widget_state": False, "progress_bar": False}
+    local = Config(KernelManager={"transport": "ipc"})  # by TCP, other users of the machine could listen
+    options = {"kernel_name": "python3", "cwd": chapter.source.parent, "config": local, "shutdown_kernel": "immediate"}
+    try:
+        notebook = execute_notebook(chapter.notebook(), partial, job.parameters, **options, **steady)
+    except Exception as error:
+        raise BookError(f"{failure(chapter, partial, error)}\nThe notebook up to there: {partial}") from None
+    nbformat.write(scrub(notebook, chapter.name), chapter.built(".ipynb"))
+    partial.unlink()
+    return time.perf_counter() - started
+
+
+def failure(chapter: Chapter, partial: Path, error: Exception) -> str:
+    """Which cell failed, the last that was started, by its number among the code cells and its first line; and why."""
+    reason = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
+    cells = json.loads(partial.read_text())["cells"] if partial.exists() else []
+    cells = [cell for cell in cells if cell["cell_type"] == "code" and cell["metadata"]["papermill"]["start_time"]]
+    if not cells:
+        return f"{chapter.name}: {reason}"
+    first = "".join(cells[-1]["source"]).strip().splitlines()[0]
+    return f"{chapter.name}: code cell {len(cells)} (`{first}`) failed: {reason}"
+
+
+def scrub(notebook: Any, name: str) -> Any:
+    """Takes out what differs from one execution to the next: papermill's times, random cell ids, progress widgets."""
+    notebook.metadata.pop("papermill", None)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"{name.replace('/', '-')[:50]}-{number}"
+        cell.metadata.pop("papermill", None)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    return notebook
 
 
 def assemble(pages: list[Chapter]) -> Path:
@@ -35,22 +117,21 @@ def assemble(pages: list[Chapter]) -> Path:
 def build(pages: list[Chapter]) -> bool:
     """Builds the pages, always all of them, and returns whether there was anything to do.
 
-    A warning is an error (`-W`): a broken reference or an empty number is only a warning to Sphinx. A partial build would
-    repeat no warning of a page that it leaves alone, and does not see that an extension has changed.
+    A warning is an error (`-W`): a broken reference or an empty number is only a warning to Sphinx. Building a part
+    would repeat no warning of a page that it leaves alone, and would not see that an extension has changed.
     """
-    source = assemble(pages)
-    root = pages[0].root
-    files = [p for top in (source, root / "book" / "_ext") for p in sorted(top.rglob("*")) if p.is_file()]
-    files = [root / "_config.yml", *(p for p in files if p.suffix != ".pyc")]
-    stamp, inputs = root / "_build" / "site.state", digest(*(str(p).encode() + p.read_bytes() for p in files))
+    source, root = assemble(pages), pages[0].root
+    files = [root / "_config.yml", *source.rglob("*"), *(root / "book" / "_ext").glob("*.py")]
+    inputs = digest(*(str(f).encode() + f.read_bytes() for f in sorted(files) if f.is_file()))
+    stamp = root / "_build" / "site.state"
     if stamp.exists() and stamp.read_text() == inputs:
         return False
     stamp.unlink(missing_ok=True)
     for folder in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(root / "_build" / folder, ignore_errors=True)
-    tool = str(Path(sys.executable).with_name("jupyter-book"))
-    command = [tool, "build", str(source), "--config", "_config.yml", "--path-output", ".", *"-W -n --keep-going -q".split()]
-    if code := subprocess.run(command, cwd=root).returncode:
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--config", "_config.yml"]
+    command += ["--path-output", ".", "-W", "-n", "--keep-going", "-q"]
+    if code := subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:
         raise BookError(f"jupyter-book failed with exit code {code}; its warnings, errors here, are above.")
     stamp.write_text(inputs)
     return True
@@ -60,43 +141,40 @@ def verify(pages: list[Chapter]) -> None:
     """Holds the built pages against what the chapters made.
 
     Raises:
-        BookError: lists every page that is missing, figure that is on no page, glued value that is empty or not there,
-            and error among the outputs.
+        BookError: lists every page that is missing, figure that is not on its page, glued value that is empty or not
+            shown, and error among the outputs.
     """
-    site = pages[0].root / "_build" / "html"
-    paths = {page: site / f"{page.name}.html" for page in pages}
-    html = {page: path.read_text(encoding="utf-8") if path.exists() else "" for page, path in paths.items()}
-    drawn = {page: Counter(re.findall(r'data-chart="(\w+)"', text)) for page, text in html.items()}
-    problems = [f"{page.name}: there is no page {path}" for page, path in paths.items() if not path.exists()]
-    for page in (p for p in pages if p.is_notebook and html[p]):
-        outputs = page_outputs(page)
-        made = Counter(chart_id(o["data"][VEGALITE]) for o in outputs if VEGALITE in o.get("data", {}))
-        missing = sum((made - drawn[page]).values())
-        problems += [f"{page.name}: {missing} of {sum(made.values())} figures are not on the page"] * (missing > 0)
-        errors = [o for o in outputs if o["output_type"] == "error" or "Traceback (most recent" in str(o.get("text"))]
-        problems += [f"{page.name}: {len(errors)} outputs are errors"] * bool(errors)
-    for page, text in html.items():
-        wanted = len(re.findall(r"\{glue:(?:text|md)\}`[^`]+`", page.source.read_text(encoding="utf-8")))
-        shown = [value.strip() for value in re.findall(r'<span class="pasted-text">(.*?)</span>', text, re.S)]
-        if text and len([value for value in shown if value and value != "nan"]) < wanted:
-            problems.append(f"{page.name}: glues {wanted} values, but shows {len(shown)}, of them {shown.count('')} empty")
-        if "Traceback (most recent call last)" in text or 'class="problematic"' in text:
-            problems.append(f"{page.name}: the page shows a traceback or a broken reference")
+    problems = [f"{page.name}: {problem}" for page in pages for problem in page_problems(page)]
     if problems:
         raise BookError("The built book is not whole:\n  " + "\n  ".join(problems))
 
 
-def page_outputs(page: Chapter) -> list[Any]:
-    """The outputs of an executed chapter that its page is to show."""
-    cells = json.loads(page.built(".ipynb").read_text(encoding="utf-8"))["cells"]
-    hidden = {"remove-cell", "remove-output"}
-    return [o for c in cells if not hidden & set(c["metadata"].get("tags", [])) for o in c.get("outputs", [])]
+def page_problems(page: Chapter) -> Iterator[str]:
+    """What is wrong with one built page."""
+    path = page.root / "_build" / "html" / f"{page.name}.html"
+    if not path.exists():
+        yield f"there is no page {path}"
+        return
+    html = path.read_text(encoding="utf-8")
+    wanted = re.findall(r"\{glue:text\}`([^`]+)`", page.source.read_text(encoding="utf-8"))
+    shown = [value for value in re.findall(r'class="pasted-text">(.*?)</span>', html, re.S) if value.strip()]
+    if len(shown) < len(wanted):
+        yield f"{len(wanted)} values are glued ({', '.join(wanted)}), but only {len(shown)} are shown"
+    if "Traceback (most recent call last)" in html or 'class="problematic"' in html:
+        yield "it shows a traceback or a broken reference"
+    if page.is_notebook:
+        cells = json.loads(page.built(".ipynb").read_text(encoding="utf-8"))["cells"]
+        cells = [c for c in cells if not {"remove-cell", "remove-output"} & set(c["metadata"].get("tags", []))]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        made = Counter(chart_id(o["data"][VEGALITE]) for o in outputs if VEGALITE in o.get("data", {}))
+        if missing := made - Counter(re.findall(r'data-chart="(\w+)"', html)):
+            yield f"{missing.total()} of its {made.total()} figures are not on it"
+        if any(output["output_type"] == "error" for output in outputs):
+            yield "an output is an error"
 
 
 def chart_id(spec: Any) -> str:
     """The name that `book/_ext/vega_charts.py` gives to a chart on its page."""
-    import hashlib
-
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
 
 

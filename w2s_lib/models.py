@@ -144,7 +144,8 @@ def keep_blocks(backbone: Any, start: int, stop: int) -> Any:
     """Cuts a backbone to its blocks [start, stop), in place, renumbered from 0."""
     kept = blocks_of(backbone)[start:stop]
     for number, block in enumerate(kept):
-        block.self_attn.layer_idx = number
+        attention: Any = block.self_attn
+        attention.layer_idx = number
     backbone.layers = kept
     backbone.config = copy.deepcopy(backbone.config)
     backbone.config.num_hidden_layers = len(kept)

@@ -75,6 +75,8 @@ class Task(Part):
     """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no clear label."""
     template: str = "{text} It was"
     """What the model reads; the state of its last token is classified (Gao et al. 2021 use the same ending)."""
+    label_words: str = "terrible/great"
+    """Zero-shot: the words, of one token each, that stand for label 0 and label 1 after the template."""
     sha256: str = ""
     """A user's file: the digest of its content, so that a changed file is another task."""
 
@@ -130,7 +132,7 @@ class Recipe(Part):
     """How long and how fast: the same for supervisors, students and ceilings."""
 
     epochs: int = 2
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 1e-3
     warmup_fraction: float = 0.1
     """Share of the steps over which the rate rises from 0, before it falls linearly to 0."""

@@ -93,7 +93,7 @@ class RunSpec(Part):
             require(giver.task == self.task, f"the labels come from a run on another task: {giver.task} against {self.task}")
             require(giver.seed == self.seed, f"the labels come from seed {giver.seed}, this run has seed {self.seed}: their "
                      "halves would overlap, since the seed draws them")
-            require(giver.half != self.half, f"the labels' run was trained on the {self.half} half, the very texts it would label")
+            require(giver.half != self.half, f"the labels' run was trained on the {self.half} half: the texts it would label")
 
     @property
     def name(self) -> str:

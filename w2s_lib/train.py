@@ -115,6 +115,7 @@ class Finetuned:
 
     def __init__(self, spec: RunSpec, model: models.Classifier, inputs: Inputs, boundary: int) -> None:
         self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
+        self.trunk_seconds = inputs.seconds
 
     @torch.inference_mode()
     def logits(self, rows: Any, *, progress: bool = True) -> Tensor:

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ class Inputs:
         SpecError: a text is longer than the model can read.
     """
 
+    seconds = 0.0
+
     def __init__(self, spec: RunSpec, table: TaskTable) -> None:
         self.spec, self.table = spec, table
         self.ids = _tokenize(spec.name, spec.task.template, table)
@@ -96,6 +99,9 @@ class Trunk(Inputs):
         table: all texts of the task.
         boundary: how many blocks the trunk has, at least 1.
         progress: show a bar while the trunk is computed.
+
+    Attributes:
+        seconds: what computing the missing chunks took; 0 where all were there.
     """
 
     def __init__(self, spec: RunSpec, table: TaskTable, boundary: int, *, progress: bool = True) -> None:
@@ -107,7 +113,9 @@ class Trunk(Inputs):
         folder = self._folder(boundary)
         self.files = [folder / f"{start:06d}.npy" for start in range(0, len(self.order), CHUNK)]
         if not all(file.is_file() for file in self.files):
+            started = time.monotonic()
             self._fill(progress)
+            self.seconds = time.monotonic() - started
         self.chunks = [np.load(file, mmap_mode="r") for file in self.files]
 
     def part(self, row: int) -> Tensor:
@@ -116,6 +124,10 @@ class Trunk(Inputs):
         start = self.offset[place // CHUNK * CHUNK]
         states = np.array(self.chunks[place // CHUNK][self.offset[place] - start:self.offset[place + 1] - start])
         return torch.from_numpy(states).view(models.DTYPES[self.spec.precision])
+
+    def last_states(self, rows: Any) -> Any:
+        """The trunk's output at each row's last token, (n, hidden) float32."""
+        return np.stack([self.part(int(row))[-1].float().numpy() for row in rows])
 
     def _folder(self, boundary: int) -> Path:
         spec = self.spec

@@ -5,7 +5,7 @@ import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from docutils.nodes import SkipNode
+from docutils.nodes import SkipNode, raw
 from math_core import LatexError, LatexToMathML
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
@@ -45,11 +45,15 @@ def block_math(self, node):
     raise SkipNode
 
 
-def own_scripts(app, pagename, templatename, context, doctree):
-    """Drops the scripts that a default build injects but this book never uses, and any given twice.
+def no_launcher(app, doctree, docname):
+    """Drops the settings with which a default build would run a chapter's code on somebody's server."""
+    for node in list(doctree.findall(raw)):
+        if "x-thebe-config" in node.astext():
+            node.parent.remove(node)
 
-    Thebe runs code on somebody's server and declares its constants twice on a page, which is an error in the console.
-    """
+
+def own_scripts(app, pagename, templatename, context, doctree):
+    """Drops the launcher's scripts, which declare their constants twice on a page, and any other given twice."""
     kept = {}
     for script in context.get("script_files", []):
         content = f"{script.filename or ''}{script.attributes.get('body') or ''}"
@@ -68,6 +72,7 @@ def write_font(app, error):
 def setup(app):
     """Registers the extension."""
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    app.connect("doctree-resolved", no_launcher, priority=900)
     app.connect("html-page-context", own_scripts, priority=900)
     app.connect("build-finished", write_font)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -116,12 +116,13 @@ def candidates(x: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> di
     rows_only = np.sqrt(squared_half_widths(linear.mean(axis=1, keepdims=True), group, 0.975)[0, 0])
     found = {"rows only": (ratio - rows_only, ratio + rows_only)}
     if n_seeds > 1:
-        by_seed = top.mean(axis=1) / bottom.mean(axis=1)
         drawn = rng.integers(0, n_seeds, (1000, n_seeds))
-        resampled = top.mean(axis=1)[drawn].mean(axis=1) / bottom.mean(axis=1)[drawn].mean(axis=1)
-        low, high = np.quantile(resampled, [0.025, 0.975])
+        with np.errstate(divide="ignore", invalid="ignore"):  # one seed's gap can be 0: that method's own failing
+            by_seed = top.mean(axis=1) / bottom.mean(axis=1)
+            resampled = top.mean(axis=1)[drawn].mean(axis=1) / bottom.mean(axis=1)[drawn].mean(axis=1)
+            low, high = np.quantile(resampled, [0.025, 0.975])
+            half = t.ppf(0.975, n_seeds - 1) * by_seed.std(ddof=1) / np.sqrt(n_seeds)
         found["resample seeds"] = (low, high)
-        half = t.ppf(0.975, n_seeds - 1) * by_seed.std(ddof=1) / np.sqrt(n_seeds)
         found["t over seeds"] = (by_seed.mean() - half, by_seed.mean() + half)
         # The two parts of the variance, back from the library's half-widths at two quantiles.
         units = int(group.max())

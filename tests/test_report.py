@@ -1,0 +1,93 @@
+import importlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from w2s_lib.report import ReportError, report, reported
+
+module = importlib.import_module("w2s_lib.report")  # the package's own `report` is the function
+
+
+@dataclass
+class Interval:
+    value: float
+    low: float
+    high: float
+
+    def __format__(self, fmt: str) -> str:
+        return f"{self.value:{fmt}} [{self.low:{fmt}}, {self.high:{fmt}}]"
+
+
+@pytest.fixture(autouse=True)
+def nothing_reported(monkeypatch):
+    monkeypatch.setattr(module, "reported", {})
+    monkeypatch.delenv("W2S_REPORT", raising=False)
+
+
+def said(name):
+    return module.reported[name]["text"]
+
+
+@pytest.mark.parametrize(
+    ("value", "fmt", "text"),
+    [
+        (0.5, ".2f", "0.50"),
+        (np.float32(0.8123), ".2f", "0.81"),
+        (np.int64(1234), ",", "1,234"),
+        (np.array(0.25), ".0%", "25%"),
+        ("seven", "", "seven"),
+        (Interval(0.412, 0.33, 0.49), ".2f", "0.41 [0.33, 0.49]"),
+    ],
+)
+def test_renders_exactly_the_formatted_value(value, fmt, text):
+    report("x", value, fmt)
+    assert said("x") == text
+
+
+def test_interval_is_readable_as_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("W2S_REPORT", str(tmp_path / "report.json"))
+    report("pgr", Interval(0.4, 0.3, 0.5), ".1f")
+    report("n", 5)
+    assert json.loads((tmp_path / "report.json").read_text()) == {
+        "pgr": {"text": "0.4 [0.3, 0.5]", "value": 0.4, "low": 0.3, "high": 0.5},
+        "n": {"text": "5", "value": 5},
+    }
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32("nan"), Interval(0.4, float("nan"), 0.5)])
+def test_nan_is_never_shown(value):
+    with pytest.raises(ReportError, match="NaN"):
+        report("x", value, ".2f")
+    report("x", value, ".2f", text="no gap to recover")
+    assert said("x") == "no gap to recover"
+    assert None in module.reported["x"].values()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fmt", "message"),
+    [
+        ("x", [0.1], "", "list"),
+        ("x", None, "", "NoneType"),
+        ("x", np.zeros(2), "", "ndarray"),
+        ("x", 0.1, ".2q", "cannot write"),
+        ("x", "  ", "", "nothing"),
+        ("an x", 0.1, "", "no name"),
+        ("page::x", 0.1, "", "no name"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(name, value, fmt, message):
+    with pytest.raises(ReportError, match=message):
+        report(name, value, fmt)
+
+
+def test_a_name_has_one_meaning():
+    report("x", 0.501, ".1f")
+    report("x", 0.502, ".1f")  # the page says the same
+    with pytest.raises(ReportError, match="'0.7' here, but was '0.5' before"):
+        report("x", 0.7, ".1f")
+
+
+def test_the_module_dict_is_the_public_one():
+    assert isinstance(reported, dict)

@@ -1,0 +1,78 @@
+"""The arms of an experiment as `RunSpec`s: supervisor, student, ceiling, chain, and the baselines beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .spec import Flip, FromRun, GroundTruth, RunSpec, SpecError, Task, XentLoss, nearest
+from .tasks import default_task
+
+SETTINGS = ("recipe", "lora", "quantization", "precision", "device", "seed")
+
+
+def _spec(model: str, task: Task | str, settings: dict[str, Any], **given: Any) -> RunSpec:
+    for name in settings:
+        if name not in SETTINGS:
+            raise SpecError(f"unknown setting {name!r}: {nearest(name, SETTINGS)}")
+    if model == "tfidf":  # nothing but the seed and the labels changes it, so nothing else may change its id
+        settings = {name: value for name, value in settings.items() if name == "seed"}
+    return RunSpec(model=model, task=default_task(task) if isinstance(task, str) else task, **given, **settings)
+
+
+def supervisor(model: str, task: Task | str, **settings: Any) -> RunSpec:
+    """The weak supervisor: ground truth, on the supervisor half.
+
+    Args:
+        model: `smollm2-135m@4`, `tfidf`, ...: see `RunSpec.model`.
+        task: a task's name or a `Task`.
+        **settings: `recipe`, `lora`, `quantization`, `precision`, `device`, `seed`.
+    """
+    return _spec(model, task, settings, half="supervisor")
+
+
+def ceiling(model: str, task: Task | str, **settings: Any) -> RunSpec:
+    """The strong ceiling: ground truth, on the student half: the very texts that the student sees. Args: `supervisor`."""
+    return _spec(model, task, settings, half="student")
+
+
+def student(model: str, teacher: RunSpec | FromRun | Flip, *, hard: bool = False, loss: Any = None,
+            **settings: Any) -> RunSpec:
+    """The strong student: its teacher's labels, on the half that the teacher was not trained on.
+
+    Args:
+        model: see `supervisor`.
+        teacher: the run whose labels it learns; or `FromRun` or `Flip` around it.
+        hard: labels made 0 or 1.
+        loss: `XentLoss()`, naive finetuning, by default; or `ConfidenceLoss(...)`.
+        **settings: see `supervisor`. The seed is the teacher's, since the seed draws the halves.
+    """
+    labels = FromRun(run=teacher, hard=hard) if isinstance(teacher, RunSpec) else teacher
+    if hard and not labels.hard:
+        raise SpecError("say hard=True in the labels themselves: " + type(labels).__name__ + "(run=..., hard=True)")
+    half = "student" if labels.run.half == "supervisor" else "supervisor"
+    return _spec(model, labels.run.task, {"seed": labels.run.seed} | settings, labels=labels, half=half,
+                 loss=loss if loss is not None else XentLoss())
+
+
+def chain(models: Sequence[str], task: Task | str, **settings: Any) -> list[RunSpec]:
+    """Bootstrapping through intermediate models: the first learns ground truth, each next one from the last.
+
+    Rungs alternate halves, so that each labels only texts that it was not trained on. Args: `supervisor`.
+    """
+    if len(models) < 2:
+        raise SpecError(f"a chain needs at least two models, not {list(models)}")
+    steps = [supervisor(models[0], task, **settings)]
+    for model in models[1:]:
+        steps.append(student(model, steps[-1], **settings))
+    return steps
+
+
+def probe(model: str, task: Task | str, **settings: Any) -> RunSpec:
+    """A linear probe on the frozen states after `model`'s depth, on the ceiling's labels. Args: `supervisor`."""
+    return _spec(model, task, settings, half="student", method="probe", labels=GroundTruth())
+
+
+def zero_shot(model: str, task: Task | str, **settings: Any) -> RunSpec:
+    """The model's own next-token odds of the task's two label words. Args: `supervisor`."""
+    return _spec(model, task, settings, half="student", method="zero_shot", labels=GroundTruth())

@@ -1,0 +1,164 @@
+"""Baselines that train no language model: TF-IDF, a linear probe on frozen states, and zero-shot label-word odds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from . import models
+from .spec import RunSpec, SpecError
+from .tasks import TaskTable
+from .train import FloatArray, rounded
+from .trunk import Inputs, Trunk
+
+STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
+"""Inverse regularisation strengths that a probe's validation set chooses from."""
+
+
+class Baseline:
+    """A fitted baseline: `predict` by row. It leaves nothing to save beside its record."""
+
+    def __init__(self, p: FloatArray, trunk_seconds: float = 0.0) -> None:
+        self._p, self.trunk_seconds = p, trunk_seconds
+
+    def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
+        """P(y = 1) for each row, (n,) float32."""
+        p: FloatArray = self._p[np.asarray(rows)]
+        return p
+
+    def save(self, folder: Path) -> None:
+        """Nothing: refitting takes seconds."""
+
+
+def fit_tfidf(table: TaskTable, rows: Any, labels: FloatArray) -> Baseline:
+    """TF-IDF of words and word pairs, then logistic regression (scikit-learn): a supervisor of another kind.
+
+    The vocabulary is fitted on the training rows alone.
+
+    Args:
+        table: the task's texts.
+        rows: (n,) rows to fit on.
+        labels: (n,) P(y = 1).
+    """
+    texts = table.frame["text"].to_numpy()
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, lowercase=True)
+    train = vectorizer.fit_transform(texts[rows])
+    model = fit_logistic(LogisticRegression(C=10.0, max_iter=2000), train, labels)
+    return Baseline(rounded(model.predict_proba(vectorizer.transform(texts))[:, 1]))
+
+
+def fit_logistic(model: Any, features: Any, labels: FloatArray) -> Any:
+    """Fits a scikit-learn classifier to soft labels: each row once as a 1 with weight y, once as a 0 with 1 - y.
+
+    Raises:
+        SpecError: the labels are all on one side of one half.
+    """
+    labels = np.asarray(labels, dtype=np.float64)
+    if len(np.unique(labels > 0.5)) < 2:
+        raise SpecError("every label is on one side of 0.5: nothing to tell apart")
+    if set(np.unique(labels)) <= {0.0, 1.0}:
+        return model.fit(features, labels.astype(int))
+    stack = np.vstack if isinstance(features, np.ndarray) else sparse.vstack
+    return model.fit(stack([features, features]), np.repeat([1, 0], len(labels)),
+                     sample_weight=np.concatenate([labels, 1 - labels]))
+
+
+class LinearProbe:
+    """Standardised features and a logistic regression: how linear is a concept in a model's states?"""
+
+    def __init__(self, scaler: Any, model: Any, strength: float) -> None:
+        self.scaler, self.model, self.strength = scaler, model, strength
+
+    def predict(self, activations: Any) -> FloatArray:
+        """P(y = 1), (n,) float32, of activations (n, hidden)."""
+        return rounded(self.model.predict_proba(self.scaler.transform(activations))[:, 1])
+
+
+def linear_probe(activations: Any, labels: Any, *, validation: tuple[Any, Any] | None = None) -> LinearProbe:
+    """Logistic regression on frozen states. Chapters: PGR (a baseline), saliency.
+
+    Args:
+        activations: (n, hidden) last-token states.
+        labels: (n,) P(y = 1), or 0/1.
+        validation: (activations, 0/1 labels) that choose the regularisation from `STRENGTHS`; without it 0.01 is used.
+
+    Raises:
+        SpecError: the labels are all on one side of one half.
+    """
+    scaler = StandardScaler().fit(activations)
+    features = scaler.transform(activations)
+    best: tuple[float, LinearProbe] | None = None
+    for strength in STRENGTHS if validation else (0.01,):
+        model = fit_logistic(LogisticRegression(C=strength, max_iter=2000), features, labels)
+        probe = LinearProbe(scaler, model, strength)
+        score = 0.0
+        if validation is not None:
+            score = float(np.mean((probe.predict(validation[0]) > 0.5) == np.asarray(validation[1])))
+        if best is None or score > best[0]:
+            best = score, probe
+    assert best is not None
+    return best[1]
+
+
+def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, validation: Any, *,
+              progress: bool = True) -> Baseline:
+    """A linear probe on the last token's state after `spec.depth` frozen blocks, shared with the trunk of that depth.
+
+    Args:
+        spec: a run with `method="probe"` and a model with a depth, as in `smollm2-135m@20`.
+        table: the task's texts and labels.
+        rows: (n,) rows to fit on.
+        labels: (n,) P(y = 1).
+        validation: rows whose ground truth chooses the regularisation.
+        progress: show bars.
+    """
+    models.check(spec)
+    depth = spec.depth or len(models.blocks_of(models.load_backbone(spec)))
+    trunk = Trunk(spec, table, depth, progress=progress)
+    states = trunk.last_states(np.arange(len(table.frame)))
+    truth = table.frame["label"].to_numpy()
+    probe = linear_probe(states[rows], labels, validation=(states[validation], truth[validation]))
+    return Baseline(probe.predict(states), trunk.seconds)
+
+
+@torch.inference_mode()
+def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, progress: bool = True) -> Baseline:
+    """The language model's own odds of the task's two label words as its next token: no training, no labels.
+
+    Args:
+        spec: a run with `method="zero_shot"`; `spec.task.label_words` names the words.
+        table: the task's texts.
+        rows: the rows that will be asked for.
+        progress: show bars.
+
+    Raises:
+        SpecError: no label words, or one that is not a single token.
+    """
+    models.check(spec)
+    tokenizer = models.load_tokenizer(spec.model)
+    ids = [tokenizer(" " + word, add_special_tokens=False)["input_ids"] for word in spec.task.label_words.split("/")]
+    if len(ids) != 2 or any(len(i) != 1 for i in ids):
+        raise SpecError(f"Task.label_words must be two words of one token each, 'no/yes', not {spec.task.label_words!r}")
+    model = models.load_backbone(spec, causal_lm=True)
+    words = model.get_output_embeddings().weight[[ids[0][0], ids[1][0]]]
+    depth = len(models.blocks_of(model.model))
+    boundary = max(0, depth - 10) if model.config.model_type in models.TRUNK_EXACT else 0
+    inputs: Inputs = Trunk(spec, table, boundary, progress=progress) if boundary else Inputs(spec, table)
+    head = nn.Linear(words.shape[1], 2, bias=False).requires_grad_(False)
+    head.weight = nn.Parameter(words.float(), requires_grad=False)
+    classifier = models.Classifier(models.keep_blocks(model.model, boundary, depth), words.shape[1])
+    classifier.head = head.to(spec.device)
+    p = np.full(len(table.frame), np.nan, dtype=np.float32)
+    order = inputs.by_length(rows)
+    for start in range(0, len(order), 64):
+        logits = classifier(*inputs.batch(order[start:start + 64]))
+        p[order[start:start + 64]] = rounded(torch.softmax(logits, dim=1)[:, 1].cpu().numpy())
+    return Baseline(p, inputs.seconds)

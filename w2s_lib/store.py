@@ -1,0 +1,200 @@
+"""Records: one Parquet file a finished run, verified on reading, complete or absent.
+
+A record holds predictions by row, and in its metadata the spec, metrics, provenance and a digest of all of it. It holds
+no text and no pickle. Two stores are searched: the user's, then the published one (`book/results/`, read-only).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from platformdirs import user_data_dir
+
+from .spec import RunSpec
+
+SPLITS = ("test", "validation", "supervisor", "student")
+FORMAT = 1
+
+
+class StoreError(RuntimeError):
+    """A store that cannot be written, or a published record that is not what it says it is."""
+
+
+class DamagedRecord(StoreError):
+    """A file whose content does not match its digest or its name."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run.
+
+    Attributes:
+        spec: what was run.
+        predictions: index `row`; columns `split` (one of "test", "validation", "supervisor", "student"), `label` (ground
+            truth, 0/1), `p` (float32, P(y = 1)) and `group` (rows of one group share a number).
+        metrics: "accuracy" (test), "validation_accuracy", "supervisor_accuracy", "student_accuracy".
+        provenance: versions, device, hardware, threads, seconds, date, git commit, peak memory, the task's digest.
+        path: the file; "" for one that was never written.
+    """
+
+    spec: RunSpec
+    predictions: pd.DataFrame
+    metrics: dict[str, float]
+    provenance: dict[str, Any]
+    path: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of spec, metrics, provenance and every column: what the file's metadata must say."""
+        h = hashlib.sha256()
+        for part in (self.spec.to_json(), json.dumps([self.metrics, self.provenance], sort_keys=True)):
+            h.update(part.encode() + b"\0")
+        frame = self.predictions
+        h.update(",".join(frame["split"]).encode())
+        for column in (frame.index.to_numpy(np.int32), frame["label"].to_numpy(np.int8),
+                       frame["p"].to_numpy(np.float32), frame["group"].to_numpy(np.int32)):
+            h.update(np.ascontiguousarray(column).tobytes())
+        return h.hexdigest()
+
+    def labels(self, rows: Any, *, task_digest: str) -> Any:
+        """P(y = 1) that this run gives to `rows`, joined by task digest and row.
+
+        Raises:
+            StoreError: the record is of another task, or lacks a row.
+        """
+        if self.provenance["task_digest"] != task_digest:
+            raise StoreError(f"record {self.spec.run_id} was made on task {self.provenance['task_digest'][:12]}, not on "
+                             f"{task_digest[:12]}: predictions of different tasks are not joined")
+        missing = np.setdiff1d(rows, self.predictions.index.to_numpy())
+        if len(missing):
+            raise StoreError(f"record {self.spec.run_id} has no prediction for {len(missing)} rows, the first is {missing[0]}")
+        return self.predictions["p"].loc[np.asarray(rows)].to_numpy()
+
+
+def repository_root() -> Path | None:
+    """The folder above this package, where it is a checkout with a book in it."""
+    root = Path(__file__).resolve().parent.parent
+    return root if (root / "book" / "_toc.yml").is_file() else None
+
+
+def user_store() -> Path:
+    """`W2S_STORE`; else `.w2s/records` at the repository's root; else the platform's data folder."""
+    if chosen := os.environ.get("W2S_STORE"):
+        return Path(chosen).expanduser().absolute()
+    root = repository_root()
+    return root / ".w2s" / "records" if root else Path(user_data_dir("w2s", appauthor=False)) / "records"
+
+
+def published_store() -> Path | None:
+    """`book/results/`, unless `W2S_PUBLISHED=0` hides it or there is no repository around the library."""
+    root = repository_root()
+    return root / "book" / "results" if root and os.environ.get("W2S_PUBLISHED", "1") != "0" else None
+
+
+def find(spec: RunSpec) -> Record | None:
+    """The record of `spec`, from the user's store, else from the published one; None where neither has it.
+
+    A damaged record in the user's store is set aside (`.damaged`) with a warning, and counts as missing.
+
+    Raises:
+        DamagedRecord: the published record is damaged.
+    """
+    path = user_store() / f"{spec.run_id}.parquet"
+    if path.is_file():
+        try:
+            return read(path)
+        except DamagedRecord as error:
+            aside = path.with_suffix(".damaged")
+            os.replace(path, aside)
+            warnings.warn(f"{error} It is kept as {aside.name}, and the run counts as missing.", stacklevel=2)
+    published = published_store()
+    path = (published or user_store()) / f"{spec.run_id}.parquet"
+    return read(path) if published and path.is_file() else None
+
+
+def read(path: Path) -> Record:
+    """Reads and verifies one record.
+
+    Raises:
+        DamagedRecord: it is truncated, altered, or another run's.
+    """
+    try:
+        table = pq.read_table(path)
+        metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        frame = table.to_pandas(ignore_metadata=True).astype({"split": str}).set_index("row")
+        record = Record(RunSpec.from_json(metadata["spec"]), frame, json.loads(metadata["metrics"]),
+                        json.loads(metadata["provenance"]), str(path))
+        intact = metadata["digest"] == record.digest
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DamagedRecord(f"damaged record {path}: {type(error).__name__}: {error}.") from error
+    if not intact or record.spec.run_id != path.stem:
+        raise DamagedRecord(f"damaged record {path}: its content is not what its "
+                            f"{'name' if intact else 'digest'} says.")
+    return record
+
+
+def write(record: Record, *, store: Path | None = None, artefacts: Callable[[Path], None] | None = None) -> Record:
+    """Writes a record whole: under a temporary name, renamed last. Its folder of weights is in place before it.
+
+    Args:
+        record: a finished run.
+        store: the folder; the user's store by default.
+        artefacts: writes adapter and head into the folder that it is given.
+
+    Returns:
+        The record with its path.
+
+    Raises:
+        StoreError: the store cannot be written, or the disk is full; nothing half-written stays.
+    """
+    store = store or user_store()
+    path = store / f"{record.spec.run_id}.parquet"
+    temporary: Path | None = None
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=store))
+        if artefacts:
+            (temporary / "weights").mkdir()
+            artefacts(temporary / "weights")
+            if any((temporary / "weights").iterdir()):
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                os.replace(temporary / "weights", path.with_suffix(""))
+        _write_parquet(record, temporary / path.name)
+        os.replace(temporary / path.name, path)
+    except OSError as error:
+        raise StoreError(f"the record of {record.spec.run_id} could not be written to {store}: {error}. Free some space, "
+                         "or name another folder in W2S_STORE. Nothing half-written was left.") from error
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return Record(record.spec, record.predictions, record.metrics, record.provenance, str(path))
+
+
+def _write_parquet(record: Record, path: Path) -> None:
+    frame = record.predictions
+    names = [s for s in SPLITS if s in set(frame["split"])]
+    table = pa.table({
+        "row": pa.array(frame.index.to_numpy(np.int32)),
+        "split": pa.DictionaryArray.from_arrays([names.index(s) for s in frame["split"]], names),
+        "label": pa.array(frame["label"].to_numpy(np.int8)),
+        "p": pa.array(frame["p"].to_numpy(np.float32)),
+        "group": pa.array(frame["group"].to_numpy(np.int32)),
+    }, metadata={"format": str(FORMAT), "spec": record.spec.to_json(), "metrics": json.dumps(record.metrics),
+                 "provenance": json.dumps(record.provenance), "digest": record.digest})
+    encoding = dict.fromkeys(("row", "label", "group"), "DELTA_BINARY_PACKED") | {"p": "BYTE_STREAM_SPLIT"}
+    pq.write_table(table, path, compression="zstd", compression_level=19, use_dictionary=["split"],
+                   column_encoding=encoding, write_statistics=False)

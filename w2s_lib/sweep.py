@@ -1,0 +1,194 @@
+"""`run` and `sweep`: what is recorded is read, what is not is trained, teachers first, each distinct run once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .models import check
+from .runner import execute
+from .spec import GroundTruth, RunSpec, SpecError
+from .store import Record, StoreError, find, published_store, read, user_store, write
+
+SECONDS_A_UNIT = 5.0e-4
+"""Seconds of one core to take one row through one block, forward only; used where no record can say better."""
+
+
+def run(spec: RunSpec, *, progress: bool = True) -> Record:
+    """The record of one run: read where it is there, else trained in this process, with every teacher it needs.
+
+    Args:
+        spec: what to run.
+        progress: show bars with the time left.
+
+    Raises:
+        SpecError, DeviceError: before anything is trained.
+        TrainingError, StoreError: nothing half-written stays.
+    """
+    missing = {s.run_id: s for s in spec.lineage() if find(s) is None}
+    for step in missing.values():
+        execute(step, progress=progress)
+    return _read(spec, trained=spec.run_id in missing)
+
+
+def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, workers: int | None = None,
+          progress: bool = True) -> pd.DataFrame:
+    """Runs every spec under every seed, and returns a tidy frame: one row a run.
+
+    Args:
+        specs: what to run; equal ones are run once.
+        seeds: each spec's whole lineage is run under each of them; None keeps the specs' own.
+        workers: processes of one thread each; by default one a core, or one where a run asks for CUDA.
+        progress: one bar with the time left.
+
+    Returns:
+        Columns `run_id`, `role`, `model`, `depth`, `supervisor` (the model that gave the labels, or ""), `labels`
+        ("GroundTruth", "FromRun" or "Flip"), `loss`, `hard`, `lora_blocks`, `quantization`, `method`, `seed`, `accuracy`,
+        `validation_accuracy`, `seconds` and `record`.
+
+    Raises:
+        SpecError: no specs, or one of them cannot be run: before anything is trained.
+    """
+    wanted = {s.run_id: s for spec in specs for s in ([spec] if seeds is None else map(spec.with_seed, seeds))}
+    if not wanted:
+        raise SpecError("no specs to run, or no seeds")
+    trained = train_missing(list(wanted.values()), workers=workers, progress=progress)
+    return pd.DataFrame([_row(_read(spec, trained=run_id in trained)) for run_id, spec in wanted.items()])
+
+
+def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int | None = None,
+                  progress: bool = True) -> set[str]:
+    """Trains what no store holds, teachers first, and says what it will cost before it starts.
+
+    Args:
+        specs: what is wanted; their teachers are added.
+        store: "user", or "published" to copy each finished record to `book/results/` as well.
+        workers: see `sweep`.
+        progress: see `sweep`.
+
+    Returns:
+        The ids of the runs that were trained.
+    """
+    wanted = {step.run_id: step for spec in specs for step in spec.lineage()}
+    missing = {run_id: spec for run_id, spec in wanted.items() if find(spec) is None}
+    for run_id, spec in wanted.items():
+        if store == "published" and run_id not in missing:
+            publish(spec)
+    if not missing:
+        return set()
+    for spec in missing.values():
+        check(spec)
+    if workers is None:
+        workers = 1 if any(s.device == "cuda" for s in missing.values()) else os.cpu_count() or 1
+    workers = min(workers, len(missing))
+    units = {run_id: cost(spec) for run_id, spec in missing.items()}
+    minutes = sum(units.values()) * _seconds_a_unit() / workers / 60
+    print(f"w2s: {len(missing)} of {len(wanted)} distinct runs to train: about {minutes:.0f} min with {workers} "
+          f"worker{'s' if workers > 1 else ''}, shared trunks extra", file=sys.stderr, flush=True)
+    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+    with tqdm(total=round(sum(units.values()) / 1000), desc="sweep", disable=not progress, bar_format=form) as bar:
+        for run_id in _map(missing, workers, inner=progress and workers == 1):
+            if store == "published":
+                publish(missing[run_id])
+            bar.update(min(units[run_id] / 1000, bar.total - bar.n))
+    return set(missing)
+
+
+def publish(spec: RunSpec) -> Path:
+    """Copies a record from the user's store to the published one, whole or not at all; weights stay where they are."""
+    target = published_store()
+    if target is None:
+        raise StoreError("no published store: not a checkout of the book, or W2S_PUBLISHED=0 hides it")
+    path = target / f"{spec.run_id}.parquet"
+    if not path.is_file():
+        record = find(spec)
+        assert record is not None
+        write(record, store=target)
+    return path
+
+
+def _map(missing: dict[str, RunSpec], workers: int, *, inner: bool) -> Iterable[str]:
+    """Trains all of `missing`; yields each id when its record is written. A run starts when its teacher is there."""
+    if workers == 1:
+        for run_id, spec in missing.items():  # lineages come teachers first
+            execute(spec, progress=inner)
+            yield run_id
+        return
+    waiting = dict(missing)
+    running: dict[Future[str], str] = {}
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        while waiting or running:
+            unfinished = set(waiting) | set(running.values())
+            ready = [i for i, s in waiting.items() if not any(step.run_id in unfinished for step in list(s.lineage())[:-1])]
+            for run_id in ready[:workers - len(running)]:
+                running[pool.submit(_work, waiting.pop(run_id).to_json())] = run_id
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                running.pop(future)
+                yield future.result()
+    except BaseException:
+        for process in list((pool._processes or {}).values()):  # a worker would finish its run first: minutes
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _work(text: str) -> str:
+    spec = RunSpec.from_json(text)
+    execute(spec, progress=False)
+    return spec.run_id
+
+
+def cost(spec: RunSpec) -> float:
+    """Work of a run in row-blocks: one row through one block, forward. A training pass counts as three."""
+    if spec.name == "tfidf" or spec.method != "finetune":
+        return 0.0
+    depth = spec.depth or 30
+    blocks = depth if spec.lora.blocks == "all" else min(depth, int(spec.lora.blocks))
+    task = spec.task
+    predicted = task.n_test + task.n_validation + 2 * task.n_train
+    return float(blocks * (3 * task.n_train * spec.recipe.epochs + predicted))
+
+
+def _seconds_a_unit() -> float:
+    """The median over the published and the user's records of what a unit of work has cost; a constant without any."""
+    rates = []
+    for folder in (user_store(), published_store()):
+        for path in sorted(folder.glob("*.parquet"))[:20] if folder and folder.is_dir() else []:
+            record = read(path)
+            if units := cost(record.spec):
+                rates.append((record.provenance["seconds"] - record.provenance["trunk_seconds"]) / units)
+    return float(np.median(rates)) if rates else SECONDS_A_UNIT
+
+
+def _read(spec: RunSpec, *, trained: bool) -> Record:
+    record = find(spec)
+    assert record is not None, f"no record of {spec.run_id}"
+    if manifest := os.environ.get("W2S_MANIFEST"):
+        line = {"run_id": spec.run_id, "digest": record.digest, "trained": trained, "path": record.path}
+        with Path(manifest).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    return record
+
+
+def _row(record: Record) -> dict[str, Any]:
+    spec, labels = record.spec, record.spec.labels
+    teacher, hard = ("", False) if isinstance(labels, GroundTruth) else (labels.run.model, labels.hard)
+    return {"run_id": spec.run_id, "role": spec.role, "model": spec.model, "depth": spec.depth,
+            "supervisor": teacher, "labels": type(labels).__name__,
+            "loss": type(spec.loss).__name__, "hard": hard, "lora_blocks": spec.lora.blocks,
+            "quantization": spec.quantization, "method": spec.method, "seed": spec.seed,
+            "accuracy": record.metrics["accuracy"], "validation_accuracy": record.metrics["validation_accuracy"],
+            "seconds": record.provenance["seconds"], "record": record}
