@@ -65,6 +65,15 @@ def test_nan_is_never_shown(value):
     assert None in module.reported["x"].values()
 
 
+def test_an_interval_may_have_words_of_its_own_for_nan():
+    class Noted(Interval):
+        def __format__(self, fmt: str) -> str:
+            return "no gap to recover"
+
+    report("x", Noted(float("nan"), float("nan"), float("nan")), ".2f")
+    assert said("x") == "no gap to recover"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "fmt", "message"),
     [

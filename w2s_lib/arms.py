@@ -48,6 +48,8 @@ def student(model: str, teacher: RunSpec | FromRun | Flip, *, hard: bool = False
         **settings: see `supervisor`. The seed is the teacher's, since the seed draws the halves.
     """
     labels = FromRun(run=teacher, hard=hard) if isinstance(teacher, RunSpec) else teacher
+    if not isinstance(labels, (FromRun, Flip)):
+        raise SpecError(f"the teacher must be a RunSpec, or FromRun or Flip around one, not {teacher!r}")
     if hard and not labels.hard:
         raise SpecError("say hard=True in the labels themselves: " + type(labels).__name__ + "(run=..., hard=True)")
     half = "student" if labels.run.half == "supervisor" else "supervisor"

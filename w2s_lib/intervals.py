@@ -13,7 +13,8 @@ before they are added (Banerjee 1960): h^2 = (t_{S-1}^2 MS_seed + t_{n-1}^2 (MS_
 mean +- h. One t quantile with Satterthwaite's degrees of freedom covers too little with 3 seeds. For a ratio the
 mean squares become matrices, and Fieller's (1954) theorem gives the interval in closed form. Where rows come in
 groups (sentences of a review) the group is the unit: rows are replaced by the groups' centred sums.
-`tests/benchmarks/coverage.py` measures the coverage against known truths and beside the alternatives.
+`tests/benchmarks/coverage.py` measures the coverage against known truths and beside the alternatives: 96-97% with 5
+seeds, 96-98% with 3.
 
 Sources: Banerjee, S. K. (1960), "Approximate confidence interval for linear functions of means of k populations
 when the population variances are not equal", Sankhya 22; Fieller, E. C. (1954), "Some problems in interval
@@ -53,7 +54,7 @@ class Interval:
     """Independent groups among them: as many as rows where rows stand alone."""
     note: str = ""
     detectable: float = math.nan
-    """For differences: the smallest true one that data like these show, at this level, with 80% power."""
+    """For differences: the smallest true one that data like these show with about 80% power (70% from 3 seeds)."""
 
     def __format__(self, spec: str) -> str:
         """Applies a number format, such as `.2f` or `.1%`, to all three numbers."""
@@ -103,7 +104,9 @@ def squared_half_widths(x: Floats, group: Codes, quantile: float) -> Floats:
     n, n_groups = x.shape[2], int(group.max()) + 1
     unit = x - x.mean(axis=(1, 2), keepdims=True)
     if n_groups < n:
-        unit = unit @ np.eye(n_groups)[group] * (n_groups / n)
+        order = np.argsort(group, kind="stable")
+        starts = np.searchsorted(group[order], np.arange(n_groups))
+        unit = np.add.reduceat(unit[:, :, order], starts, axis=2) * (n_groups / n)
     k, s, g = unit.shape
     if g < 2:
         raise ValueError("an interval needs at least two test rows or groups")

@@ -39,12 +39,14 @@ def quiet() -> Iterator[None]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # says on a CPU that a hub kernel is missing: harmless
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    transformers.logging.set_verbosity(level)
-    if bars:
-        transformers.logging.enable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
 
 
 def source(model: str) -> str:
@@ -141,7 +143,9 @@ def blocks_of(backbone: Any) -> nn.ModuleList:
 
 
 def keep_blocks(backbone: Any, start: int, stop: int) -> Any:
-    """Cuts a backbone to its blocks [start, stop), in place, renumbered from 0."""
+    """Cuts a backbone of a family in `TRUNK_EXACT` to its blocks [start, stop), in place, renumbered from 0."""
+    if (start, stop) == (0, len(blocks_of(backbone))):
+        return backbone
     kept = blocks_of(backbone)[start:stop]
     for number, block in enumerate(kept):
         attention: Any = block.self_attn

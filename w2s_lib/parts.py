@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Self
 
 
 class SpecError(ValueError):
@@ -29,6 +30,13 @@ def require(ok: bool, message: str) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """Typed by its annotations: a wrong type, a NaN or an infinity is refused at construction."""
+
+    def __new__(cls, *args: object, **given: object) -> Self:
+        """Refuses, by its name, a field that does not exist."""
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            require(name in known, f"unknown field {name!r} of {cls.__name__}: {nearest(name, known)}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -70,7 +70,8 @@ def plot_pgr(runs: pd.DataFrame, *, title: str, baselines: Mapping[str, float] |
     known = {**(baselines or {}), **{line["supervisor"]: line["value"] for line in lines}}
     domain = padded_domain([*_extent(students + top), *known.values()])
     y = _measure("test accuracy", domain)
-    labels = {f"{name}: {v:.2f}": v for name, v in known.items()} | {"ceiling": max(top, key=lambda mark: mark["x"])["value"]}
+    labels = {f"{name}: {v:.2f}": v for name, v in known.items()}
+    labels["ceiling"] = max(top, key=lambda mark: mark["x"])["value"]
     left = alt.layer(
         _chart([{"value": v} for v in (baselines or {}).values()])
         .mark_rule(color=GREY, opacity=0.6).encode(y=y("value")),
@@ -93,7 +94,7 @@ def plot_pgr(runs: pd.DataFrame, *, title: str, baselines: Mapping[str, float] |
 def accuracy_dots(intervals: Mapping[str, Interval], *, title: str, x_title: str = "test accuracy",
                   seeds: Mapping[str, Sequence[float]] | None = None, references: Mapping[str, float] | None = None,
                   number: str = ".2f") -> alt.LayerChart:
-    """A row a name: the estimate, its 95% interval, its seeds. For accuracies, PGR, and differences (reference 0) alike.
+    """A row a name: the estimate, its 95% interval, its seeds. For accuracies, PGR and differences (reference 0).
 
     Args:
         intervals: name -> estimate, from top to bottom. One without a value shows its note instead.
@@ -109,7 +110,7 @@ def accuracy_dots(intervals: Mapping[str, Interval], *, title: str, x_title: str
     order = list(intervals)
     if unknown := set(seeds or {}) - set(order):
         raise ValueError(f"seeds of {sorted(unknown)}, but the rows are {order}")
-    marks = [{"row": order.index(name), "name": name, **_estimate(interval, number)} for name, interval in intervals.items()]
+    marks = [{"row": order.index(name), "name": name, **_estimate(intervals[name], number)} for name in order]
     shown = [mark for mark in marks if not math.isnan(mark["value"])]
     if not shown:
         raise ValueError("no interval has a value: there is nothing to draw")
@@ -119,14 +120,15 @@ def accuracy_dots(intervals: Mapping[str, Interval], *, title: str, x_title: str
     domain = padded_domain([*_extent(shown), *(dot["value"] for dot in dots), *known.values()])
     stacked = levels(known, width / (domain[1] - domain[0]))
     lines: list[Row] = [{"value": value, "label": label} for label, value in known.items()]
+    tops = [alt.value(-4 - LABEL_HEIGHT * level) for level in stacked]
     x, blue = _measure(x_title, domain, alt.X), alt.value(COLOURS[1])
     y = alt.Y("row:Q", axis=None, scale=alt.Scale(domain=[-0.5, len(order) - 0.5], reverse=True, nice=False))
     left, right = _name_axis(order, title=None), _name_axis(
         [mark["interval"] for mark in marks], title=None, orient="right", domain=False)
     return alt.layer(
-        _chart(lines).mark_rule(color=GREY, strokeDash=DASHED).encode(x=x("value"), y=alt.value(0), y2=alt.value("height")),
-        *(_chart([line]).mark_text(baseline="bottom").encode(
-            x=x("value"), y=alt.value(-4 - LABEL_HEIGHT * up), text="label:N") for line, up in zip(lines, stacked, strict=True)),
+        _chart(lines).mark_rule(color=GREY, strokeDash=DASHED).encode(x=x("value")),
+        *(_chart([line]).mark_text(baseline="bottom").encode(x=x("value"), y=top, text="label:N")
+          for line, top in zip(lines, tops, strict=True)),
         _chart(shown).mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", y=y.axis(left), color=blue),
         _chart(dots).mark_circle(size=16, opacity=0.65).encode(
             x=x("value"), y=y, color=blue, tooltip=["name:N", alt.Tooltip("value:Q", format=".3f")]),

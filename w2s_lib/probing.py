@@ -149,12 +149,12 @@ def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, progress: bool 
         raise SpecError(f"Task.label_words must be two words of one token each, 'no/yes', not {spec.task.label_words!r}")
     model = models.load_backbone(spec, causal_lm=True)
     words = model.get_output_embeddings().weight[[ids[0][0], ids[1][0]]]
-    depth = len(models.blocks_of(model.model))
+    depth = len(models.blocks_of(model.base_model))
     boundary = max(0, depth - 10) if model.config.model_type in models.TRUNK_EXACT else 0
     inputs: Inputs = Trunk(spec, table, boundary, progress=progress) if boundary else Inputs(spec, table)
     head = nn.Linear(words.shape[1], 2, bias=False).requires_grad_(False)
     head.weight = nn.Parameter(words.float(), requires_grad=False)
-    classifier = models.Classifier(models.keep_blocks(model.model, boundary, depth), words.shape[1])
+    classifier = models.Classifier(models.keep_blocks(model.base_model, boundary, depth), words.shape[1])
     classifier.head = head.to(spec.device)
     p = np.full(len(table.frame), np.nan, dtype=np.float32)
     order = inputs.by_length(rows)

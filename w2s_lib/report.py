@@ -31,11 +31,12 @@ def report(name: str, value: Any, fmt: str = "", *, text: str | None = None) -> 
         name: letters, digits, `_`, `-` and `.`. Another page writes ``{glue:text}`pgr.ipynb::name:s` ``.
         value: a number (NumPy's and torch's scalars too), a string, or what formats itself, such as an `Interval`.
         fmt: a format specification, as in `format(3.14159, ".2f")`.
-        text: the words to show if the value, or a bound of it, is NaN, such as "no gap to recover".
+        text: the words to show if the value, or a bound of it, is NaN, such as "no gap to recover". Not needed for an
+            object that has words of its own for it.
 
     Raises:
-        ReportError: the value is no number or string; it is NaN and there is no `text`; nothing would be shown; or the
-            name already stands for another text (but at a person's prompt, where cells are run again, it is replaced).
+        ReportError: the value is no number or string; it would be shown as NaN; nothing would be shown; or the name
+            already stands for another text (but at a person's prompt, where cells are run again, it is replaced).
     """
     if not re.fullmatch(r"[\w.-]+", name):
         raise ReportError(f"report: {name!r} is no name; use letters, digits, '_', '-' and '.'.")
@@ -45,12 +46,12 @@ def report(name: str, value: Any, fmt: str = "", *, text: str | None = None) -> 
     if odd := [part for part in parts.values() if not isinstance(part, (float, int, str))]:
         raise ReportError(f"report({name!r}): {odd[0]!r} is a {type(odd[0]).__name__}, not a number or a string.")
     missing = [key for key, part in parts.items() if isinstance(part, float) and math.isnan(part)]
-    if missing and not text:
-        raise ReportError(f"report({name!r}): {missing[0]} is NaN; give the words to show instead as `text`.")
     try:
         shown = text if missing and text else format(value, fmt)
     except (TypeError, ValueError) as error:
         raise ReportError(f"report({name!r}): cannot write {value!r} as {fmt!r}: {error}") from error
+    if missing and re.search(r"\bnan\b", shown, re.IGNORECASE):
+        raise ReportError(f"report({name!r}): {missing[0]} is NaN; give the words to show instead as `text`.")
     if not shown.strip():
         raise ReportError(f"report({name!r}): nothing would be shown.")
     path, in_notebook = os.environ.get("W2S_REPORT"), _in_notebook()

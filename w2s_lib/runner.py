@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,29 @@ import torch
 from . import probing, train, trunk
 from .models import check
 from .spec import Flip, GroundTruth, RunSpec
-from .store import SPLITS, Record, StoreError, find, repository_root, write
+from .store import SPLITS, Record, StoreError, find, repository_root, require_writable, write
 from .tasks import TaskTable, load_table, splits
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
+
+
+def refuse_early(specs: Collection[RunSpec], store: Path) -> None:
+    """Raises, before the first of several runs is trained, what would stop a later one.
+
+    Args:
+        specs: all that will be trained.
+        store: where their records will go.
+
+    Raises:
+        SpecError: a task that cannot be read or has too few rows, a depth that a model does not have.
+        DeviceError: a device that is not here.
+        StoreError: the store cannot be written.
+    """
+    for spec in specs:
+        check(spec)
+    for task, seed in {(spec.task, spec.seed): None for spec in specs}:
+        splits(load_table(task), seed)
+    require_writable(store)
 
 
 def execute(spec: RunSpec, *, progress: bool = True) -> Record:
@@ -41,6 +62,9 @@ def execute(spec: RunSpec, *, progress: bool = True) -> Record:
         else:
             fitted = train.fit(spec, table, rows, labels, progress=progress)
         p = fitted.predict(every, progress=progress)
+    if not np.isfinite(p).all():  # the last step's loss was still a number
+        raise train.TrainingError(f"the predictions of {spec.model} are not numbers: try a lower recipe.learning_rate than "
+                                  f"{spec.recipe.learning_rate}. No record was written.")
     frame = table.frame.loc[every]
     predictions = pd.DataFrame({
         "split": np.repeat(SPLITS, [len(getattr(parts, name)) for name in SPLITS]).astype(object),
@@ -65,7 +89,7 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> train.FloatAr
     Raises:
         StoreError: the teacher's record is of another task, or lacks a row.
     """
-    truth = table.frame["label"].to_numpy(np.float32)[rows]
+    truth: train.FloatArray = table.frame["label"].to_numpy(np.float32)[rows]
     if isinstance(spec.labels, GroundTruth):
         return truth
     teacher = find(spec.labels.run)

@@ -39,6 +39,9 @@ class FromRun(Part):
     run: RunSpec
     hard: bool = False
 
+    def _validate(self) -> None:
+        _require_parts(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flip(Part):
@@ -51,6 +54,9 @@ class Flip(Part):
 
     run: RunSpec
     hard: bool = False
+
+    def _validate(self) -> None:
+        _require_parts(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +87,13 @@ class RunSpec(Part):
         self._one_of("quantization", ("nf4", "none"))
         self._one_of("precision", ("bf16", "fp32"))
         self._one_of("device", ("cpu", "cuda"))
-        self._at_least(seed=0)
-        for name, kind in UNIONS.items():
-            value = getattr(self, name)
-            require(isinstance(value, kind), f"RunSpec.{name} is {value!r}: one of {', '.join(k.__name__ for k in kind)}.")
+        self._at_least(seed=0, semantics=1)
+        _require_parts(self)
         object.__setattr__(self, "model", canonical_model(self.model))
+        require(self.name != "tfidf" or self.method == "finetune", f"'tfidf' is no language model: there is no {self.method}")
+        require(isinstance(self.loss, XentLoss) or (self.method == "finetune" and self.name != "tfidf"),
+                f"{type(self.loss).__name__} would be ignored: {self.model!r} by {self.method!r} does not minimise it")
+        require(self.method != "zero_shot" or isinstance(self.labels, GroundTruth), "zero_shot learns from no labels")
         require(self.recipe.batch_size <= self.task.n_train,
                  f"Recipe.batch_size is {self.recipe.batch_size}, more than the {self.task.n_train} rows of a half")
         if isinstance(self.labels, (FromRun, Flip)):
@@ -181,15 +189,22 @@ def _encode(part: Any) -> Any:
     return out
 
 
-def _decode(kind: type[Part], data: dict[str, Any]) -> dict[str, Any]:
-    known = {f.name for f in fields(kind)}
+def _require_parts(part: Part) -> None:
+    for f in fields(part):
+        kinds = UNIONS.get(f.name) or ((_PARTS[f.name],) if f.name in _PARTS else ())
+        value, names = getattr(part, f.name), [kind.__name__ for kind in kinds]
+        require(not kinds or isinstance(value, kinds),
+                f"{type(part).__name__}.{f.name} is {value!r}: {nearest(str(value), names)}")
+
+
+def _decode(kind: type[Part], data: Any) -> dict[str, Any]:
+    require(isinstance(data, dict), f"{kind.__name__} must be a JSON object, not {data!r}")
     out: dict[str, Any] = {}
     for key, value in data.items():
-        require(key in known, f"unknown field {key!r} of {kind.__name__}: {nearest(key, sorted(known))}")
         if key in UNIONS:
             types = {k.__name__: k for k in UNIONS[key]}
-            tag = value.get("type", "")
-            require(tag in types, f"unknown type {tag!r} of {key}: {nearest(tag, types)}")
+            tag = value.get("type", "") if isinstance(value, dict) else value
+            require(tag in types, f"unknown type {tag!r} of {key}: {nearest(str(tag), types)}")
             out[key] = types[tag](**_decode(types[tag], {k: v for k, v in value.items() if k != "type"}))
         elif key in _PARTS and kind is not Task:
             out[key] = _PARTS[key](**_decode(_PARTS[key], value))

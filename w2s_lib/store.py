@@ -139,12 +139,23 @@ def read(path: Path) -> Record:
         record = Record(RunSpec.from_json(metadata["spec"]), frame, json.loads(metadata["metrics"]),
                         json.loads(metadata["provenance"]), str(path))
         intact = metadata["digest"] == record.digest
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DamagedRecord(f"damaged record {path}: {type(error).__name__}: {error}.") from error
     if not intact or record.spec.run_id != path.stem:
         raise DamagedRecord(f"damaged record {path}: its content is not what its "
                             f"{'name' if intact else 'digest'} says.")
     return record
+
+
+def require_writable(store: Path) -> None:
+    """Tries the store before training: raises `StoreError` where nothing can be written to it."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=store):
+            pass
+    except OSError as error:
+        raise StoreError(f"the store {store} cannot be written: {error}. Name another folder in W2S_STORE. Nothing was "
+                         "trained.") from error
 
 
 def write(record: Record, *, store: Path | None = None, artefacts: Callable[[Path], None] | None = None) -> Record:
@@ -167,13 +178,13 @@ def write(record: Record, *, store: Path | None = None, artefacts: Callable[[Pat
     try:
         store.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=store))
+        _write_parquet(record, temporary / path.name)
         if artefacts:
             (temporary / "weights").mkdir()
             artefacts(temporary / "weights")
             if any((temporary / "weights").iterdir()):
                 shutil.rmtree(path.with_suffix(""), ignore_errors=True)
                 os.replace(temporary / "weights", path.with_suffix(""))
-        _write_parquet(record, temporary / path.name)
         os.replace(temporary / path.name, path)
     except OSError as error:
         raise StoreError(f"the record of {record.spec.run_id} could not be written to {store}: {error}. Free some space, "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .models import check
-from .runner import execute
+from .runner import execute, refuse_early
 from .spec import GroundTruth, RunSpec, SpecError
-from .store import Record, StoreError, find, published_store, read, user_store, write
+from .store import DamagedRecord, Record, StoreError, find, published_store, read, require_writable, user_store, write
+from .train import TrainingError
 
 SECONDS_A_UNIT = 5.0e-4
 """Seconds of one core to take one row through one block, forward only; used where no record can say better."""
@@ -32,10 +34,12 @@ def run(spec: RunSpec, *, progress: bool = True) -> Record:
         progress: show bars with the time left.
 
     Raises:
-        SpecError, DeviceError: before anything is trained.
-        TrainingError, StoreError: nothing half-written stays.
+        SpecError, DeviceError, StoreError: before anything is trained.
+        TrainingError, StoreError: later; nothing half-written stays.
     """
     missing = {s.run_id: s for s in spec.lineage() if find(s) is None}
+    if missing:
+        refuse_early(missing.values(), user_store())
     for step in missing.values():
         execute(step, progress=progress)
     return _read(spec, trained=spec.run_id in missing)
@@ -57,7 +61,8 @@ def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, worke
         `validation_accuracy`, `seconds` and `record`.
 
     Raises:
-        SpecError: no specs, or one of them cannot be run: before anything is trained.
+        SpecError, DeviceError, StoreError: no specs, or one of them cannot be run: before anything is trained.
+        TrainingError, StoreError: later; what is finished by then is recorded, nothing half-written stays.
     """
     wanted = {s.run_id: s for spec in specs for s in ([spec] if seeds is None else map(spec.with_seed, seeds))}
     if not wanted:
@@ -79,6 +84,10 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
     Returns:
         The ids of the runs that were trained.
     """
+    if workers is not None and workers < 1:
+        raise SpecError(f"workers must be at least 1, not {workers}")
+    if store == "published":
+        require_writable(_published())
     wanted = {step.run_id: step for spec in specs for step in spec.lineage()}
     missing = {run_id: spec for run_id, spec in wanted.items() if find(spec) is None}
     for run_id, spec in wanted.items():
@@ -86,8 +95,7 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
             publish(spec)
     if not missing:
         return set()
-    for spec in missing.values():
-        check(spec)
+    refuse_early(missing.values(), user_store())
     if workers is None:
         workers = 1 if any(s.device == "cuda" for s in missing.values()) else os.cpu_count() or 1
     workers = min(workers, len(missing))
@@ -106,15 +114,20 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
 
 def publish(spec: RunSpec) -> Path:
     """Copies a record from the user's store to the published one, whole or not at all; weights stay where they are."""
-    target = published_store()
-    if target is None:
-        raise StoreError("no published store: not a checkout of the book, or W2S_PUBLISHED=0 hides it")
+    target = _published()
     path = target / f"{spec.run_id}.parquet"
     if not path.is_file():
         record = find(spec)
         assert record is not None
         write(record, store=target)
     return path
+
+
+def _published() -> Path:
+    target = published_store()
+    if target is None:
+        raise StoreError("no published store: not a checkout of the book, or W2S_PUBLISHED=0 hides it")
+    return target
 
 
 def _map(missing: dict[str, RunSpec], workers: int, *, inner: bool) -> Iterable[str]:
@@ -137,6 +150,9 @@ def _map(missing: dict[str, RunSpec], workers: int, *, inner: bool) -> Iterable[
             for future in done:
                 running.pop(future)
                 yield future.result()
+    except BrokenProcessPool as error:
+        raise TrainingError("a worker process was killed, most likely for want of memory: set fewer workers than "
+                            f"{workers}. What it was training has no record.") from error
     except BaseException:
         for process in list((pool._processes or {}).values()):  # a worker would finish its run first: minutes
             process.terminate()
@@ -167,9 +183,10 @@ def _seconds_a_unit() -> float:
     rates = []
     for folder in (user_store(), published_store()):
         for path in sorted(folder.glob("*.parquet"))[:20] if folder and folder.is_dir() else []:
-            record = read(path)
-            if units := cost(record.spec):
-                rates.append((record.provenance["seconds"] - record.provenance["trunk_seconds"]) / units)
+            with contextlib.suppress(DamagedRecord):  # whoever asks for it will hear of it
+                record = read(path)
+                if units := cost(record.spec):
+                    rates.append((record.provenance["seconds"] - record.provenance["trunk_seconds"]) / units)
     return float(np.median(rates)) if rates else SECONDS_A_UNIT
 
 

@@ -7,6 +7,7 @@ cost a third of the speed on a CPU, and AdamW on bf16 weights alone would lose s
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,20 +136,22 @@ class Finetuned:
     def save(self, folder: Path) -> None:
         """Writes `adapter_model.safetensors` with `adapter_config.json` (peft's own format) and `head.safetensors`."""
         from peft import get_peft_model_state_dict
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         backbone: Any = self.model.backbone
-        shifted = {}
-        for name, value in get_peft_model_state_dict(backbone).items():
-            before, _, after = name.partition("layers.")
-            number, _, rest = after.partition(".")
-            shifted[f"{before}layers.{int(number) + self.boundary}.{rest}"] = value.contiguous()
+        shifted = {re.sub(r"(?<=\.layers\.)\d+", lambda number: str(int(number[0]) + self.boundary), name): value.contiguous()
+                   for name, value in get_peft_model_state_dict(backbone).items()}
         config = backbone.peft_config["default"]
         n_blocks = len(models.blocks_of(backbone.get_base_model()))
         names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in shifted}
         config.target_modules = models.lora_targets(range(self.boundary, self.boundary + n_blocks), sorted(names))
-        save_file(shifted, folder / "adapter_model.safetensors")
-        save_file({k: v.contiguous() for k, v in self.model.head.state_dict().items()}, folder / "head.safetensors")
+        head = {k: v.contiguous() for k, v in self.model.head.state_dict().items()}
+        try:
+            save_file(shifted, folder / "adapter_model.safetensors")
+            save_file(head, folder / "head.safetensors")
+        except SafetensorError as error:  # a full disk, which it does not call an OSError
+            raise OSError(str(error)) from error
         config.save_pretrained(str(folder))
 
 

@@ -144,6 +144,9 @@ class Trunk(Inputs):
                       if all((self._folder(b) / name).is_file() for name in names)), 0)
         below = Trunk(self.spec, self.table, first) if first else Inputs(self.spec, self.table)
         model = models.load_backbone(dataclasses.replace(self.spec, model=f"{self.spec.name}@{self.boundary}"))
+        if model.config.model_type not in models.TRUNK_EXACT:
+            raise SpecError(f"{self.spec.name} is of the family {model.config.model_type!r}, whose first blocks cannot be run "
+                            f"alone: {', '.join(models.TRUNK_EXACT)} can")
         model = models.keep_blocks(model, first, self.boundary)
         model.norm = nn.Identity()  # what leaves the last block, before the final norm
         with tqdm(total=len(names), desc=f"trunk of {self.boundary} blocks", leave=False, disable=not progress) as bar:

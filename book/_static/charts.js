@@ -15,6 +15,7 @@
     set("axis", { labelColor: soft, titleColor: ink, gridColor: line, domainColor: soft, tickColor: soft });
     set("legend", { labelColor: ink, titleColor: ink });
     set("header", { labelColor: ink, titleColor: ink });
+    set("text", { color: ink });
     const { background, ...rest } = spec;
     return { ...rest, config };
   }

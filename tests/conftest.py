@@ -1,0 +1,80 @@
+"""Shared by all tests: a store of its own for every test, a small task of our own sentences, the real model's cache."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import settings
+
+from w2s_lib import assets
+from w2s_lib.spec import Lora, Recipe, Task
+from w2s_lib.tasks import default_task
+
+settings.register_profile("book", deadline=None, derandomize=True)  # the machine may be busy; and the same cases everywhere
+settings.load_profile("book")
+
+THINGS = ("film", "play", "song", "book", "meal", "room", "coat", "walk", "talk", "lamp")
+LIKED = ("bright", "warm", "clever", "honest", "gentle")
+DISLIKED = ("dull", "cold", "clumsy", "false", "harsh")
+ENDINGS = ("all along", "from the start", "in the end, as far as anybody in the house could tell")
+
+
+def sentences() -> pd.DataFrame:
+    """300 short sentences with labels, of three lengths."""
+    rows = [(f"The {thing} was {word} {ending}.", int(word in LIKED))
+            for thing, word, ending in itertools.product(THINGS, LIKED + DISLIKED, ENDINGS)]
+    return pd.DataFrame(rows, columns=["text", "label"])
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees, or writes to, the user's records."""
+    monkeypatch.setenv("W2S_STORE", str(tmp_path / "records"))
+    monkeypatch.delenv("W2S_MANIFEST", raising=False)
+    return tmp_path / "records"
+
+
+@pytest.fixture(scope="session")
+def make_cache() -> Callable[[Path], Path]:
+    """Makes a cache that has the user's assets and no trunks, so that the user's own cache is left as it was."""
+
+    def make(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for asset in (assets.fetch_model(), assets.fetch_data()):
+            (folder / asset.name).symlink_to(asset, target_is_directory=True)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory, make_cache: Callable[[Path], Path]) -> Path:
+    return make_cache(tmp_path_factory.mktemp("shared") / "cache")
+
+
+@pytest.fixture
+def own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The session's cache in place of the user's: trunks are computed once and left behind nowhere."""
+    monkeypatch.setenv("W2S_CACHE", str(session_cache))
+    return session_cache
+
+
+@pytest.fixture(scope="session")
+def small_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """A user's file of 300 sentences, whose trunk takes a second."""
+    path = tmp_path_factory.mktemp("task") / "sentences.csv"
+    sentences().to_csv(path, index=False)
+    return default_task(str(path), n_train=64, n_validation=40, n_test=80)
+
+
+QUICK = {"recipe": Recipe(epochs=3, batch_size=16, learning_rate=5e-3), "lora": Lora(rank=4, alpha=8.0, blocks=1)}
+
+
+@pytest.fixture
+def quick() -> dict[str, Recipe | Lora]:
+    """Settings of a run of twelve steps, with a trunk under its one adapted block."""
+    return dict(QUICK)
