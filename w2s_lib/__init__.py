@@ -21,7 +21,7 @@ _WHERE = {
     "probing": ("linear_probe",),
     "store": ("Record",),
     "sweep": ("run", "sweep"),
-    "plots": ("accuracy_dots", "pgr_calculator", "plot_pgr"),
+    "plots": ("accuracy_dots", "pgr_calculator", "plot_pgr", "use_theme"),
     "report": ("report",),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}

@@ -173,6 +173,8 @@ def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
 
     blocks = blocks_of(backbone)
     names = sorted({name.rsplit(".", 1)[-1] for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear)})
+    if not names:
+        raise SpecError(f"{spec.name} has no linear layers to adapt as it is loaded; with quantization='nf4' it may")
     config = LoraConfig(r=spec.lora.rank, lora_alpha=spec.lora.alpha, lora_dropout=0.0,
                         target_modules=lora_targets(range(len(blocks) - n_top, len(blocks)), names))
     with quiet():

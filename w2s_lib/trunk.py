@@ -133,6 +133,8 @@ class Trunk(Inputs):
         spec = self.spec
         key = [SEMANTICS, spec.name, boundary, spec.quantization, spec.precision, hardware(spec.device),
                torch.__version__, spec.task.template, self.table.digest]
+        if Path(spec.name).is_dir():  # a user's own model can change under its name
+            key += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(Path(spec.name).iterdir())]
         return assets.cache_dir() / "trunks" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
     def _fill(self, progress: bool) -> None:

@@ -1,0 +1,170 @@
+"""Backbones: cut to a depth, 4-bit, with adapters and a head; and what is refused before anything is loaded."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from w2s_lib import models
+from w2s_lib.models import Classifier, DeviceError, add_lora, blocks_of, check, keep_blocks, load_backbone
+from w2s_lib.spec import Lora, RunSpec, SpecError
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+REPO = Path(__file__).parent.parent
+THREE = RunSpec(model="smollm2-135m@3")
+IDS = torch.tensor([[504, 2159, 436, 5050, 30], [504, 1492, 436, 0, 0]])
+
+
+def states(model: Any, ids: torch.Tensor = IDS) -> torch.Tensor:
+    with torch.inference_mode():
+        out: torch.Tensor = model(input_ids=ids, use_cache=False).last_hidden_state
+    return out
+
+
+@pytest.fixture(scope="module")
+def dense() -> Any:
+    """The first three blocks as they are stored: no quantization, float32."""
+    return load_backbone(dataclasses.replace(THREE, quantization="none", precision="fp32"))
+
+
+def test_a_depth_is_the_first_blocks_of_the_whole_model() -> None:
+    """`name@3` (num_hidden_layers=3) and the whole model cut to [0, 3) are one function, NF4 values included."""
+    whole = load_backbone(RunSpec(model="smollm2-135m"))
+    assert len(blocks_of(whole)) == 30
+    cut, loaded = keep_blocks(whole, 0, 3), load_backbone(THREE)
+    assert len(blocks_of(cut)) == len(blocks_of(loaded)) == cut.config.num_hidden_layers == 3
+    assert torch.equal(states(cut), states(loaded))
+
+
+def test_upper_blocks_continue_where_lower_blocks_end(dense: Any) -> None:
+    """Blocks [1, 3) on the states that leave block 0 give what the three give in one go: the trunk rests on this."""
+    spec = dataclasses.replace(THREE, quantization="none", precision="fp32")
+    lower, upper = keep_blocks(load_backbone(spec), 0, 1), keep_blocks(load_backbone(spec), 1, 3)
+    lower.norm = nn.Identity()
+    with torch.inference_mode():
+        out = upper(inputs_embeds=states(lower), use_cache=False).last_hidden_state
+    torch.testing.assert_close(out, states(dense), atol=1e-5, rtol=1e-5)
+
+
+def test_padding_on_the_right_is_never_seen(dense: Any) -> None:
+    torch.testing.assert_close(states(dense)[1, :3], states(dense, IDS[1:, :3])[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_backbone_is_frozen_in_eval_mode_and_of_the_dtype_asked_for() -> None:
+    for precision, dtype in models.DTYPES.items():
+        model = load_backbone(dataclasses.replace(THREE, precision=precision))
+        assert not model.training and not any(p.requires_grad for p in model.parameters())
+        assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+def test_nf4_dequantised_once_is_what_bitsandbytes_computes_at_every_call(dense: Any) -> None:
+    """Against bitsandbytes' own Linear4bit of the same weights, in float32: equal but for the order of sums."""
+    import bitsandbytes as bnb
+
+    quantized = load_backbone(dataclasses.replace(THREE, precision="fp32"))
+    assert not any(isinstance(layer, bnb.nn.Linear4bit) for layer in quantized.modules())
+    x = torch.randn(7, 576, generator=torch.Generator().manual_seed(0))
+    for name in ("layers.0.self_attn.q_proj", "layers.2.mlp.gate_proj"):
+        mine, source = quantized.get_submodule(name), dense.get_submodule(name)
+        theirs = bnb.nn.Linear4bit(576, source.out_features, bias=False, compute_dtype=torch.float32, quant_type="nf4",
+                                   compress_statistics=True)
+        theirs.weight = bnb.nn.Params4bit(source.weight.data.clone(), requires_grad=False, quant_type="nf4",
+                                          compress_statistics=True)
+        theirs.to("cpu")
+        torch.testing.assert_close(mine(x), theirs(x), atol=1e-4, rtol=1e-4)
+        error = (mine.weight - source.weight).norm() / source.weight.norm()
+        assert 0.01 < error < 0.2  # it is 4 bits, and not noise
+
+
+def test_lora_sits_on_every_linear_layer_of_the_top_blocks_and_starts_as_nothing() -> None:
+    spec = dataclasses.replace(THREE, lora=Lora(rank=4, alpha=8.0))
+    before = states(load_backbone(spec))
+    torch.manual_seed(0)
+    model = add_lora(load_backbone(spec), spec, n_top=2)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    layers = {name.split(".lora_")[0] for name in trained}
+    assert len(layers) == 2 * 7 and {re.findall(r"layers\.(\d+)", name)[0] for name in layers} == {"1", "2"}
+    assert all(".lora_" in name and p.dtype == torch.bfloat16 for name, p in trained.items())
+    assert all(4 in p.shape for p in trained.values())
+    assert torch.equal(states(model), before)
+
+
+def test_the_head_reads_the_last_real_token_in_float32() -> None:
+    model = Classifier(load_backbone(THREE), 576)
+    assert model.head.weight.dtype == torch.float32
+    hidden = states(model.backbone)
+    with torch.inference_mode():
+        logits = model(IDS, torch.tensor([5, 3]))
+    assert logits.shape == (2, 2) and logits.dtype == torch.float32
+    torch.testing.assert_close(logits, model.head(torch.stack([hidden[0, 4], hidden[1, 2]]).float()))
+
+
+def test_trust_remote_code_is_never_true() -> None:
+    for path in (REPO / "w2s_lib").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert isinstance(node.value, ast.Constant) and node.value.value is False
+
+
+# Other families, each a tiny model with random weights in a user's own folder
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    root = tmp_path_factory.mktemp("models")
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
+                             "vocab_size": 6000, "bos_token_id": 1, "eos_token_id": 2}
+    with models.quiet():
+        torch.manual_seed(0)
+        LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(root / "llama")
+        GPTNeoXForCausalLM(GPTNeoXConfig(**sizes)).save_pretrained(root / "gpt_neox")
+        GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=6000, bos_token_id=1, eos_token_id=2)
+                        ).save_pretrained(root / "gpt2")
+    return root
+
+
+@pytest.mark.parametrize("family, quantization", [
+    ("llama", "nf4"), ("llama", "none"), ("gpt_neox", "nf4"), ("gpt_neox", "none"), ("gpt2", "nf4"),
+])
+def test_a_users_own_folder_of_another_family(folder: Path, family: str, quantization: str) -> None:
+    spec = RunSpec(model=f"{folder}/{family}@2", quantization=quantization, lora=Lora(rank=2, blocks=1))
+    check(spec)
+    backbone = load_backbone(spec)
+    assert len(blocks_of(backbone)) == 2
+    model = Classifier(add_lora(keep_blocks(backbone, 0, 2), spec, n_top=1), 32)
+    model(IDS, torch.tensor([5, 3])).sum().backward()
+    trained = [name for name, p in model.named_parameters() if p.grad is not None]
+    assert trained and all(name.startswith("head.") or re.search(r"(layers|h)\.1\..*lora", name) for name in trained)
+
+
+def test_layers_that_cannot_be_adapted_are_an_error(folder: Path) -> None:
+    spec = RunSpec(model=f"{folder}/gpt2", quantization="none")
+    with pytest.raises(SpecError, match="no linear layers to adapt"):
+        add_lora(load_backbone(spec), spec, n_top=1)
+
+
+# Refused before anything is loaded
+
+def test_a_depth_beyond_a_users_model(folder: Path) -> None:
+    check(RunSpec(model=f"{folder}/llama@3"))
+    with pytest.raises(SpecError, match="depth 4 of .*llama': must be 1 to 3"):
+        check(RunSpec(model=f"{folder}/llama@4"))
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no model in .*: there is no config\.json"):
+        check(RunSpec(model=f"{tmp_path}@4"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device() -> None:
+    with pytest.raises(DeviceError, match="device='cuda' and this machine has none; say device='cpu'"):
+        check(dataclasses.replace(THREE, device="cuda"))
