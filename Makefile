@@ -2,12 +2,13 @@
 # Parameters are passed on by their names: make book CHAPTERS=pgr PROFILE=gpu SEEDS=0,1 WORKERS=2
 
 PYTHON ?= python3
-RUN = .venv/bin/python -m w2s_lib $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+RUN = -m w2s_lib $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c book/constraints.txt
 
 .PHONY: help book test retrain records serve lab clean
-help book retrain records serve lab clean: .venv/book.stamp ; @$(RUN)
-test: .venv/test.stamp ; @$(RUN)
+help clean: ; @$(PYTHON) $(RUN)
+book retrain records serve lab: .venv/book.stamp ; @.venv/bin/python $(RUN)
+test: .venv/test.stamp ; @.venv/bin/python $(RUN)
 
 .venv/book.stamp: pyproject.toml book/constraints.txt
 	@echo "Installing the book's packages into .venv, once; with PyTorch among them this takes a few minutes."

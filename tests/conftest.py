@@ -20,13 +20,13 @@ settings.load_profile("book")
 THINGS = ("film", "play", "song", "book", "meal", "room", "coat", "walk", "talk", "lamp")
 LIKED = ("bright", "warm", "clever", "honest", "gentle")
 DISLIKED = ("dull", "cold", "clumsy", "false", "harsh")
-ENDINGS = ("all along", "from the start", "in the end, as far as anybody in the house could tell")
+OPENINGS = ("Here", "In the end", "As far as anybody in the house could tell")
 
 
 def sentences() -> pd.DataFrame:
     """300 short sentences with labels, of three lengths."""
-    rows = [(f"The {thing} was {word} {ending}.", int(word in LIKED))
-            for thing, word, ending in itertools.product(THINGS, LIKED + DISLIKED, ENDINGS)]
+    rows = [(f"{opening} the {thing} was {word}.", int(word in LIKED))
+            for thing, word, opening in itertools.product(THINGS, LIKED + DISLIKED, OPENINGS)]
     return pd.DataFrame(rows, columns=["text", "label"])
 
 
@@ -71,10 +71,7 @@ def small_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     return default_task(str(path), n_train=64, n_validation=40, n_test=80)
 
 
-QUICK = {"recipe": Recipe(epochs=3, batch_size=16, learning_rate=5e-3), "lora": Lora(rank=4, alpha=8.0, blocks=1)}
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick() -> dict[str, Recipe | Lora]:
-    """Settings of a run of twelve steps, with a trunk under its one adapted block."""
-    return dict(QUICK)
+    """Settings of a run of 32 steps that learns the sentences, with a trunk under its one adapted block."""
+    return {"recipe": Recipe(epochs=8, batch_size=16, learning_rate=4e-3), "lora": Lora(rank=16, alpha=32.0, blocks=1)}

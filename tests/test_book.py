@@ -243,13 +243,15 @@ def test_verification_lists_everything_that_is_wrong(copy):
     (html / "glossary.html").unlink()
     edit(html / "one.html", '<span class="pasted-text">0.81</span>', '<span class="pasted-text"></span>')
     text = page(copy)
-    (html / "one.html").write_text(re.sub(r'data-chart="\w+"', "", text, count=1) + "Traceback (most recent call last)")
+    (html / "one.html").write_text(re.sub(r'data-chart="\w+"', "", text, count=1) + "Traceback (most recent call last)"
+                                   '<script src="https://host/a.js">')
     with pytest.raises(BookError) as error:
         build.verify(chapters(copy))
     for problem in (
         "glossary: there is no page",
         "one: 2 values are glued (value, interpreter), but only 1 are shown",
         "one: it shows a traceback",
+        "one: it loads something from another host",
         "one: 1 of its 2 figures are not on it",
     ):
         assert problem in str(error.value)
@@ -336,6 +338,12 @@ def test_every_make_target_is_one_call_of_its_verb():
         lines = subprocess.run(["make", "-n", "-o", ".venv/book.stamp", "-o", ".venv/test.stamp", verb, "N=1"], cwd=ROOT,
                                capture_output=True, text=True, check=True).stdout.splitlines()  # fmt: skip
         assert len([line for line in lines if f"-m w2s_lib {verb} N=1" in line]) == 1, lines
+
+
+def test_help_needs_nothing_installed():
+    command = [sys.executable, "-S", "-m", "w2s_lib", "help"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[1] for line in listed.splitlines()[: len(cli.VERBS)]] == list(cli.VERBS)
 
 
 def test_no_executed_notebook_is_committed():

@@ -113,7 +113,7 @@ def test_weights_lie_beside_the_record_and_are_replaced_with_it(own_store: Path)
 def test_a_record_holds_no_text_and_no_pickle(own_store: Path) -> None:
     table = pq.read_table(write(record()).path)
     assert table.column_names == ["row", "split", "label", "p", "group"]
-    assert {str(t) for t in table.schema.types} == {"int32", "dictionary<values=string, indices=int64, ordered=0>", "int8", "float"}
+    assert [str(kind).partition("<")[0] for kind in table.schema.types] == ["int32", "dictionary", "int8", "float", "int32"]
     metadata = table.schema.metadata
     assert set(metadata) == {b"format", b"spec", b"metrics", b"provenance", b"digest"}
     assert all(json.loads(metadata[key]) for key in (b"spec", b"metrics", b"provenance"))
@@ -178,12 +178,12 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_damaged_record_of_the_user_is_set_aside_and_counts_as_missing(damage: Callable[[Path], Any], own_store: Path) -> None:
+def test_a_users_damaged_record_is_set_aside_and_counts_as_missing(damage: Callable[[Path], Any], own_store: Path) -> None:
     path = Path(write(record()).path)
     damage(path)
     with pytest.raises(DamagedRecord, match=f"damaged record .*{SPEC.run_id}"):
         read(path)
-    with pytest.warns(UserWarning, match=rf"damaged record .* It is kept as {SPEC.run_id}\.damaged, and the run counts as missing"):
+    with pytest.warns(UserWarning, match=rf"damaged record .* kept as {SPEC.run_id}\.damaged, and the run counts as missing"):
         assert find(SPEC) is None
     assert not path.exists() and path.with_suffix(".damaged").exists()
     assert find(SPEC) is None  # and says so only once

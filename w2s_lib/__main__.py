@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from w2s_lib import book, build
 from w2s_lib.parts import nearest
 
@@ -148,7 +146,7 @@ def main(arguments: list[str]) -> int:
             if allowed is not None and key.lower() not in allowed:
                 raise book.UsageError(f"`{name}` takes no {key!r}: {nearest(key.lower(), allowed)}")
             listed = "," in text and not text.startswith(("[", "{"))
-            options[key.lower()] = yaml.safe_load(f"[{text}]" if listed else text)
+            options[key.lower()] = book.from_yaml(f"[{text}]" if listed else text)
         return int(verb(options))
     except (book.UsageError, book.BookError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from w2s_lib.parts import SpecError, nearest
 
 Parameters = dict[str, Any]
@@ -120,6 +118,13 @@ def digest(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
+def from_yaml(text: str) -> Any:
+    """What YAML makes of a text."""
+    import yaml  # here, so that `make help` needs nothing installed
+
+    return yaml.safe_load(text)
+
+
 def chapters(root: Path) -> list[Chapter]:
     """Every page in `book/_toc.yml`, in reading order."""
     toc = root / "book" / "_toc.yml"
@@ -133,7 +138,7 @@ def chapters(root: Path) -> list[Chapter]:
             elif isinstance(value, (dict, list)):
                 yield from names(value)
 
-    found = [Chapter(name, root) for name in names(yaml.safe_load(toc.read_text(encoding="utf-8")))]
+    found = [Chapter(name, root) for name in names(from_yaml(toc.read_text(encoding="utf-8")))]
     if absent := [chapter.name for chapter in found if not chapter.source.exists()]:
         raise BookError(f"book/_toc.yml names pages that do not exist: {', '.join(absent)}")
     return found
@@ -145,7 +150,8 @@ def load_profile(root: Path, profile: str) -> Parameters:
     if not path.exists():
         known = sorted(other.stem for other in path.parent.glob("*.yaml"))
         raise UsageError(f"Unknown profile {profile!r}: {nearest(profile, known)}")
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    values: Parameters = from_yaml(path.read_text(encoding="utf-8")) or {}
+    return values
 
 
 def resolve(notebooks: list[Chapter], *, profile: str, overrides: Parameters) -> list[Job]:

@@ -142,7 +142,7 @@ def verify(pages: list[Chapter]) -> None:
 
     Raises:
         BookError: lists every page that is missing, figure that is not on its page, glued value that is empty or not
-            shown, and error among the outputs.
+            shown, thing loaded from another host, and error among the outputs.
     """
     problems = [f"{page.name}: {problem}" for page in pages for problem in page_problems(page)]
     if problems:
@@ -162,6 +162,8 @@ def page_problems(page: Chapter) -> Iterator[str]:
         yield f"{len(wanted)} values are glued ({', '.join(wanted)}), but only {len(shown)} are shown"
     if "Traceback (most recent call last)" in html or 'class="problematic"' in html:
         yield "it shows a traceback or a broken reference"
+    if re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//|cdn\.jsdelivr\.net', html):
+        yield "it loads something from another host (a chart drawn before `w2s_lib.theme.use_theme` does)"
     if page.is_notebook:
         cells = json.loads(page.built(".ipynb").read_text(encoding="utf-8"))["cells"]
         cells = [c for c in cells if not {"remove-cell", "remove-output"} & set(c["metadata"].get("tags", []))]

@@ -84,6 +84,15 @@ def load_tokenizer(model: str) -> Any:
         return AutoTokenizer.from_pretrained(source(model))
 
 
+def max_length(model: str) -> int:
+    """How many tokens the model has positions for."""
+    from transformers import AutoConfig
+
+    with quiet():
+        config = AutoConfig.from_pretrained(source(model))
+    return getattr(config, "max_position_embeddings", None) or 2**31
+
+
 def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
     """The pretrained model of `spec.model`, cut to its depth, frozen, in the spec's precision and quantization.
 

@@ -29,6 +29,8 @@ MEGABATCH = 8
 P_STEP = 2.0**-16
 """Predictions are rounded to this, so that records stay small and a label read from one is the label that was made."""
 
+PREDICT_BATCH = 64
+
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -124,8 +126,8 @@ class Finetuned:
         self.model.eval()
         rows = np.asarray(rows)
         order = self.inputs.by_length(rows)
-        parts = [self.model(*self.inputs.batch(order[i:i + 64])).cpu()
-                 for i in tqdm(range(0, len(order), 64), desc="predict", leave=False, disable=not progress)]
+        parts = [self.model(*self.inputs.batch(order[i:i + PREDICT_BATCH])).cpu()
+                 for i in tqdm(range(0, len(order), PREDICT_BATCH), desc="predict", leave=False, disable=not progress)]
         back = {int(row): i for i, row in enumerate(order)}
         return torch.cat(parts)[[back[int(row)] for row in rows]]
 

@@ -51,7 +51,7 @@ def hardware(device: str) -> str:
 def _tokenize(model: str, template: str, table: TaskTable) -> list[list[int]]:
     tokenizer = models.load_tokenizer(model)
     ids: list[list[int]] = tokenizer([template.replace("{text}", text) for text in table.frame["text"]])["input_ids"]
-    most = getattr(tokenizer, "model_max_length", None) or 2**31
+    most = min(tokenizer.model_max_length, models.max_length(model))  # the first is often a placeholder
     longest = max(range(len(ids)), key=lambda row: len(ids[row]))
     if len(ids[longest]) > most:
         raise SpecError(f"row {longest} has {len(ids[longest])} tokens, more than the {most} that {model} reads")

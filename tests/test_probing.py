@@ -1,0 +1,149 @@
+"""The baselines: soft labels in a logistic regression, a probe on frozen states, TF-IDF, and zero-shot odds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from w2s_lib import models, probing
+from w2s_lib.probing import fit_logistic, fit_probe, fit_tfidf, fit_zero_shot, linear_probe
+from w2s_lib.spec import RunSpec, SpecError, Task
+from w2s_lib.tasks import TaskTable, load_table, splits
+from w2s_lib.train import P_STEP
+
+
+@pytest.fixture(scope="module")
+def table(small_task: Task) -> TaskTable:
+    return load_table(small_task)
+
+
+def accuracy(p: Any, table: TaskTable, rows: Any) -> float:
+    return float(((p > 0.5) == (table.frame["label"].to_numpy()[rows] == 1)).mean())
+
+
+# Soft labels
+
+def test_soft_labels_by_hand() -> None:
+    """With nothing to go by, the best constant is the labels' mean: (0.9 + 0.2 + 0.4) / 3 = 1/2, (1 + 1 + 1/4) / 3 = 3/4."""
+    for labels, mean in (([0.9, 0.2, 0.4], 0.5), ([1.0, 1.0, 0.25], 0.75), ([1.0, 0.0, 0.0], 1 / 3)):
+        model = fit_logistic(LogisticRegression(), np.zeros((3, 2)), np.array(labels))
+        assert model.predict_proba(np.zeros((1, 2)))[0, 1] == pytest.approx(mean, abs=1e-3)
+
+
+def test_a_soft_label_is_rows_of_either_label_in_that_share() -> None:
+    """y = 3/4 is three rows of label 1 and one of label 0, at a quarter of the weight each."""
+    x = np.array([[0.0], [1.0], [2.0]])
+    soft = fit_logistic(LogisticRegression(C=4.0, tol=1e-8), x, np.array([0.25, 0.75, 0.75]))
+    four = np.repeat(x, 4, axis=0)
+    hard = fit_logistic(LogisticRegression(C=1.0, tol=1e-8), four, np.array([0, 0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 0.0]))
+    assert soft.coef_ == pytest.approx(hard.coef_, abs=1e-3) and soft.intercept_ == pytest.approx(hard.intercept_, abs=1e-3)
+
+
+@pytest.mark.parametrize("labels", [[0.6, 0.9, 1.0], [0.0, 0.5, 0.1], [1.0, 1.0, 1.0]])
+def test_labels_on_one_side_are_refused(labels: list[float]) -> None:
+    with pytest.raises(SpecError, match="every label is on one side of 0.5"):
+        fit_logistic(LogisticRegression(), np.eye(3), np.array(labels))
+
+
+# The linear probe
+
+def directions(n: int, seed: int) -> tuple[Any, Any]:
+    """States of five numbers, of very different sizes; the label is the sign of the second, which is a small one."""
+    x = np.random.default_rng(seed).normal(size=(n, 5)) * [100, 0.1, 1, 1, 1]
+    return x, (x[:, 1] > 0).astype(int)
+
+
+def test_a_probe_finds_a_direction_whatever_its_size() -> None:
+    (x, y), (other, truth) = directions(400, 0), directions(400, 1)
+    probe = linear_probe(x, y)
+    p = probe.predict(other)
+    assert p.dtype == np.float32 and p.shape == (400,) and ((p > 0.5) == truth).mean() > 0.95
+    assert np.argmax(np.abs(probe.model.coef_)) == 1
+    assert (p.astype(np.float64) / P_STEP % 1 == 0).all()
+
+
+def test_a_probe_chooses_its_strength_on_validation() -> None:
+    """Labels that are noise but for one direction: validation prefers what generalises, the first of equals."""
+    x, y = directions(60, 0)
+    validation = directions(500, 1)
+    chosen = linear_probe(x, y, validation=validation)
+    scores = {}
+    for strength in probing.STRENGTHS:
+        scaler = chosen.scaler
+        model = fit_logistic(LogisticRegression(C=strength, max_iter=2000), scaler.transform(x), y)
+        found = probing.LinearProbe(scaler, model, strength).predict(validation[0])
+        scores[strength] = ((found > 0.5) == validation[1]).mean()
+    assert chosen.strength == max(scores, key=lambda strength: scores[strength])
+    assert linear_probe(x, y).strength == 0.01
+
+
+def test_a_probe_on_the_real_models_states(table: TaskTable, small_task: Task, own_cache: Path) -> None:
+    """The states are those of the plain model after that block, at the last token."""
+    spec = RunSpec(model="smollm2-135m@2", task=small_task, method="probe")
+    parts = splits(table, 0)
+    labels = table.frame["label"].to_numpy(np.float32)[parts.student]
+    probe = fit_probe(spec, table, parts.student, labels, parts.validation, progress=False)
+    p = probe.predict(parts.test)
+    assert accuracy(p, table, parts.test) > 0.85
+    states = probing.Trunk(spec, table, 2, progress=False).last_states(np.arange(5))
+    model = models.load_backbone(spec)
+    model.norm = torch.nn.Identity()
+    tokenizer = models.load_tokenizer("smollm2-135m")
+    for row in range(5):
+        ids = tokenizer(small_task.template.replace("{text}", table.frame["text"][row]), return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            expected = model(input_ids=ids, use_cache=False).last_hidden_state[0, -1].float().numpy()
+        assert np.abs(states[row] - expected).mean() < 0.02 * np.abs(expected).mean() + 0.01
+
+
+# TF-IDF
+
+def test_tfidf_learns_the_words(table: TaskTable) -> None:
+    parts = splits(table, 0)
+    labels = table.frame["label"].to_numpy(np.float32)[parts.supervisor]
+    p = fit_tfidf(table, parts.supervisor, labels).predict(parts.test)
+    assert p.dtype == np.float32 and accuracy(p, table, parts.test) > 0.9
+    inverted = fit_tfidf(table, parts.supervisor, 1 - 0.8 * labels).predict(parts.test)  # soft, and the wrong way round
+    assert accuracy(inverted, table, parts.test) < 0.1
+
+
+def test_tfidf_takes_its_vocabulary_from_the_training_rows_alone(table: TaskTable) -> None:
+    """Words that only other rows have say nothing: adding some changes no prediction of theirs."""
+    parts = splits(table, 0)
+    labels = table.frame["label"].to_numpy(np.float32)[parts.supervisor]
+    other = table.frame.copy()
+    other.loc[parts.test, "text"] += " zzyzx quux"
+    before, after = (fit_tfidf(t, parts.supervisor, labels).predict(parts.test)
+                     for t in (table, dataclasses.replace(table, frame=other)))
+    assert before.tolist() == after.tolist()
+
+
+# Zero-shot
+
+def test_zero_shot_is_the_language_models_own_odds(table: TaskTable, small_task: Task, own_cache: Path) -> None:
+    """P(y = 1) = P(great) / (P(great) + P(terrible)) as the next token, by the causal language model itself."""
+    spec = RunSpec(model="smollm2-135m@3", task=small_task, method="zero_shot", precision="fp32")
+    rows = np.arange(40, 0, -1)
+    p = fit_zero_shot(spec, table, rows, progress=False).predict(rows)
+    tokenizer, model = models.load_tokenizer("smollm2-135m"), models.load_backbone(spec, causal_lm=True)
+    (bad,), (good,) = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in (" terrible", " great"))
+    assert p.shape == (40,) and len(set(p.tolist())) > 5
+    for row, found in list(zip(rows, p, strict=True))[:8]:
+        ids = tokenizer(f"{table.frame['text'][row]} It was", return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            odds = model(input_ids=ids).logits[0, -1]
+        assert found == pytest.approx(1 / (1 + math.exp(float(odds[bad] - odds[good]))), abs=2e-3)
+
+
+@pytest.mark.parametrize("words", ["great", "terrible/great/fine", "unspeakable!/great", "/great", ""])
+def test_label_words_that_are_not_two_tokens_are_refused(words: str, table: TaskTable, small_task: Task, own_cache: Path) -> None:
+    task = dataclasses.replace(small_task, label_words=words)
+    with pytest.raises(SpecError, match="Task.label_words must be two words of one token each"):
+        fit_zero_shot(RunSpec(model="smollm2-135m@2", task=task, method="zero_shot"), table, np.arange(4), progress=False)

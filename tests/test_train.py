@@ -1,0 +1,298 @@
+"""Training: schedules and batches as properties, the shared trunk against the plain path, and what a step changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from w2s_lib import models, train, trunk
+from w2s_lib.spec import ConfidenceLoss, Lora, Recipe, RunSpec, SpecError, Task
+from w2s_lib.tasks import TaskTable, load_table, splits
+from w2s_lib.train import Finetuned, TrainingError, alpha_at, epoch_batches, fit, learning_rate_factor, rounded
+from w2s_lib.trunk import Inputs, Trunk
+
+fractions = st.floats(0, 1)
+
+
+# Schedules
+
+@given(st.integers(1, 400), fractions)
+def test_the_learning_rate_rises_and_falls_without_a_jump(n_steps: int, warmup_fraction: float) -> None:
+    """From step to step it moves by 1 / (steps of warm-up), then by 1 / (steps left); it reaches 1, and 0 after the last."""
+    factor = [learning_rate_factor(step, n_steps, warmup_fraction) for step in range(n_steps)]
+    warmup = round(warmup_fraction * n_steps)
+    up, down = 1 / max(1, warmup), 1 / max(1, n_steps - warmup)
+    moves = np.diff([0.0, *factor] if warmup else factor)
+    assert max(factor) == pytest.approx(1) and min(factor) > 0
+    assert np.allclose(moves[:warmup], up)
+    assert np.allclose(moves[warmup + 1:] if warmup else moves, -down)
+    assert factor[-1] <= max(up, down) + 1e-9 or warmup == n_steps
+
+
+@given(fractions, fractions, st.floats(0, 1))
+def test_alpha_rises_in_a_line_and_has_no_jump(alpha_max: float, warmup_fraction: float, progress: float) -> None:
+    loss = ConfidenceLoss(alpha_max=alpha_max, warmup_fraction=warmup_fraction)
+    alpha = alpha_at(progress, loss)
+    assert 0 <= alpha <= alpha_max and alpha_at(1.0, loss) == alpha_max
+    if warmup_fraction > 1e-6:
+        assert alpha == pytest.approx(min(1.0, progress / warmup_fraction) * alpha_max)
+        assert alpha_at(0.0, loss) == 0
+        near = [alpha_at(warmup_fraction * (1 + side), loss) for side in (-1e-6, 1e-6)]
+        assert near == pytest.approx([alpha_max, alpha_max], rel=1e-5)
+
+
+def test_alpha_by_hand() -> None:
+    """alpha_max = 1/2 over the first fifth: a tenth of training done, half of the rise, 1/4."""
+    found = [alpha_at(progress, ConfidenceLoss()) for progress in (0.0, 0.05, 0.1, 0.2, 0.9)]
+    assert found == pytest.approx([0, 0.125, 0.25, 0.5, 0.5])
+    assert alpha_at(0.0, ConfidenceLoss(warmup_fraction=0)) == 0.5
+
+
+# Batches
+
+@given(st.integers(1, 300), st.integers(2, 33), st.integers(0, 5))
+def test_batches_of_an_epoch(n_rows: int, batch_size: int, seed: int) -> None:
+    """Each row at most once, whole batches only, all that fit in whole batches, the same for the same seed."""
+    rows = np.random.default_rng(99).permutation(1000)[:n_rows]
+    length = np.arange(1000) % 50
+    batches = epoch_batches(rows, length, batch_size=batch_size, rng=np.random.default_rng(seed))
+    again = epoch_batches(rows, length, batch_size=batch_size, rng=np.random.default_rng(seed))
+    assert len(batches) == n_rows // batch_size and all(len(batch) == batch_size for batch in batches)
+    seen = [int(row) for batch in batches for row in batch]
+    assert len(set(seen)) == len(seen) and set(seen) <= set(rows.tolist())
+    assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in again]
+
+
+def test_batches_are_random_draws_of_similar_length() -> None:
+    """Another epoch, other batches and other rows left out; little padding; and neither the order of batches nor who
+    is in one follows the length over the whole epoch."""
+    rng, length = np.random.default_rng(0), np.random.default_rng(1).integers(5, 60, 1000)
+    first, second = (epoch_batches(np.arange(1000), length, batch_size=24, rng=rng) for _ in range(2))
+    assert {frozenset(b.tolist()) for b in first}.isdisjoint(frozenset(b.tolist()) for b in second)
+    assert set(np.concatenate(first)) != set(np.concatenate(second))
+    spread = np.mean([np.ptp(length[batch]) for batch in first])
+    assert spread < np.ptp(length) / 3
+    order = np.corrcoef(np.arange(len(first)), [length[batch].mean() for batch in first])[0, 1]
+    assert abs(order) < 0.5
+
+
+def test_labels_read_from_a_record_are_the_labels_that_were_made() -> None:
+    """Predictions are rounded once, to a step that float32 holds exactly, ends included."""
+    p = rounded([0.0, 1.0, 0.5, 1 / 3, 1 - 1e-9])
+    assert p.dtype == np.float32 and p.tolist() == rounded(p).tolist()
+    assert p.tolist() == [0.0, 1.0, 0.5, 21845 / 65536, 1.0]
+
+
+# The trunk, on the real model's first blocks
+
+@pytest.fixture(scope="module")
+def table(small_task: Task) -> TaskTable:
+    return load_table(small_task)
+
+
+@pytest.fixture
+def spec(small_task: Task, quick: dict[str, Any]) -> RunSpec:
+    return RunSpec(model="smollm2-135m@3", task=small_task, **quick)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with train.one_thread("cpu"):
+        yield
+
+
+def labels_of(table: TaskTable, rows: Any) -> Any:
+    return table.frame["label"].to_numpy(np.float32)[rows]
+
+
+def fitted_on_student_half(spec: RunSpec, table: TaskTable, **options: Any) -> Finetuned:
+    rows = splits(table, spec.seed).student
+    return fit(spec, table, rows, labels_of(table, rows), progress=False, **options)
+
+
+EVERY = np.arange(300)
+
+
+def test_the_trunk_is_the_plain_path_but_for_rounding(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
+    """Trained alike, with adapters that do something: in float32 the logits are one, in bf16 within its rounding."""
+    for precision, tolerance in (("fp32", 2e-4), ("bf16", 0.15)):
+        one = dataclasses.replace(spec, precision=precision)
+        shared, plain = (train.build(one, table, trunk=use, progress=False) for use in (True, False))
+        assert (shared.boundary, plain.boundary) == (2, 0)
+        assert isinstance(shared.inputs, Trunk) and type(plain.inputs) is Inputs
+        mine, theirs = (dict(f.model.named_parameters()) for f in (shared, plain))
+        torch.manual_seed(1)
+        for name, parameter in mine.items():
+            if parameter.requires_grad:
+                other = theirs[name.replace("layers.0", "layers.2")]
+                assert torch.equal(parameter, other)  # drawn alike by the seed
+                if "lora_B" in name:
+                    torch.nn.init.normal_(parameter, std=0.05)
+                    other.data.copy_(parameter)
+        a, b = (f.logits(EVERY[:100], progress=False) for f in (shared, plain))
+        assert a.std() > 0.05
+        torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
+        assert (a - b).abs().mean() < tolerance / 10
+
+
+def test_two_trunks_have_the_same_bits_however_they_came_about(
+        spec: RunSpec, table: TaskTable, tmp_path: Path, make_cache: Callable[[Path], Path],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the tokens, again from the tokens, from a lower trunk's states, and in chunks of another size."""
+    found = []
+    for name, first, chunk in (("one", 2, 512), ("again", 2, 512), ("lower first", 1, 512), ("small chunks", 2, 128)):
+        monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / name)))
+        monkeypatch.setattr(trunk, "CHUNK", chunk)
+        if first < 2:
+            assert Trunk(spec, table, first, progress=False).seconds > 0
+        states = Trunk(spec, table, 2, progress=False)
+        assert states.seconds > 0 and len(states.files) == -(-300 // chunk)
+        assert Trunk(spec, table, 2, progress=False).seconds == 0  # kept
+        found.append(torch.cat([states.part(row) for row in range(300)]))
+        assert not list((tmp_path / name).rglob("*.tmp"))
+    assert found[0].dtype == torch.bfloat16 and found[0].shape == (int(states.length.sum()), 576)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_trunks_are_kept_apart_by_all_that_changes_them(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
+    def folder(spec: RunSpec, boundary: int = 2, table: TaskTable = table) -> Path:
+        return Trunk(spec, table, boundary, progress=False).files[0].parent
+
+    template = dataclasses.replace(spec, task=dataclasses.replace(spec.task, template="{text} So it was"))
+    folders = [folder(spec), folder(spec, 1), folder(template), folder(dataclasses.replace(spec, precision="fp32")),
+               folder(dataclasses.replace(spec, quantization="none")),
+               folder(spec, table=dataclasses.replace(table, digest="ab" * 32))]
+    assert len(set(folders)) == len(folders)
+    for same in (dataclasses.replace(spec, model="smollm2-135m@9"), spec.with_seed(5), dataclasses.replace(spec, lora=Lora())):
+        assert folder(same) == folders[0]
+
+
+def test_a_text_longer_than_the_model_reads_is_refused(spec: RunSpec, table: TaskTable) -> None:
+    long = table.frame.copy()
+    long.loc[7, "text"] = "so " * 9000
+    with pytest.raises(SpecError, match=r"row 7 has \d+ tokens, more than the 8192 that smollm2-135m reads"):
+        Inputs(spec, dataclasses.replace(table, frame=long))
+
+
+# Fitting
+
+@pytest.fixture(scope="module")
+def trained(small_task: Task, quick: dict[str, Any], table: TaskTable, session_cache: Path) -> Finetuned:
+    """32 steps on the last of three blocks, on ground truth."""
+    with pytest.MonkeyPatch.context() as patch, train.one_thread("cpu"):
+        patch.setenv("W2S_CACHE", str(session_cache))
+        return fitted_on_student_half(RunSpec(model="smollm2-135m@3", task=small_task, **quick), table)
+
+
+def test_training_changes_the_adapters_and_the_head_and_nothing_else(
+        trained: Finetuned, table: TaskTable, own_cache: Path) -> None:
+    fresh = dict(train.build(trained.spec, table, progress=False).model.state_dict())
+    after = dict(trained.model.state_dict())
+    assert fresh.keys() == after.keys()
+    changed = {name for name in fresh if not torch.equal(fresh[name], after[name])}
+    expected = {name for name in fresh if ".lora_" in name or name.startswith("head.")}
+    assert changed == expected and len(expected) == 2 * 7 + 2
+
+
+def test_it_learns(trained: Finetuned, table: TaskTable, own_cache: Path) -> None:
+    """The sentences are told apart by one of ten words, and three blocks are enough for that."""
+    parts = splits(table, 0)
+    for rows in (parts.student, parts.test):
+        assert ((trained.predict(rows, progress=False) > 0.5) == labels_of(table, rows)).mean() > 0.8
+
+
+def test_the_same_spec_gives_the_same_bits(trained: Finetuned, table: TaskTable, own_cache: Path) -> None:
+    again = fitted_on_student_half(trained.spec, table)
+    other = fitted_on_student_half(trained.spec.with_seed(1), table)
+    assert torch.equal(again.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
+    assert not torch.equal(other.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
+
+
+def test_fitting_leaves_the_callers_random_numbers_and_threads_alone(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    torch.set_num_threads(2)
+    with train.one_thread("cpu"):
+        assert torch.get_num_threads() == 1
+        fitted_on_student_half(spec, table)
+    assert torch.get_num_threads() == 2 and torch.equal(torch.rand(3), expected)
+
+
+def test_predictions_do_not_depend_on_the_order_in_which_they_are_asked_for(trained: Finetuned) -> None:
+    rows = np.random.default_rng(0).permutation(300)[:90]
+    p = trained.predict(rows, progress=False)
+    assert p.dtype == np.float32 and p.shape == (90,) and ((p >= 0) & (p <= 1)).all()
+    assert trained.predict(rows[::-1], progress=False).tolist() == p[::-1].tolist()
+
+
+def test_alpha_0_is_naive_finetuning_to_the_bit_in_training(spec: RunSpec, table: TaskTable, own_cache: Path,
+                                                            trained: Finetuned) -> None:
+    nothing = fitted_on_student_half(dataclasses.replace(spec, loss=ConfidenceLoss(alpha_max=0.0)), table)
+    something = fitted_on_student_half(dataclasses.replace(spec, loss=ConfidenceLoss(alpha_max=1.0)), table)
+    assert torch.equal(nothing.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
+    assert not torch.equal(something.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
+
+
+def test_saved_adapters_are_pefts_own_and_give_the_same_logits(trained: Finetuned, tmp_path: Path, own_cache: Path) -> None:
+    """Loaded by `peft.PeftModel` onto the plain model, run from the tokens, with the head from its file."""
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    before = trained.logits(EVERY[:80], progress=False)
+    trained.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "adapter_config.json", "adapter_model.safetensors", "head.safetensors"]
+    base = models.load_backbone(trained.spec)
+    model = models.Classifier(PeftModel.from_pretrained(base, str(tmp_path)).eval(), 576)
+    model.head.load_state_dict(load_file(tmp_path / "head.safetensors"))
+    plain_inputs = Inputs(trained.spec, trained.inputs.table)
+    plain = Finetuned(trained.spec, model, plain_inputs, 0).logits(EVERY[:80], progress=False)
+    torch.testing.assert_close(plain, before, atol=0.2, rtol=0)
+    assert (plain - before).abs().mean() < 0.03 < before.std()
+    without = models.Classifier(models.load_backbone(trained.spec), 576)
+    without.head.load_state_dict(model.head.state_dict())
+    bare = Finetuned(trained.spec, without, plain_inputs, 0).logits(EVERY[:80], progress=False)
+    assert (bare - before).abs().mean() > 0.1  # the adapters did matter
+    assert torch.equal(trained.logits(EVERY[:80], progress=False), before)  # and saving changed nothing
+
+
+# What stops it
+
+def test_a_loss_that_is_no_number_is_an_error(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
+    wild = dataclasses.replace(spec, recipe=Recipe(epochs=2, batch_size=16, learning_rate=1e30))
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+ of 8: try a lower recipe\.learning_rate than 1e\+30"):
+        fitted_on_student_half(wild, table)
+
+
+def test_out_of_memory_is_an_error_that_says_what_to_change(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
+    """Adapters of 10^12 rows: no machine has the address space, so the allocator itself refuses."""
+    huge = dataclasses.replace(spec, lora=Lora(rank=10**12, blocks=1))
+    with pytest.raises(TrainingError, match=r"out of memory while training smollm2-135m@3: set recipe.batch_size below 16"):
+        fitted_on_student_half(huge, table)
+
+
+def test_rows_and_labels_that_do_not_fit_are_refused(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
+    for rows, labels in ((EVERY[:8], EVERY[:8]), (EVERY[:32], EVERY[:31])):
+        with pytest.raises(SpecError, match="need one label a row, and at least one batch of 16"):
+            fit(spec, table, rows, labels, progress=False)
+
+
+def test_errors_of_other_kinds_are_not_called_out_of_memory(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
+    with pytest.raises(IndexError):
+        fit(spec, table, np.arange(290, 306), np.ones(16, dtype=np.float32), progress=False)
+
+
+def test_threads_of_a_caller_are_restored_after_an_error() -> None:
+    torch.set_num_threads(2)
+    with pytest.raises(ValueError), train.one_thread("cpu"):
+        raise ValueError
+    assert torch.get_num_threads() == 2
