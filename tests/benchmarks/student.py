@@ -116,14 +116,14 @@ def main() -> None:
     plain_record = w2s.Record(records[first].spec, records[first].predictions.assign(
         p=p[records[first].predictions.index.to_numpy()]), {}, {})
     difference = w2s.difference_interval([records[first]], [plain_record])
-    each = wall / options.students
+    each, warm = wall / options.students, (wall - trunk) / options.students
     peak = max(record.provenance["peak_memory_bytes"] for record in records.values()) / 2**30
     print(f"""
 | | seconds a student | times faster | test accuracy |
 |---|---|---|---|
 | plain Trainer, {options.workers} threads | {plain_seconds:.0f} | 1 | {as_plain:.3f} |
-| ours, {options.students} students, {options.workers} workers, trunk included | {each:.0f} | {plain_seconds / each:.1f} | {mine:.3f} |
-| ours, trunk already there | {(wall - trunk) / options.students:.0f} | {plain_seconds * options.students / (wall - trunk):.1f} | |
+| ours, {options.students} students, {options.workers} workers, with trunk | {each:.0f} | {plain_seconds / each:.1f} | {mine:.3f} |
+| ours, trunk already there | {warm:.0f} | {plain_seconds / warm:.1f} | |
 
 Trunk: {trunk:.0f} s once, for all {len(frame):,} texts. Peak memory of a worker: {peak:.2f} GiB.
 Same seed, ours minus plain, paired by test row: {difference:.3f} ({difference.note}).""")
