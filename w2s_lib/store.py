@@ -135,7 +135,8 @@ def read(path: Path) -> Record:
     try:
         table = pq.read_table(path)
         metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        frame = table.to_pandas(ignore_metadata=True).astype({"split": str}).set_index("row")
+        frame = table.to_pandas(ignore_metadata=True).astype(
+            {"split": str, "label": "int8", "p": "float32", "group": "int32"}).set_index("row")
         record = Record(RunSpec.from_json(metadata["spec"]), frame, json.loads(metadata["metrics"]),
                         json.loads(metadata["provenance"]), str(path))
         intact = metadata["digest"] == record.digest

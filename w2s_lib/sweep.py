@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .runner import execute, refuse_early
-from .spec import GroundTruth, RunSpec, SpecError
+from .spec import GroundTruth, RunSpec, SpecError, nearest
 from .store import DamagedRecord, Record, StoreError, find, published_store, read, require_writable, user_store, write
 from .train import TrainingError
 
@@ -86,6 +86,8 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
     """
     if workers is not None and workers < 1:
         raise SpecError(f"workers must be at least 1, not {workers}")
+    if store not in ("user", "published"):
+        raise SpecError(f"unknown store {store!r}: {nearest(store, ('user', 'published'))}")
     if store == "published":
         require_writable(_published())
     wanted = {step.run_id: step for spec in specs for step in spec.lineage()}

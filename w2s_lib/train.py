@@ -24,6 +24,10 @@ from .spec import ConfidenceLoss, RunSpec, SpecError
 from .tasks import TaskTable
 from .trunk import Inputs, Trunk
 
+# oneDNN keeps a compiled kernel for every shape it has met, and batches of texts have thousands: a gigabyte by its default
+# of 1,024. A hundred are as fast (measured). It is read at the first matrix product of a process.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100")
+
 MEGABATCH = 8
 """Batches are cut from this many batches' worth of random rows, sorted by length: little padding, still random draws."""
 P_STEP = 2.0**-16

@@ -118,11 +118,12 @@ def main() -> None:
     difference = w2s.difference_interval([records[first]], [plain_record])
     each, warm = wall / options.students, (wall - trunk) / options.students
     peak = max(record.provenance["peak_memory_bytes"] for record in records.values()) / 2**30
+    title = f"ours, {options.students} students, {options.workers} workers, with trunk"
     print(f"""
 | | seconds a student | times faster | test accuracy |
 |---|---|---|---|
 | plain Trainer, {options.workers} threads | {plain_seconds:.0f} | 1 | {as_plain:.3f} |
-| ours, {options.students} students, {options.workers} workers, with trunk | {each:.0f} | {plain_seconds / each:.1f} | {mine:.3f} |
+| {title} | {each:.0f} | {plain_seconds / each:.1f} | {mine:.3f} |
 | ours, trunk already there | {warm:.0f} | {plain_seconds / warm:.1f} | |
 
 Trunk: {trunk:.0f} s once, for all {len(frame):,} texts. Peak memory of a worker: {peak:.2f} GiB.
