@@ -7,6 +7,7 @@ cost a third of the speed on a CPU, and AdamW on bf16 weights alone would lose s
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
