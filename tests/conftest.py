@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -75,3 +77,19 @@ def small_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 def quick() -> dict[str, Recipe | Lora]:
     """Settings of a run of 32 steps that learns the sentences, with a trunk under its one adapted block."""
     return {"recipe": Recipe(epochs=8, batch_size=16, learning_rate=4e-3), "lora": Lora(rank=16, alpha=32.0, blocks=1)}
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """In its context no file may grow beyond so many bytes: the system's own refusal, in the middle of a file."""
+
+    @contextmanager
+    def limit(n_bytes: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +38,6 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("W2S_PUBLISHED", raising=False)
     monkeypatch.setattr(store, "repository_root", lambda: tmp_path / "checkout")
     return tmp_path / "checkout" / "book" / "results"
-
-
-@contextlib.contextmanager
-def full_disk(n_bytes: int) -> Iterator[None]:
-    """No file may grow beyond `n_bytes`: the system's own refusal, in the middle of a file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def left_in(folder: Path) -> list[str]:
@@ -265,7 +252,7 @@ def test_an_unwritable_store_is_said_by_name(tmp_path: Path, monkeypatch: pytest
         store.require_writable(store.user_store())
 
 
-def test_a_full_disk_leaves_nothing_half_written(own_store: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_written(own_store: Path, full_disk: Any) -> None:
     """The disk fills in the middle of the Parquet file, then in the middle of the weights."""
     with full_disk(1000), pytest.raises(StoreError, match="could not be written .* Nothing half-written was left"):
         write(record(4000), artefacts=lambda folder: (folder / "head").write_bytes(b"1") and None)
@@ -275,7 +262,7 @@ def test_a_full_disk_leaves_nothing_half_written(own_store: Path) -> None:
     assert left_in(own_store) == []
 
 
-def test_a_full_disk_leaves_the_old_record_as_it_was(own_store: Path) -> None:
+def test_a_full_disk_leaves_the_old_record_as_it_was(own_store: Path, full_disk: Any) -> None:
     old = Path(write(record(40), artefacts=lambda folder: (folder / "head").write_bytes(b"1") and None).path).read_bytes()
     with full_disk(1000), pytest.raises(StoreError):
         write(record(4000), artefacts=lambda folder: (folder / "head").write_bytes(b"2") and None)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from w2s_lib import models, train, trunk
 from w2s_lib.spec import ConfidenceLoss, Lora, Recipe, RunSpec, SpecError, Task
 from w2s_lib.tasks import TaskTable, load_table, splits
-from w2s_lib.train import Finetuned, TrainingError, alpha_at, epoch_batches, fit, learning_rate_factor, rounded
+from w2s_lib.classifier import Finetuned, rounded
+from w2s_lib.train import TrainingError, alpha_at, epoch_batches, fit, learning_rate_factor
 from w2s_lib.trunk import Inputs, Trunk
 
 fractions = st.floats(0, 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from . import assets
 from .spec import EMBEDDED_DEPTH, RunSpec, SpecError, nearest, split_model
@@ -24,6 +24,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TRUNK_EXACT = ("llama", "mistral", "qwen2", "qwen3")
 """Families whose first blocks, run alone, hand on exactly what the whole model computes: nothing is added to or scaled
 in `inputs_embeds`, and no block depends on its own number."""
+LAST_TOKEN_EXACT = ("llama", "qwen2", "qwen3")
+"""Families whose top block `classifier.last_token` computes for the last token alone."""
 
 
 class DeviceError(RuntimeError):
@@ -188,25 +190,3 @@ def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
                         target_modules=lora_targets(range(len(blocks) - n_top, len(blocks)), names))
     with quiet():
         return get_peft_model(backbone, config, autocast_adapter_dtype=False)
-
-
-class Classifier(nn.Module):
-    """A backbone and a linear head on the last real token's final state."""
-
-    def __init__(self, backbone: nn.Module, hidden_size: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(hidden_size, 2)  # float32, whatever the backbone's dtype
-
-    def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
-        """Logits (n, 2) in float32.
-
-        Args:
-            inputs: (n, longest) token ids, or (n, longest, hidden) states that enter the first block; right-padded.
-            length: (n,) real tokens in each row.
-        """
-        key = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
-        hidden = self.backbone(**{key: inputs}, use_cache=False).last_hidden_state
-        last = hidden[torch.arange(len(length), device=hidden.device), length - 1]
-        logits: Tensor = self.head(last.float())
-        return logits

@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from . import models
+from .classifier import Classifier, FloatArray, rounded
 from .spec import RunSpec, SpecError
 from .tasks import TaskTable
-from .train import FloatArray, rounded
 from .trunk import Inputs, Trunk
 
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
@@ -130,13 +130,17 @@ def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, va
 
 
 @torch.inference_mode()
-def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, progress: bool = True) -> Baseline:
+def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, unlabelled: Any = None, progress: bool = True) -> Baseline:
     """The language model's own odds of the task's two label words as its next token: no training, no labels.
+
+    One word may be likelier than the other after any text, so the mean log-odds over `unlabelled` rows are subtracted: batch
+    calibration (Zhou et al. 2024, arXiv 2309.17249), which needs no label either.
 
     Args:
         spec: a run with `method="zero_shot"`; `spec.task.label_words` names the words.
         table: the task's texts.
         rows: the rows that will be asked for.
+        unlabelled: those of them whose mean log-odds count as even; none: raw odds.
         progress: show bars.
 
     Raises:
@@ -154,11 +158,12 @@ def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, progress: bool 
     inputs: Inputs = Trunk(spec, table, boundary, progress=progress) if boundary else Inputs(spec, table)
     head = nn.Linear(words.shape[1], 2, bias=False).requires_grad_(False)
     head.weight = nn.Parameter(words.float(), requires_grad=False)
-    classifier = models.Classifier(models.keep_blocks(model.base_model, boundary, depth), words.shape[1])
+    classifier = Classifier(models.keep_blocks(model.base_model, boundary, depth))
     classifier.head = head.to(spec.device)
-    p = np.full(len(table.frame), np.nan, dtype=np.float32)
+    odds = np.full(len(table.frame), np.nan)
     order = inputs.by_length(rows)
     for start in range(0, len(order), 64):
-        logits = classifier(*inputs.batch(order[start:start + 64]))
-        p[order[start:start + 64]] = rounded(torch.softmax(logits, dim=1)[:, 1].cpu().numpy())
-    return Baseline(p, inputs.seconds)
+        logits = classifier(*inputs.batch(order[start:start + 64])).double().cpu().numpy()
+        odds[order[start:start + 64]] = logits[:, 1] - logits[:, 0]
+    even = 0.0 if unlabelled is None else float(odds[unlabelled].mean())
+    return Baseline(rounded(1 / (1 + np.exp(even - odds))), inputs.seconds)

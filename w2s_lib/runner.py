@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from . import probing, train, trunk
+from .classifier import FloatArray
 from .models import check
 from .spec import Flip, GroundTruth, RunSpec
 from .store import SPLITS, Record, StoreError, find, repository_root, require_writable, write
@@ -58,7 +59,7 @@ def execute(spec: RunSpec, *, progress: bool = True) -> Record:
         elif spec.method == "probe":
             fitted = probing.fit_probe(spec, table, rows, labels, parts.validation, progress=progress)
         elif spec.method == "zero_shot":
-            fitted = probing.fit_zero_shot(spec, table, every, progress=progress)
+            fitted = probing.fit_zero_shot(spec, table, every, unlabelled=rows, progress=progress)
         else:
             fitted = train.fit(spec, table, rows, labels, progress=progress)
         p = fitted.predict(every, progress=progress)
@@ -78,7 +79,7 @@ def execute(spec: RunSpec, *, progress: bool = True) -> Record:
     return write(record, artefacts=fitted.save)
 
 
-def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> train.FloatArray:
+def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> FloatArray:
     """P(y = 1) for the rows that a run trains on: ground truth, its teacher's labels, or those dealt out at random.
 
     Args:
@@ -89,13 +90,13 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> train.FloatAr
     Raises:
         StoreError: the teacher's record is of another task, or lacks a row.
     """
-    truth: train.FloatArray = table.frame["label"].to_numpy(np.float32)[rows]
+    truth: FloatArray = table.frame["label"].to_numpy(np.float32)[rows]
     if isinstance(spec.labels, GroundTruth):
         return truth
     teacher = find(spec.labels.run)
     if teacher is None:
         raise StoreError(f"run {spec.run_id} learns from {spec.labels.run.run_id}, which has no record")
-    labels: train.FloatArray = np.array(teacher.labels(rows, task_digest=table.digest), dtype=np.float32)
+    labels: FloatArray = np.array(teacher.labels(rows, task_digest=table.digest), dtype=np.float32)
     if isinstance(spec.labels, Flip):
         rng = np.random.default_rng([spec.seed, 2])
         for value in (0.0, 1.0):

@@ -178,7 +178,7 @@ def write(record: Record, *, store: Path | None = None, artefacts: Callable[[Pat
     temporary: Path | None = None
     try:
         store.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=store))
+        temporary = Path(tempfile.mkdtemp(prefix=f".part-{os.getpid()}-", dir=store))
         _write_parquet(record, temporary / path.name)
         if artefacts:
             (temporary / "weights").mkdir()
@@ -194,6 +194,12 @@ def write(record: Record, *, store: Path | None = None, artefacts: Callable[[Pat
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
     return Record(record.spec, record.predictions, record.metrics, record.provenance, str(path))
+
+
+def discard_partial(pid: int | None) -> None:
+    """Removes what a process that was killed has left half-written in the user's store."""
+    for folder in user_store().glob(f".part-{pid}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_parquet(record: Record, path: Path) -> None:

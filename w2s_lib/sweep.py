@@ -19,10 +19,21 @@ from tqdm.auto import tqdm
 
 from .runner import execute, refuse_early
 from .spec import GroundTruth, RunSpec, SpecError, nearest
-from .store import DamagedRecord, Record, StoreError, find, published_store, read, require_writable, user_store, write
+from .store import (
+    DamagedRecord,
+    Record,
+    StoreError,
+    discard_partial,
+    find,
+    published_store,
+    read,
+    require_writable,
+    user_store,
+    write,
+)
 from .train import TrainingError
 
-SECONDS_A_UNIT = 5.0e-4
+SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take one row through one block, forward only; used where no record can say better."""
 
 
@@ -152,12 +163,16 @@ def _map(missing: dict[str, RunSpec], workers: int, *, inner: bool) -> Iterable[
             for future in done:
                 running.pop(future)
                 yield future.result()
-    except BrokenProcessPool as error:
-        raise TrainingError("a worker process was killed, most likely for want of memory: set fewer workers than "
-                            f"{workers}. What it was training has no record.") from error
-    except BaseException:
-        for process in list((pool._processes or {}).values()):  # a worker would finish its run first: minutes
+    except BaseException as error:
+        processes = list((pool._processes or {}).values())
+        for process in processes:  # a worker would finish its run first: minutes
             process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+        for process in processes:
+            discard_partial(process.pid)
+        if isinstance(error, BrokenProcessPool):
+            raise TrainingError("a worker process was killed, most likely for want of memory: set fewer workers than "
+                                f"{workers}. What it was training has no record.") from error
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from . import losses, models
+from .classifier import Classifier, Finetuned, FloatArray
 from .spec import ConfidenceLoss, RunSpec, SpecError
 from .tasks import TaskTable
 from .trunk import Inputs, Trunk
@@ -31,12 +30,6 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100")
 
 MEGABATCH = 8
 """Batches are cut from this many batches' worth of random rows, sorted by length: little padding, still random draws."""
-P_STEP = 2.0**-16
-"""Predictions are rounded to this, so that records stay small and a label read from one is the label that was made."""
-
-PREDICT_BATCH = 64
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class TrainingError(RuntimeError):
@@ -113,60 +106,6 @@ class _MasterWeights:
                 parameter.copy_(master)
 
 
-class Finetuned:
-    """A fitted classifier: predicts by row, and keeps its adapter and head as safetensors.
-
-    Attributes:
-        model: the `models.Classifier`; its first block is number `boundary` of the backbone.
-        inputs: what enters that block.
-    """
-
-    def __init__(self, spec: RunSpec, model: models.Classifier, inputs: Inputs, boundary: int) -> None:
-        self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
-        self.trunk_seconds = inputs.seconds
-
-    @torch.inference_mode()
-    def logits(self, rows: Any, *, progress: bool = True) -> Tensor:
-        """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone."""
-        self.model.eval()
-        rows = np.asarray(rows)
-        order = self.inputs.by_length(rows)
-        parts = [self.model(*self.inputs.batch(order[i:i + PREDICT_BATCH])).cpu()
-                 for i in tqdm(range(0, len(order), PREDICT_BATCH), desc="predict", leave=False, disable=not progress)]
-        back = {int(row): i for i, row in enumerate(order)}
-        return torch.cat(parts)[[back[int(row)] for row in rows]]
-
-    def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
-        """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`."""
-        return rounded(torch.softmax(self.logits(rows, progress=progress), dim=1)[:, 1].numpy())
-
-    def save(self, folder: Path) -> None:
-        """Writes `adapter_model.safetensors` with `adapter_config.json` (peft's own format) and `head.safetensors`."""
-        from peft import get_peft_model_state_dict
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        backbone: Any = self.model.backbone
-        shifted = {re.sub(r"(?<=\.layers\.)\d+", lambda number: str(int(number[0]) + self.boundary), name): value.contiguous()
-                   for name, value in get_peft_model_state_dict(backbone).items()}
-        config = backbone.peft_config["default"]
-        n_blocks = len(models.blocks_of(backbone.get_base_model()))
-        names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in shifted}
-        config.target_modules = models.lora_targets(range(self.boundary, self.boundary + n_blocks), sorted(names))
-        head = {k: v.contiguous() for k, v in self.model.head.state_dict().items()}
-        try:
-            save_file(shifted, folder / "adapter_model.safetensors")
-            save_file(head, folder / "head.safetensors")
-        except SafetensorError as error:  # a full disk, which it does not call an OSError
-            raise OSError(str(error)) from error
-        config.save_pretrained(str(folder))
-
-
-def rounded(p: Any) -> FloatArray:
-    """Probabilities as records keep them: float32, to the nearest `P_STEP`."""
-    return (np.round(np.asarray(p, dtype=np.float64) / P_STEP) * P_STEP).astype(np.float32)
-
-
 def build(spec: RunSpec, table: TaskTable, *, trunk: bool = True, progress: bool = True) -> Finetuned:
     """The model of a run before its first step: backbone, fresh adapters and head, drawn by the spec's seed.
 
@@ -182,11 +121,9 @@ def build(spec: RunSpec, table: TaskTable, *, trunk: bool = True, progress: bool
     n_top = depth if spec.lora.blocks == "all" else min(int(spec.lora.blocks), depth)
     boundary = depth - n_top if trunk and backbone.config.model_type in models.TRUNK_EXACT else 0
     inputs = Trunk(spec, table, boundary, progress=progress) if boundary else Inputs(spec, table)
-    hidden_size = backbone.config.hidden_size
     with torch.random.fork_rng():
         torch.manual_seed(spec.seed)
-        model = models.Classifier(models.add_lora(models.keep_blocks(backbone, boundary, depth), spec, n_top=n_top),
-                                  hidden_size)
+        model = Classifier(models.add_lora(models.keep_blocks(backbone, boundary, depth), spec, n_top=n_top))
     return Finetuned(spec, model.to(spec.device), inputs, boundary)
 
 

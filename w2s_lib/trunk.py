@@ -175,5 +175,8 @@ class Trunk(Inputs):
                 np.save(part, states)
                 part.close()
                 os.replace(part.name, file)
+            except OSError as error:
+                raise assets.AssetError(f"cannot write the cache {assets.cache_dir()} ({error}): free some space there, or "
+                                        "set W2S_CACHE to a folder that can be written") from error
             finally:
                 Path(part.name).unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""The README's figure and example. `python -m tests.test_readme` draws the figure anew from the published records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import w2s_lib as w2s
+from w2s_lib import book, plots
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURE = ROOT / "book" / "_static" / "pgr.svg"
+
+
+def draw() -> tuple[str, Any]:
+    """A digest of what the figure shows, and the chart: the grid of the PGR chapter with its own records."""
+    (chapter,) = [page for page in book.chapters(ROOT) if page.name == "pgr"]
+    specs = [s for s in book.planned_specs(chapter, chapter.defaults()) if s == w2s.RunSpec(
+        model=s.model, task=s.task, labels=s.labels, half=s.half, seed=s.seed)]  # the default recipe, loss and method
+    deeper = [s for s in specs if not isinstance(s.labels, w2s.Flip) and not (
+        isinstance(s.labels, w2s.FromRun) and (s.labels.hard or (s.labels.run.depth or 0) >= (s.depth or 0)))]
+    chart = w2s.plot_pgr(w2s.sweep(deeper, progress=False), title="Accuracy and PGR against student depth")
+    data = chart.to_dict()["datasets"]
+    return hashlib.sha256(json.dumps(sorted(data.values(), key=str), sort_keys=True).encode()).hexdigest(), chart
+
+
+def test_the_figure_shows_the_published_records() -> None:
+    digest, _ = draw()
+    assert f"<!-- {digest} -->" in FIGURE.read_text(encoding="utf-8"), "stale: run `python -m tests.test_readme`"
+
+
+def test_the_example_runs_from_published_records() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    space: dict[str, Any] = {}
+    exec(example, space)
+    assert sorted(space["runs"]["role"]) == ["ceiling", "student", "supervisor"]
+
+
+if __name__ == "__main__":
+    plots.use_theme()
+    name, figure = draw()
+    figure.save(str(FIGURE))
+    FIGURE.write_text(FIGURE.read_text(encoding="utf-8") + f"<!-- {name} -->\n", encoding="utf-8")

@@ -1,0 +1,160 @@
+"""A language model as a classifier of texts by their last token: forward, predict, save."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import models
+from .spec import RunSpec
+from .trunk import Inputs
+
+PREDICT_BATCH = 64
+P_STEP = 2.0**-16
+"""Predictions are rounded to this, so that records stay small and a label read from one is the label that was made."""
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear head on the last real token's final state.
+
+    Only that token's state is read, so the top block is computed for it alone where the family allows: its keys and
+    values for all tokens, the rest for one. That is a tenth of the work of ten blocks, and half of two.
+
+    Args:
+        backbone: a `transformers` model after `models.keep_blocks`, as it is or wrapped by peft.
+        last_only: False runs the top block for every token, for comparison.
+    """
+
+    def __init__(self, backbone: Any, *, last_only: bool = True) -> None:
+        super().__init__()
+        self.backbone = backbone
+        base = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
+        self.head = nn.Linear(base.config.hidden_size, 2)  # float32, whatever the backbone's dtype
+        sliding = getattr(base.config, "use_sliding_window", False)
+        self.last_only = last_only and base.config.model_type in models.LAST_TOKEN_EXACT and not sliding
+        if self.last_only:
+            base.config.num_hidden_layers -= 1  # the family's own forward stops before the top block
+            self.norm, base.norm = base.norm, nn.Identity()
+            self.top, self.rotary = [models.blocks_of(base)[-1]], base.rotary_emb  # in a list: it stays the backbone's
+
+    def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
+        """Logits (n, 2) in float32.
+
+        Args:
+            inputs: (n, longest) token ids, or (n, longest, hidden) states that enter the first block; right-padded.
+            length: (n,) real tokens in each row.
+        """
+        key = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
+        hidden = self.backbone(**{key: inputs}, use_cache=False).last_hidden_state
+        if self.last_only:
+            position = torch.arange(hidden.shape[1], device=hidden.device)[None]
+            last = self.norm(last_token(self.top[0], hidden, length, self.rotary(hidden, position)))
+        else:
+            last = hidden[torch.arange(len(length), device=hidden.device), length - 1]
+        logits: Tensor = self.head(last.float())
+        return logits
+
+
+def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """What a Llama-like block hands on for each row's last token, (n, hidden), without computing the others.
+
+    Args:
+        block: a decoder block of a family in `models.LAST_TOKEN_EXACT`.
+        hidden: (n, longest, hidden), what enters the block, right-padded.
+        length: (n,) real tokens in each row.
+        rotary: cosine and sine of the positions, each (1, longest, head).
+    """
+    attention, (n, longest, _) = block.self_attn, hidden.shape
+    row, last = torch.arange(n, device=hidden.device), length - 1
+
+    def heads(states: Tensor, kind: str) -> Tensor:
+        projected = getattr(attention, f"{kind}_proj")(states).view(*states.shape[:-1], -1, attention.head_dim)
+        normed: Tensor = getattr(attention, f"{kind}_norm", nn.Identity())(projected)  # Qwen3 normalises q and k
+        return normed
+
+    def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        left, right = states.chunk(2, dim=-1)
+        return states * cos + torch.cat([-right, left], dim=-1) * sin
+
+    states = block.input_layernorm(hidden)
+    cos, sin = (angle[0, :, None] for angle in rotary)  # (longest, 1, head)
+    query = rotated(heads(states[row, last], "q"), cos[last], sin[last])
+    key, value = rotated(heads(states, "k"), cos, sin), heads(states, "v")
+    query = query.view(n, key.shape[2], -1, attention.head_dim)  # the query heads that share one key head, together
+    scores = torch.einsum("ngqd,ntgd->ngqt", query, key) * attention.scaling
+    unread = torch.arange(longest, device=hidden.device) > last[:, None]
+    weights = scores.float().masked_fill(unread[:, None, None], -torch.inf).softmax(dim=-1).to(value.dtype)
+    read = torch.einsum("ngqt,ntgd->ngqd", weights, value).reshape(n, -1)
+    after = hidden[row, last] + attention.o_proj(read)
+    result: Tensor = after + block.mlp(block.post_attention_layernorm(after))
+    return result
+
+
+class Finetuned:
+    """A fitted classifier: predicts by row, and keeps its adapter and head as safetensors.
+
+    Attributes:
+        model: the `Classifier`; its first block is number `boundary` of the backbone.
+        inputs: what enters that block.
+    """
+
+    def __init__(self, spec: RunSpec, model: Classifier, inputs: Inputs, boundary: int) -> None:
+        self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
+        self.trunk_seconds, self.merged = inputs.seconds, False
+
+    @torch.inference_mode()
+    def logits(self, rows: Any, *, progress: bool = True) -> Tensor:
+        """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone."""
+        self.model.eval()
+        rows = np.asarray(rows)
+        order = self.inputs.by_length(rows)
+        parts = [self.model(*self.inputs.batch(order[i:i + PREDICT_BATCH])).cpu()
+                 for i in tqdm(range(0, len(order), PREDICT_BATCH), desc="predict", leave=False, disable=not progress)]
+        back = {int(row): i for i, row in enumerate(order)}
+        return torch.cat(parts)[[back[int(row)] for row in rows]]
+
+    def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
+        """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`.
+
+        Dense layers take up their adapters first, in their own precision: the model can still predict, and train no more.
+        """
+        dense = self.spec.device == "cpu" or self.spec.quantization == "none"  # merged into 4 bits they would be lost
+        if dense and not self.merged:
+            backbone: Any = self.model.backbone
+            backbone.merge_adapter()
+            self.merged = True
+        return rounded(torch.softmax(self.logits(rows, progress=progress), dim=1)[:, 1].numpy())
+
+    def save(self, folder: Path) -> None:
+        """Writes `adapter_model.safetensors` with `adapter_config.json` (peft's own format) and `head.safetensors`."""
+        from peft import get_peft_model_state_dict
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        backbone: Any = self.model.backbone
+        shifted = {re.sub(r"(?<=\.layers\.)\d+", lambda number: str(int(number[0]) + self.boundary), name): value.contiguous()
+                   for name, value in get_peft_model_state_dict(backbone).items()}
+        config = backbone.peft_config["default"]
+        n_blocks = len(models.blocks_of(backbone.get_base_model()))
+        names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in shifted}
+        config.target_modules = models.lora_targets(range(self.boundary, self.boundary + n_blocks), sorted(names))
+        head = {k: v.contiguous() for k, v in self.model.head.state_dict().items()}
+        try:
+            save_file(shifted, folder / "adapter_model.safetensors")
+            save_file(head, folder / "head.safetensors")
+        except SafetensorError as error:  # a full disk, which it does not call an OSError
+            raise OSError(str(error)) from error
+        config.save_pretrained(str(folder))
+
+
+def rounded(p: Any) -> FloatArray:
+    """Probabilities as records keep them: float32, to the nearest `P_STEP`."""
+    return (np.round(np.asarray(p, dtype=np.float64) / P_STEP) * P_STEP).astype(np.float32)
