@@ -93,3 +93,30 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a three-block model of random weights for each of several families."""
+    import torch
+    import transformers as tf
+
+    root = tmp_path_factory.mktemp("models")
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 6000,
+            "bos_token_id": 1, "eos_token_id": 2}
+    grouped = {**size, "num_attention_heads": 4, "num_key_value_heads": 2}  # two query heads share a key head
+    gpt2 = {"n_embd": 32, "n_layer": 3, "n_head": 2, "vocab_size": 6000, "bos_token_id": 1, "eos_token_id": 2}
+    for name, model in {
+        "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**grouped)),
+        "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(**grouped, head_dim=8)),
+        "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**grouped)),
+        "qwen3": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**grouped, head_dim=8)),
+        "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**size)),
+        "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2)),
+    }.items():
+        torch.manual_seed(0)
+        made = model()
+        for parameter in made.parameters():  # norms and biases too: at their first values some mistakes do not show
+            torch.nn.init.normal_(parameter, mean=0.1 if parameter.ndim == 1 else 0.0, std=0.2)
+        made.save_pretrained(root / name)
+    return root

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from w2s_lib import models
-from w2s_lib.models import Classifier, DeviceError, add_lora, blocks_of, check, keep_blocks, load_backbone
+from w2s_lib.models import DeviceError, add_lora, blocks_of, check, keep_blocks, load_backbone
 from w2s_lib.spec import Lora, RunSpec, SpecError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -96,16 +96,6 @@ def test_lora_sits_on_every_linear_layer_of_the_top_blocks_and_starts_as_nothing
     assert torch.equal(states(model), before)
 
 
-def test_the_head_reads_the_last_real_token_in_float32() -> None:
-    model = Classifier(load_backbone(THREE), 576)
-    assert model.head.weight.dtype == torch.float32
-    hidden = states(model.backbone)
-    with torch.inference_mode():
-        logits = model(IDS, torch.tensor([5, 3]))
-    assert logits.shape == (2, 2) and logits.dtype == torch.float32
-    torch.testing.assert_close(logits, model.head(torch.stack([hidden[0, 4], hidden[1, 2]]).float()))
-
-
 def test_trust_remote_code_is_never_true() -> None:
     for path in (REPO / "w2s_lib").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -115,48 +105,18 @@ def test_trust_remote_code_is_never_true() -> None:
 
 # Other families, each a tiny model with random weights in a user's own folder
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
-
-    root = tmp_path_factory.mktemp("models")
-    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
-                             "vocab_size": 6000, "bos_token_id": 1, "eos_token_id": 2}
-    with models.quiet():
-        torch.manual_seed(0)
-        LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(root / "llama")
-        GPTNeoXForCausalLM(GPTNeoXConfig(**sizes)).save_pretrained(root / "gpt_neox")
-        GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=6000, bos_token_id=1, eos_token_id=2)
-                        ).save_pretrained(root / "gpt2")
-    return root
-
-
-@pytest.mark.parametrize("family, quantization", [
-    ("llama", "nf4"), ("llama", "none"), ("gpt_neox", "nf4"), ("gpt_neox", "none"), ("gpt2", "nf4"),
-])
-def test_a_users_own_folder_of_another_family(folder: Path, family: str, quantization: str) -> None:
-    spec = RunSpec(model=f"{folder}/{family}@2", quantization=quantization, lora=Lora(rank=2, blocks=1))
-    check(spec)
-    backbone = load_backbone(spec)
-    assert len(blocks_of(backbone)) == 2
-    model = Classifier(add_lora(keep_blocks(backbone, 0, 2), spec, n_top=1), 32)
-    model(IDS, torch.tensor([5, 3])).sum().backward()
-    trained = [name for name, p in model.named_parameters() if p.grad is not None]
-    assert trained and all(name.startswith("head.") or re.search(r"(layers|h)\.1\..*lora", name) for name in trained)
-
-
-def test_layers_that_cannot_be_adapted_are_an_error(folder: Path) -> None:
-    spec = RunSpec(model=f"{folder}/gpt2", quantization="none")
+def test_layers_that_cannot_be_adapted_are_an_error(tiny_models: Path) -> None:
+    spec = RunSpec(model=f"{tiny_models}/gpt2", quantization="none")
     with pytest.raises(SpecError, match="no linear layers to adapt"):
         add_lora(load_backbone(spec), spec, n_top=1)
 
 
 # Refused before anything is loaded
 
-def test_a_depth_beyond_a_users_model(folder: Path) -> None:
-    check(RunSpec(model=f"{folder}/llama@3"))
+def test_a_depth_beyond_a_users_model(tiny_models: Path) -> None:
+    check(RunSpec(model=f"{tiny_models}/llama@3"))
     with pytest.raises(SpecError, match="depth 4 of .*llama': must be 1 to 3"):
-        check(RunSpec(model=f"{folder}/llama@4"))
+        check(RunSpec(model=f"{tiny_models}/llama@4"))
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:

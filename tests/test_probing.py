@@ -13,10 +13,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from w2s_lib import models, probing
+from w2s_lib.classifier import P_STEP
 from w2s_lib.probing import fit_logistic, fit_probe, fit_tfidf, fit_zero_shot, linear_probe
 from w2s_lib.spec import RunSpec, SpecError, Task
 from w2s_lib.tasks import TaskTable, load_table, splits
-from w2s_lib.classifier import P_STEP
 
 
 @pytest.fixture(scope="module")

@@ -112,8 +112,16 @@ class Finetuned:
 
     @torch.inference_mode()
     def logits(self, rows: Any, *, progress: bool = True) -> Tensor:
-        """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone."""
+        """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone.
+
+        Dense layers take up their adapters first, in their own precision: the model can still predict, and train no more.
+        """
         self.model.eval()
+        dense = self.spec.device == "cpu" or self.spec.quantization == "none"  # merged into 4 bits they would be lost
+        if dense and not self.merged:
+            backbone: Any = self.model.backbone
+            backbone.merge_adapter()
+            self.merged = True
         rows = np.asarray(rows)
         order = self.inputs.by_length(rows)
         parts = [self.model(*self.inputs.batch(order[i:i + PREDICT_BATCH])).cpu()
@@ -122,15 +130,7 @@ class Finetuned:
         return torch.cat(parts)[[back[int(row)] for row in rows]]
 
     def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
-        """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`.
-
-        Dense layers take up their adapters first, in their own precision: the model can still predict, and train no more.
-        """
-        dense = self.spec.device == "cpu" or self.spec.quantization == "none"  # merged into 4 bits they would be lost
-        if dense and not self.merged:
-            backbone: Any = self.model.backbone
-            backbone.merge_adapter()
-            self.merged = True
+        """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`."""
         return rounded(torch.softmax(self.logits(rows, progress=progress), dim=1)[:, 1].numpy())
 
     def save(self, folder: Path) -> None:
