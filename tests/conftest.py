@@ -65,6 +65,15 @@ def own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return session_cache
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As runs do on a CPU: with two threads, on a busy machine, small matrices take longer than with one."""
+    from w2s_lib import train
+
+    with train.one_thread("cpu"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """A user's file of 300 sentences, whose trunk takes a second."""

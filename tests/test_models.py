@@ -16,7 +16,7 @@ from w2s_lib import models
 from w2s_lib.models import DeviceError, add_lora, blocks_of, check, keep_blocks, load_backbone
 from w2s_lib.spec import Lora, RunSpec, SpecError
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 REPO = Path(__file__).parent.parent
 THREE = RunSpec(model="smollm2-135m@3")
 IDS = torch.tensor([[504, 2159, 436, 5050, 30], [504, 1492, 436, 0, 0]])

@@ -18,6 +18,8 @@ from w2s_lib.probing import fit_logistic, fit_probe, fit_tfidf, fit_zero_shot, l
 from w2s_lib.spec import RunSpec, SpecError, Task
 from w2s_lib.tasks import TaskTable, load_table, splits
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def table(small_task: Task) -> TaskTable:
@@ -140,6 +142,17 @@ def test_zero_shot_is_the_language_models_own_odds(table: TaskTable, small_task:
         with torch.inference_mode():
             odds = model(input_ids=ids).logits[0, -1]
         assert found == pytest.approx(1 / (1 + math.exp(float(odds[bad] - odds[good]))), abs=2e-3)
+
+
+def test_zero_shot_is_calibrated_on_unlabelled_rows(table: TaskTable, small_task: Task, own_cache: Path) -> None:
+    """The rows' own mean log-odds count as even: every log-odds is moved by one number, and their mean there is 0."""
+    spec = RunSpec(model="smollm2-135m@2", task=small_task, method="zero_shot")
+    rows = np.arange(60)
+    raw, even = (fit_zero_shot(spec, table, rows, unlabelled=some, progress=False).predict(rows).astype(float)
+                 for some in (None, rows[:20]))
+    raw, even = (np.log(p / (1 - p)) for p in (raw, even))
+    assert even[:20].mean() == pytest.approx(0, abs=1e-3) and abs(raw[:20].mean()) > 0.01
+    assert np.std(raw - even) < 0.02 * abs(raw[:20].mean())  # but for rounding
 
 
 @pytest.mark.parametrize("words", ["great", "terrible/great/fine", "unspeakable!/great", "/great", ""])

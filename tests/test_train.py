@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_lib import models, train, trunk
-from w2s_lib.classifier import Classifier, Finetuned
+from w2s_lib import train, trunk
+from w2s_lib.classifier import Finetuned
 from w2s_lib.spec import ConfidenceLoss, Lora, Recipe, RunSpec, SpecError, Task
 from w2s_lib.tasks import TaskTable, load_table, splits
 from w2s_lib.train import TrainingError, alpha_at, epoch_batches, fit, learning_rate_factor
 from w2s_lib.trunk import Inputs, Trunk
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 fractions = st.floats(0, 1)
 
 
@@ -95,12 +96,6 @@ def table(small_task: Task) -> TaskTable:
 @pytest.fixture
 def spec(small_task: Task, quick: dict[str, Any]) -> RunSpec:
     return RunSpec(model="smollm2-135m@3", task=small_task, **quick)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with train.one_thread("cpu"):
-        yield
 
 
 def labels_of(table: TaskTable, rows: Any) -> Any:
@@ -230,23 +225,6 @@ def test_alpha_0_is_naive_finetuning_to_the_bit_in_training(spec: RunSpec, table
 
 
 # What stops it
-
-def test_the_top_block_for_the_last_token_alone_is_the_whole_one(small_task: Task, table: TaskTable, own_cache: Path) -> None:
-    """Against the family's own forward for every token, in float32, with adapters that do something."""
-    spec = RunSpec(model="smollm2-135m@3", task=small_task, precision="fp32")
-    logits = []
-    for last_only in (True, False):
-        backbone = models.keep_blocks(models.load_backbone(spec), 0, 3)
-        torch.manual_seed(0)
-        model = Classifier(models.add_lora(backbone, spec, n_top=3), last_only=last_only)
-        for name, parameter in model.named_parameters():
-            if ".lora_B." in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-        inputs, length = Inputs(spec, table).batch(EVERY[::40])
-        assert len(set(length.tolist())) > 2
-        logits.append(model(inputs, length))
-    torch.testing.assert_close(logits[0], logits[1], atol=1e-4, rtol=1e-4)
-
 
 def test_a_loss_that_is_no_number_is_an_error(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
     wild = dataclasses.replace(spec, recipe=Recipe(epochs=2, batch_size=16, learning_rate=1e30))

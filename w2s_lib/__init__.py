@@ -8,6 +8,8 @@ Names are loaded when they are first used, so that importing the package stays q
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 _WHERE = {
@@ -34,9 +36,20 @@ def __getattr__(name: str) -> Any:
 
         raise AttributeError(f"w2s_lib has no {name!r}: {nearest(name, __all__)}")
     value = getattr(importlib.import_module(f".{_MODULE[name]}", __name__), name)
-    globals()[name] = value  # `sweep` and `report` are also modules: the function must win
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(ModuleType):
+    """`sweep` and `report` are also modules, which Python sets on the package when it imports them: the functions win."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULE and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -76,7 +76,7 @@ def test(options: Options) -> int:
     """Runs the linter on library, tests and chapters, the type checker, and the tests."""
     chapters = [str(page.source) for page in book.chapters(ROOT) if page.is_notebook]
     # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
-    lint = "ruff check --quiet --ignore E402,E501,B018 {}"
+    lint = f"{sys.executable} -m ruff check --quiet --ignore E402,E501,B018 {{}}"
     steps = [["ruff", "check", "."], ["mypy"], ["pytest"]]
     steps[1:1] = [["jupytext", "--quiet", "--check", lint, "--pipe-fmt", "py:percent", *chapters]] * bool(chapters)
     failed = [step[0] for step in steps if tool(*step)]

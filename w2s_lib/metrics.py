@@ -157,7 +157,7 @@ def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
     students = runs[runs["role"] == "student"]
     if students.empty:
         raise ValueError("no run has the role 'student'")
-    for (supervisor, model, depth), cell in students.groupby(["supervisor", "model", "depth"], sort=False):
+    for (supervisor, model, _), cell in students.groupby(["supervisor", "model", "depth"], sort=False):
         arms = {"weak": runs[(runs["role"] == "supervisor") & (runs["model"] == supervisor)], "student": cell,
                 "ceiling": runs[(runs["role"] == "ceiling") & (runs["model"] == model)]}
         try:
@@ -166,7 +166,7 @@ def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
             raise ValueError(f"student {model!r} of supervisor {supervisor!r}: {error}") from error
         of_seed = zip(sorted(record.spec.seed for record in cell["record"]), x.mean(axis=2).T, strict=True)
         cells.append({
-            "supervisor": supervisor, "model": model, "depth": depth,
+            "supervisor": supervisor, "model": model, "depth": int(cell["depth"].iloc[0]),
             **{arm: mean_interval(values, group) for arm, values in zip(arms, x, strict=True)},
             "gap": mean_interval(x[2] - x[0], group), "pgr": ratio_interval(x[1] - x[0], x[2] - x[0], group),
             "seeds": [(seed, float(s), float(pgr(weak=w, student=s, ceiling=c))) for seed, (w, s, c) in of_seed]})

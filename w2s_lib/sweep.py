@@ -79,7 +79,8 @@ def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, worke
     if not wanted:
         raise SpecError("no specs to run, or no seeds")
     trained = train_missing(list(wanted.values()), workers=workers, progress=progress)
-    return pd.DataFrame([_row(_read(spec, trained=run_id in trained)) for run_id, spec in wanted.items()])
+    frame = pd.DataFrame([_row(_read(spec, trained=run_id in trained)) for run_id, spec in wanted.items()])
+    return frame.astype({"depth": "Int64"})  # whole numbers, though `tfidf` has none
 
 
 def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int | None = None,
