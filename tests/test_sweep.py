@@ -29,7 +29,7 @@ from w2s_lib import runner, store
 from w2s_lib.assets import AssetError
 from w2s_lib.models import DeviceError
 from w2s_lib.runner import training_labels
-from w2s_lib.spec import ConfidenceLoss, Flip, FromRun, Lora, Recipe, RunSpec, SpecError, Task
+from w2s_lib.spec import SEMANTICS, ConfidenceLoss, Flip, FromRun, Lora, Recipe, RunSpec, SpecError, Task
 from w2s_lib.store import SPLITS, Record, StoreError, find
 from w2s_lib.sweep import cost, publish, sweep, train_missing
 from w2s_lib.tasks import load_table, splits
@@ -381,6 +381,11 @@ def test_a_depth_beyond_a_users_model_is_said_before_the_teacher_is_trained(
     (tmp_path / "model" / "config.json").write_text('{"num_hidden_layers": 3}')
     deep = dataclasses.replace(specs["naive"], model=f"{tmp_path}/model@4")
     nothing_is_trained(deep, SpecError, "depth 4 of .*: must be 1 to 3", own_store)
+
+
+def test_other_training_semantics_are_read_and_never_trained(own_store: Path, specs: dict[str, RunSpec]) -> None:
+    later = dataclasses.replace(specs["tfidf"], semantics=SEMANTICS + 1)
+    nothing_is_trained(later, SpecError, f"of training semantics {SEMANTICS + 1}; this library trains {SEMANTICS}", own_store)
 
 
 def test_too_few_rows_are_said_before_another_task_is_trained(own_store: Path, small_task: Task) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from . import assets
-from .spec import EMBEDDED_DEPTH, RunSpec, SpecError, nearest, split_model
+from .spec import EMBEDDED_DEPTH, SEMANTICS, RunSpec, SpecError, nearest, split_model
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TRUNK_EXACT = ("llama", "mistral", "qwen2", "qwen3")
@@ -64,8 +64,11 @@ def check(spec: RunSpec) -> None:
 
     Raises:
         DeviceError: CUDA was asked for and there is none.
-        SpecError: the folder has no model in it, or fewer blocks than asked for.
+        SpecError: the folder has no model in it, or fewer blocks than asked for; a spec of other training semantics.
     """
+    if spec.semantics != SEMANTICS:
+        raise SpecError(f"run {spec.run_id} is of training semantics {spec.semantics}; this library trains {SEMANTICS}, so it "
+                        "can read that run's record and not make it")
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("the run asks for device='cuda' and this machine has none; say device='cpu' to use the CPU")
     name, depth = split_model(spec.model)

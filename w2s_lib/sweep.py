@@ -48,7 +48,7 @@ def run(spec: RunSpec, *, progress: bool = True) -> Record:
         SpecError, DeviceError, StoreError: before anything is trained.
         TrainingError, StoreError: later; nothing half-written stays.
     """
-    missing = {s.run_id: s for s in spec.lineage() if find(s) is None}
+    missing = _missing([spec])
     if missing:
         refuse_early(missing.values(), user_store())
     for step in missing.values():
@@ -103,7 +103,7 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
     if store == "published":
         require_writable(_published())
     wanted = {step.run_id: step for spec in specs for step in spec.lineage()}
-    missing = {run_id: spec for run_id, spec in wanted.items() if find(spec) is None}
+    missing = _missing(specs if store == "user" else wanted.values())
     for run_id, spec in wanted.items():
         if store == "published" and run_id not in missing:
             publish(spec)
@@ -124,6 +124,12 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
                 publish(missing[run_id])
             bar.update(min(units[run_id] / 1000, bar.total - bar.n))
     return set(missing)
+
+
+def _missing(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
+    """What has to be trained for these, teachers first; a recorded run needs no teacher any more."""
+    steps = {step.run_id: step for spec in specs if find(spec) is None for step in spec.lineage()}
+    return {run_id: step for run_id, step in steps.items() if find(step) is None}
 
 
 def publish(spec: RunSpec) -> Path:
