@@ -98,6 +98,17 @@ def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor,
     return result
 
 
+@torch.inference_mode()
+def logits_by_row(model: Classifier, inputs: Inputs, rows: Any, *, progress: bool = True) -> Tensor:
+    """(n, 2) float32 on the CPU, in the order of `rows`. Batches are a function of the set of rows alone."""
+    rows = np.asarray(rows)
+    order = inputs.by_length(rows)
+    parts = [model(*inputs.batch(order[i:i + PREDICT_BATCH])).cpu()
+             for i in tqdm(range(0, len(order), PREDICT_BATCH), desc="predict", leave=False, disable=not progress)]
+    back = {int(row): i for i, row in enumerate(order)}
+    return torch.cat(parts)[[back[int(row)] for row in rows]]
+
+
 class Finetuned:
     """A fitted classifier: predicts by row, and keeps its adapter and head as safetensors.
 
@@ -110,7 +121,6 @@ class Finetuned:
         self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
         self.trunk_seconds, self.merged = inputs.seconds, False
 
-    @torch.inference_mode()
     def logits(self, rows: Any, *, progress: bool = True) -> Tensor:
         """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone.
 
@@ -122,12 +132,7 @@ class Finetuned:
             backbone: Any = self.model.backbone
             backbone.merge_adapter()
             self.merged = True
-        rows = np.asarray(rows)
-        order = self.inputs.by_length(rows)
-        parts = [self.model(*self.inputs.batch(order[i:i + PREDICT_BATCH])).cpu()
-                 for i in tqdm(range(0, len(order), PREDICT_BATCH), desc="predict", leave=False, disable=not progress)]
-        back = {int(row): i for i, row in enumerate(order)}
-        return torch.cat(parts)[[back[int(row)] for row in rows]]
+        return logits_by_row(self.model, self.inputs, rows, progress=progress)
 
     def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
         """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`."""

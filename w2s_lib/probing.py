@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -14,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from . import models
-from .classifier import Classifier, FloatArray, rounded
+from .classifier import Classifier, FloatArray, logits_by_row, rounded
 from .spec import RunSpec, SpecError
 from .tasks import TaskTable
 from .trunk import Inputs, Trunk
@@ -129,7 +128,6 @@ def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, va
     return Baseline(probe.predict(states), trunk.seconds)
 
 
-@torch.inference_mode()
 def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, unlabelled: Any = None, progress: bool = True) -> Baseline:
     """The language model's own odds of the task's two label words as its next token: no training, no labels.
 
@@ -161,9 +159,7 @@ def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, unlabelled: Any
     classifier = Classifier(models.keep_blocks(model.base_model, boundary, depth))
     classifier.head = head.to(spec.device)
     odds = np.full(len(table.frame), np.nan)
-    order = inputs.by_length(rows)
-    for start in range(0, len(order), 64):
-        logits = classifier(*inputs.batch(order[start:start + 64])).double().cpu().numpy()
-        odds[order[start:start + 64]] = logits[:, 1] - logits[:, 0]
+    logits = logits_by_row(classifier, inputs, rows, progress=progress).double().numpy()
+    odds[rows] = logits[:, 1] - logits[:, 0]
     even = 0.0 if unlabelled is None else float(odds[unlabelled].mean())
     return Baseline(rounded(1 / (1 + np.exp(even - odds))), inputs.seconds)

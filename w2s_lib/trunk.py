@@ -48,9 +48,9 @@ def hardware(device: str) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _tokenize(model: str, template: str, table: TaskTable) -> list[list[int]]:
+def _tokenize(model: str, template: str, texts: tuple[str, ...]) -> list[list[int]]:
     tokenizer = models.load_tokenizer(model)
-    ids: list[list[int]] = tokenizer([template.replace("{text}", text) for text in table.frame["text"]])["input_ids"]
+    ids: list[list[int]] = tokenizer([template.replace("{text}", text) for text in texts])["input_ids"]
     most = min(tokenizer.model_max_length, models.max_length(model))  # the first is often a placeholder
     longest = max(range(len(ids)), key=lambda row: len(ids[row]))
     if len(ids[longest]) > most:
@@ -73,7 +73,7 @@ class Inputs:
 
     def __init__(self, spec: RunSpec, table: TaskTable) -> None:
         self.spec, self.table = spec, table
-        self.ids = _tokenize(spec.name, spec.task.template, table)
+        self.ids = _tokenize(spec.name, spec.task.template, tuple(table.frame["text"]))
         self.length = np.array([len(ids) for ids in self.ids])
 
     def by_length(self, rows: Any) -> Any:
