@@ -32,6 +32,14 @@ def sentences() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["text", "label"])
 
 
+def pairs() -> pd.DataFrame:
+    """300 comparisons of two sentences about one thing, the chosen one with a word of praise."""
+    both = [(f"{opening} the {thing} was {good}.", f"{opening} the {thing} was {DISLIKED[(i + j + k + shift) % 5]}.")
+            for i, opening in enumerate(OPENINGS) for j, thing in enumerate(THINGS)
+            for k, good in enumerate(LIKED) for shift in (0, 2)]
+    return pd.DataFrame(both, columns=["chosen", "rejected"])
+
+
 @pytest.fixture(autouse=True)
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test sees, or writes to, the user's records."""
@@ -79,6 +87,14 @@ def small_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """A user's file of 300 sentences, whose trunk takes a second."""
     path = tmp_path_factory.mktemp("task") / "sentences.csv"
     sentences().to_csv(path, index=False)
+    return default_task(str(path), n_train=64, n_validation=40, n_test=80)
+
+
+@pytest.fixture(scope="session")
+def comparison_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """A user's file of 300 comparisons."""
+    path = tmp_path_factory.mktemp("task") / "pairs.csv"
+    pairs().to_csv(path, index=False)
     return default_task(str(path), n_train=64, n_validation=40, n_test=80)
 
 

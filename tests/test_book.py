@@ -1,4 +1,4 @@
-"""The toolchain on a book of three pages: a chapter with a glued number, a chart and a record; an index; a glossary."""
+"""The toolchain on a book of four pages: a chapter with a glued number, a chart and a record; one that gathers; two more."""
 
 import json
 import os
@@ -10,12 +10,15 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from w2s_lib import __main__ as cli
 from w2s_lib import build
 from w2s_lib.book import BookError, Chapter, Job, UsageError, chapters, planned_specs, resolve
-from w2s_lib.store import find
+from w2s_lib.record import Record
+from w2s_lib.spec import RunSpec, Task
+from w2s_lib.store import find, write
 
 ROOT = Path(__file__).parent.parent
 HEADER = """---
@@ -51,12 +54,13 @@ from pathlib import Path
 
 import altair as alt
 import numpy as np
+import pandas as pd
 
-import w2s_lib.plots as plots
+import w2s_lib.theme as theme
 from w2s_lib.report import report
 
-plots.use_theme()
-record = Path("results/aaaa.parquet").resolve()
+theme.use_theme()
+record = next(Path("results").glob("*.parquet")).resolve()
 note = {"run_id": "aaaa", "digest": "0", "trained": False, "path": str(record)}
 with open(os.environ["W2S_MANIFEST"], "a") as file:
     file.write(json.dumps(note) + "\n")
@@ -68,6 +72,10 @@ print("to the error stream", file=sys.stderr)
 
 ```{code-cell} ipython3
 rows = [{"x": i, "y": i * i} for i in range(n)]
+pd.DataFrame(rows).style.hide(axis="index")
+```
+
+```{code-cell} ipython3
 alt.Chart(alt.Data(values=rows), title="Squares grow").mark_line().encode(x="x:Q", y="y:Q")
 ```
 
@@ -83,16 +91,31 @@ chart.mark_point().encode(x="x:Q", y="y:Q").transform_filter("datum.x <= top").a
 ```
 """
 )
+GATHERS = (
+    HEADER
+    + r"""
+# What the others say
+
+Chapter one says {glue:text}`said`. All runs: <a href="_static/runs.csv" download>runs.csv</a>.
+
+```{code-cell} ipython3
+import w2s_lib as w2s
+
+w2s.report("said", w2s.reports()["one"]["value"]["text"])
+```
+"""
+)
 PAGES = {
-    "_toc.yml": "format: jb-book\nroot: index\nchapters:\n- file: one\n- file: glossary\n",
+    "_toc.yml": "format: jb-book\nroot: index\nchapters:\n- file: gathers\n- file: one\n- file: glossary\n",
     "index.md": "# A book\n\nIt cites {cite:t}`someone2020` and says {glue:text}`one.ipynb::value:s` of $\\hat{p}_i$.\n",
     "glossary.md": "# Glossary\n\n:::{glossary}\nsupervisor\n  The teacher.\n:::\n\n```{bibliography}\n```\n",
     "references.bib": "@article{someone2020, title={A}, author={Some One}, journal={B}, year={2020}}\n",
     "one.md": ONE,
+    "gathers.md": GATHERS,
     "constraints.txt": "",
     "profiles/laptop.yaml": "seeds: [0, 1]\nworkers: 2\nunknown_to_all: 1\n",
-    "results/aaaa.parquet": "a record",
 }
+SPEC = RunSpec(model="tfidf", half="supervisor", task=Task(n_train=16))
 
 
 def sample(root):
@@ -104,7 +127,17 @@ def sample(root):
     for name in ("_ext", "_static"):
         shutil.copytree(ROOT / "book" / name, root / "book" / name)
     shutil.copy(ROOT / "_config.yml", root)
+    publish(root)
     return root
+
+
+def publish(root, accuracy=0.5):
+    """A published record at `root`."""
+    rows = {"split": ["test", "test", "student"], "label": [0, 1, 1], "p": [0.1, 0.2, 0.9], "group": [0, 1, 2]}
+    made = {"task_digest": "0", "seconds": 1.5, "hardware": "a machine", "date": "2026-01-02", "commit": "0" * 40}
+    frame = pd.DataFrame(rows, index=pd.Index([5, 6, 7], name="row"))
+    frame = frame.astype({"label": "int8", "p": "float32", "group": "int32"})
+    return Path(write(Record(SPEC, frame, {"accuracy": accuracy}, made), store=root / "book" / "results").path)
 
 
 def command(*arguments):
@@ -159,7 +192,7 @@ def test_pages_show_what_the_chapter_made(built):
     assert 'aria-label="Squares grow"' in html
     assert "<mfrac>" in html and "Traceback" not in html
     assert '<span class="pasted-text">0.81</span>' in page(root, "index") and "One" in page(root, "glossary")
-    assert re.search(r"^one +[\d.]+ +1 +0$", output, re.M), output
+    assert re.search(r"^one +[\d.]+ +1 +0$", output, re.M) and re.search(r"^gathers +[\d.]+ +0 +0$", output, re.M), output
     assert "index.html" in output
     assert json.loads((root / "_build" / "executed" / "one.report.json").read_text())["value"]["text"] == "0.81"
 
@@ -176,8 +209,57 @@ def test_pages_load_nothing_from_elsewhere(built):
 
 def test_nothing_is_done_twice(built):
     again = make(built[0], "book")
-    assert again.returncode == 0 and "3 pages unchanged and verified" in again.stdout
+    assert again.returncode == 0 and "4 pages unchanged and verified" in again.stdout
     assert re.search(r"^one +unchanged +1 +0$", again.stdout, re.M)
+    assert re.search(r"^gathers +unchanged +0 +0$", again.stdout, re.M)
+
+
+def test_a_page_that_gathers_comes_after_the_chapters_that_report(built):
+    """Though it is before them in the contents."""
+    assert [chapter.name for chapter in chapters(built[0])] == ["index", "gathers", "one", "glossary"]
+    assert built[1].index("one: executed in") < built[1].index("gathers: executed in")
+    assert '<span class="pasted-text">0.81</span>' in page(built[0], "gathers")
+    gathers = Chapter("gathers", built[0])
+    assert gathers.gathers and not Chapter("one", built[0]).gathers and not Chapter("glossary", built[0]).gathers
+    assert planned_specs(gathers, {}) == []
+
+
+@pytest.mark.parametrize("change", [
+    lambda root: edit(root / "_build" / "executed" / "one.report.json", "0.81", "0.82"),
+    lambda root: publish(root, accuracy=1.0),
+    lambda root: edit(root / "book" / "one.md", "two are enough", "two suffice"),
+    lambda root: edit(root / "book" / "_toc.yml", "- file: glossary\n", ""),
+    lambda root: edit(root / "book" / "references.bib", "2020}", "2021}"),
+], ids=["a report", "a record", "a chapter", "the contents", "the references"])
+def test_a_page_that_gathers_is_stale_when_what_it_gathers_changes(copy, change):
+    here = Job(Chapter("gathers", copy), {})
+    before = here.state()
+    assert here.state() == before
+    change(copy)
+    assert here.state() != before
+
+
+def test_published_runs_are_offered_as_files(built):
+    folder = built[0] / "_build" / "html" / "_static"
+    assert sorted(path.name for path in folder.glob("*.parquet")) == ["predictions.parquet", "runs.parquet"]
+    runs = pd.read_csv(folder / "runs.csv")
+    assert list(runs["run_id"]) == [SPEC.run_id] and list(runs["hardware"]) == ["a machine"]
+    assert list(pd.read_parquet(folder / "predictions.parquet")["row"]) == [5, 6, 7]
+
+
+def test_tables_are_made_anew_only_when_a_record_has_changed(copy):
+    table = build.tables(copy)[0]
+    before = table.stat().st_mtime_ns
+    assert build.tables(copy)[0].stat().st_mtime_ns == before
+    publish(copy, accuracy=1.0)
+    assert "1.0" in build.tables(copy)[0].read_text() and table.stat().st_mtime_ns != before
+
+
+def test_a_damaged_record_fails_the_build(copy):
+    path = publish(copy)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(BookError, match=f"cannot be listed: damaged record .*{SPEC.run_id}"):
+        build.build(chapters(copy))
 
 
 def test_executing_again_gives_the_same_bytes(built, job):
@@ -189,8 +271,8 @@ def test_executing_again_gives_the_same_bytes(built, job):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda root: (root / "book" / "results" / "aaaa.parquet").write_text("another record"),
-        lambda root: (root / "book" / "results" / "aaaa.parquet").unlink(),
+        lambda root: publish(root, accuracy=1.0),
+        lambda root: publish(root).unlink(),
         lambda root: (root / "book" / "constraints.txt").write_text("numpy==1\n"),
         lambda root: edit(root / "book" / "one.md", "Chapter one", "Chapter 1"),
         lambda root: edit(root / "_build" / "executed" / "one.ipynb", "Chapter one", "Chapter 1"),
@@ -200,7 +282,7 @@ def test_executing_again_gives_the_same_bytes(built, job):
 def test_a_chapter_is_stale_when_what_it_depends_on_changes(copy, change):
     here = Job(Chapter("one", copy), {})
     edit(here.chapter.built(".jsonl"), json.loads(here.chapter.built(".jsonl").read_text())["path"],
-         str(copy / "book" / "results" / "aaaa.parquet"))  # fmt: skip
+         str(publish(copy)))  # fmt: skip
     before = here.state()
     assert here.state() == before
     change(copy)
@@ -242,6 +324,7 @@ def test_verification_lists_everything_that_is_wrong(copy):
     html = copy / "_build" / "html"
     (html / "glossary.html").unlink()
     edit(html / "one.html", '<span class="pasted-text">0.81</span>', '<span class="pasted-text"></span>')
+    edit(html / "gathers.html", "_static/runs.csv", "_static/runs.txt")
     text = page(copy)
     (html / "one.html").write_text(re.sub(r'data-chart="\w+"', "", text, count=1) + "Traceback (most recent call last)"
                                    '<script src="https://host/a.js">')
@@ -251,6 +334,7 @@ def test_verification_lists_everything_that_is_wrong(copy):
         "glossary: there is no page",
         "one: 2 values are glued (value, interpreter), but only 1 are shown",
         "one: it shows a traceback",
+        "gathers: it links to what is not there: _static/runs.txt, glossary.html",
         "one: it loads something from another host",
         "one: 1 of its 2 figures are not on it",
     ):

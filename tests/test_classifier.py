@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from w2s_lib import train
+from w2s_lib.adapters import add_lora
 from w2s_lib.classifier import Classifier, Finetuned, rounded
-from w2s_lib.models import add_lora, blocks_of, keep_blocks, load_backbone
+from w2s_lib.models import blocks_of, keep_blocks, load_backbone
 from w2s_lib.spec import Lora, RunSpec, Task
 from w2s_lib.tasks import TaskTable, load_table, splits
 from w2s_lib.trunk import Inputs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from torch import nn
 
 from w2s_lib import models
-from w2s_lib.models import DeviceError, add_lora, blocks_of, check, keep_blocks, load_backbone
-from w2s_lib.spec import Lora, RunSpec, SpecError
+from w2s_lib.models import DeviceError, blocks_of, check, keep_blocks, load_backbone
+from w2s_lib.spec import RunSpec, SpecError
 
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 REPO = Path(__file__).parent.parent
@@ -83,32 +82,11 @@ def test_nf4_dequantised_once_is_what_bitsandbytes_computes_at_every_call(dense:
         assert 0.01 < error < 0.2  # it is 4 bits, and not noise
 
 
-def test_lora_sits_on_every_linear_layer_of_the_top_blocks_and_starts_as_nothing() -> None:
-    spec = dataclasses.replace(THREE, lora=Lora(rank=4, alpha=8.0))
-    before = states(load_backbone(spec))
-    torch.manual_seed(0)
-    model = add_lora(load_backbone(spec), spec, n_top=2)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    layers = {name.split(".lora_")[0] for name in trained}
-    assert len(layers) == 2 * 7 and {re.findall(r"layers\.(\d+)", name)[0] for name in layers} == {"1", "2"}
-    assert all(".lora_" in name and p.dtype == torch.bfloat16 for name, p in trained.items())
-    assert all(4 in p.shape for p in trained.values())
-    assert torch.equal(states(model), before)
-
-
 def test_trust_remote_code_is_never_true() -> None:
     for path in (REPO / "w2s_lib").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 assert isinstance(node.value, ast.Constant) and node.value.value is False
-
-
-# Other families, each a tiny model with random weights in a user's own folder
-
-def test_layers_that_cannot_be_adapted_are_an_error(tiny_models: Path) -> None:
-    spec = RunSpec(model=f"{tiny_models}/gpt2", quantization="none")
-    with pytest.raises(SpecError, match="no linear layers to adapt"):
-        add_lora(load_backbone(spec), spec, n_top=1)
 
 
 # Refused before anything is loaded

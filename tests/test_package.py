@@ -21,38 +21,51 @@ LIBRARY = {path.stem: path for path in sorted((REPO / "w2s_lib").glob("*.py"))}
 MAY_IMPORT: dict[str, set[str]] = {
     # what a run is
     "parts": set(),
-    "spec": {"parts"},
+    "names": {"parts"},
+    "codec": {"parts"},
+    "spec": {"codec", "names", "parts"},
     "arms": {"spec", "tasks"},
     # what is measured
     "losses": set(),
+    "objective": {"losses", "parts"},
     "intervals": set(),
     "metrics": {"intervals"},
+    "contrasts": {"intervals", "metrics"},
     # what is read
     "assets": set(),
-    "readers": {"assets", "spec"},
-    "tasks": {"assets", "readers", "spec"},
+    "comparisons": set(),
+    "readers": {"assets", "comparisons", "spec"},
+    "tasks": {"assets", "comparisons", "readers", "spec"},
     # what is trained
-    "models": {"assets", "spec"},
+    "models": {"assets", "names", "spec"},
+    "adapters": {"models", "spec"},
     "trunk": {"assets", "models", "spec", "tasks"},
-    "classifier": {"models", "spec", "trunk"},
-    "train": {"classifier", "losses", "models", "spec", "tasks", "trunk"},
-    "probing": {"classifier", "metrics", "models", "spec", "tasks", "trunk"},
+    "classifier": {"adapters", "models", "spec", "trunk"},
+    "train": {"adapters", "classifier", "models", "objective", "spec", "tasks", "trunk"},
+    "next_token": {"adapters", "classifier", "models", "spec", "tasks", "train", "trunk"},
+    "probing": {"assets", "classifier", "models", "spec", "tasks", "train", "trunk"},
     # what is kept
-    "store": {"spec"},
-    "runner": {"classifier", "models", "probing", "spec", "store", "tasks", "train", "trunk"},
-    "sweep": {"runner", "spec", "store", "train"},
+    "record": {"spec"},
+    "store": {"record", "spec"},
+    "runner": {"classifier", "models", "next_token", "probing", "record", "spec", "store", "tasks", "train", "trunk"},
+    "sweep": {"record", "runner", "spec", "store", "train"},
     # what is shown
     "theme": set(),
-    "plots": {"intervals", "metrics", "theme"},
-    "report": set(),
+    "marks": {"intervals", "theme"},
+    "plots": {"intervals", "marks", "metrics", "theme"},
+    "curves": {"intervals", "marks", "theme"},
+    "interactive": {"intervals", "marks", "theme"},
+    "report": {"store"},
+    "verdicts": {"intervals", "parts", "report", "store"},
     "book": {"parts", "sweep"},
-    "build": {"book"},
+    "listing": {"book", "parts", "record", "spec", "store"},
+    "build": {"book", "listing"},
     "__main__": {"book", "build", "parts"},
     "__init__": {"spec"},
 }
 """The import table of the design, with the modules that it was cut into. Every import counts, wherever it stands."""
 
-WITH_TORCH = {"losses", "models", "trunk", "classifier", "train", "probing", "runner"}
+WITH_TORCH = {"losses", "objective", "models", "adapters", "trunk", "classifier", "train", "next_token", "probing", "runner"}
 """Modules that load torch when they are imported; `sweep` does by way of `runner`. No other may."""
 
 IN_CHAPTERS = {"w2s_lib", "torch", "numpy", "pandas", "altair"}

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import altair as alt
 import pytest
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from test_metrics import CELLS, runs_frame
 
 from w2s_lib.metrics import Interval, pgr_table
-from w2s_lib.plots import accuracy_dots, pgr_calculator, plot_pgr, use_theme
-from w2s_lib.theme import COLOURS, GREY, levels, spread
+from w2s_lib.plots import accuracy_dots, plot_pgr
+from w2s_lib.theme import CHARACTER_WIDTH, COLOURS, GREY, levels, spread, use_theme
 
 NO_PGR = Interval(math.nan, math.nan, math.nan, note="no gap to recover")
 
@@ -41,6 +42,19 @@ def svg(chart, **params):
 
 def texts(drawing):
     return re.findall(r"<text[^>]*>([^<]*)</text>", drawing)
+
+
+def placed(drawing):
+    """Every text and where it starts, in pixels from the left."""
+    def walk(node, left):
+        moved = re.match(r"translate\(([-\d.]+)", node.get("transform", ""))
+        left += float(moved[1]) if moved else 0.0
+        if node.tag.endswith("}text"):
+            yield node.text, left
+        for child in node:
+            yield from walk(child, left)
+
+    return list(walk(ElementTree.fromstring(drawing), 0.0))
 
 
 def values(chart):
@@ -114,8 +128,18 @@ class TestPlotPgr:
 
     def test_says_where_there_is_no_gap(self):
         cells = [("supervisor", "big@4", 4, "", 0.88), ("ceiling", "big", 30, "", 0.87), ("student", "big", 30, "big@4", 0.87)]
-        drawing = svg(plot_pgr(runs_frame(cells), title="t"))
-        assert "no gap to recover" in texts(drawing) and "NaN" not in drawing
+        chart = plot_pgr(runs_frame(cells), title="t")
+        drawing = svg(chart)
+        assert texts(drawing).count("no gap to recover") == 1 and "NaN" not in drawing
+        shares = chart.to_dict()["hconcat"][1]["layer"][0]["encoding"]["y"]["scale"]["domain"]
+        assert shares == [-0.06, 1.06], "seeds of a share that is not shown stretch the axis"
+
+    def test_margin_labels_keep_clear_of_the_right_panel(self, runs):
+        """In pixels of the drawing, a character of 12-pixel text being about 6.6 wide."""
+        drawing = svg(plot_pgr(runs, title="t", baselines={"zero-shot": 0.7}))
+        end = max(place + CHARACTER_WIDTH * len(text) for text, place in placed(drawing) if re.search(r": 0\.\d\d$", text))
+        title = next(place for text, place in placed(drawing) if text.startswith("performance gap"))
+        assert end + 20 <= title
 
     def test_too_many_supervisors(self):
         cells = [("ceiling", "big", 30, "", 0.9)]
@@ -135,6 +159,12 @@ class TestAccuracyDots:
         assert any("hard" in text for text in texts(drawing)) and "NaN" not in drawing
         assert {0.79, 0.81} <= {row.get("value") for row in values(chart)}
 
+    def test_long_names_are_wrapped_not_cut(self):
+        name = "the student of a supervisor whose errors were dealt out at random"
+        drawing = svg(accuracy_dots({name: Interval(0.8, 0.7, 0.9)}, title="t"))
+        lines = re.findall(r"<tspan[^>]*>([^<]*)</tspan>", drawing)
+        assert " ".join(lines) == name and len(lines) == 3 and "…" not in drawing
+
     def test_nothing_to_draw(self):
         with pytest.raises(ValueError, match="nothing to draw"):
             accuracy_dots({"none": NO_PGR}, title="t")
@@ -142,17 +172,3 @@ class TestAccuracyDots:
     def test_seeds_of_no_row(self):
         with pytest.raises(ValueError, match="hard labels"):
             accuracy_dots(self.intervals, title="t", seeds={"hard labels": [0.8]})
-
-
-class TestCalculator:
-    @pytest.mark.parametrize(("sliders", "answer"), [
-        ({}, "PGR = 0.43"), ({"student": 0.88}, "PGR = 1.00"), ({"student": 0.67}, "PGR = −0.50"),
-        ({"ceiling": 0.74}, "no gap to recover"), ({"weak": 0.9}, "no gap to recover")])
-    def test_the_page_computes(self, sliders, answer):
-        """(.80 - .74) / (.88 - .74) = .43; (.67 - .74) / .14 = -.5."""
-        assert answer in texts(svg(pgr_calculator(), **sliders))
-
-    def test_has_three_sliders_and_words_for_a_screen_reader(self):
-        spec = pgr_calculator(weak=0.6).to_dict()
-        assert [p["bind"]["input"] for p in spec["params"]] == ["range"] * 3 and spec["params"][0]["value"] == 0.6
-        assert spec["description"]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
-from w2s_lib import models, probing
+import w2s_lib as w2s
+from w2s_lib import models, probing, store, train
 from w2s_lib.classifier import P_STEP
-from w2s_lib.probing import fit_logistic, fit_probe, fit_tfidf, fit_zero_shot, linear_probe
-from w2s_lib.spec import RunSpec, SpecError, Task
+from w2s_lib.probing import fit_logistic, fit_probe, fit_tfidf, fit_zero_shot, layer_states, linear_probe
+from w2s_lib.spec import Continue, FromRun, Lora, RunSpec, SpecError, Task
 from w2s_lib.tasks import TaskTable, load_table, splits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -91,7 +95,8 @@ def test_a_probe_on_the_real_models_states(table: TaskTable, small_task: Task, o
     spec = RunSpec(model="smollm2-135m@2", task=small_task, method="probe")
     parts = splits(table, 0)
     labels = table.frame["label"].to_numpy(np.float32)[parts.student]
-    probe = fit_probe(spec, table, parts.student, labels, parts.validation, progress=False)
+    truth = table.frame["label"].to_numpy()[parts.validation]
+    probe = fit_probe(spec, table, parts.student, labels, (parts.validation, truth), progress=False)
     p = probe.predict(parts.test)
     assert accuracy(p, table, parts.test) > 0.85
     states = probing.Trunk(spec, table, 2, progress=False).last_states(np.arange(5))
@@ -103,6 +108,103 @@ def test_a_probe_on_the_real_models_states(table: TaskTable, small_task: Task, o
         with torch.inference_mode():
             expected = model(input_ids=ids, use_cache=False).last_hidden_state[0, -1].float().numpy()
         assert np.abs(states[row] - expected).mean() < 0.02 * np.abs(expected).mean() + 0.01
+
+
+# A probe on a finetuned run
+
+@pytest.fixture(scope="module")
+def finetuned(small_task: Task, quick: dict[str, Any], session_cache: Path,
+              tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Two adapted blocks of three, after 16 steps, in a store of its own."""
+    recipe = dataclasses.replace(quick["recipe"], epochs=4)
+    spec = w2s.ceiling("smollm2-135m@3", small_task, lora=Lora(rank=8, blocks=2), recipe=recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("W2S_CACHE", str(session_cache))
+        patch.setenv("W2S_STORE", str(folder := tmp_path_factory.mktemp("finetuned") / "records"))
+        return SimpleNamespace(spec=spec, record=w2s.run(spec, progress=False), store=folder, weights=folder / spec.run_id)
+
+
+@pytest.fixture
+def there(finetuned: SimpleNamespace, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    monkeypatch.setenv("W2S_STORE", str(finetuned.store))
+    return finetuned
+
+
+def test_the_top_states_are_what_the_classifiers_head_sees(there: SimpleNamespace, table: TaskTable) -> None:
+    """The final norm and the run's own head on them give the log-odds of its record, within bf16."""
+    rows = there.record.predictions.index.to_numpy()[::3]
+    states, _ = layer_states(there.spec, table, rows, there.weights, progress=False)
+    assert sorted(states) == [2, 3] and all(x.shape == (len(rows), 576) and x.dtype == np.float32 for x in states.values())
+    norm, head = models.load_backbone(there.spec).norm, load_file(there.weights / "head.safetensors")
+    with torch.inference_mode():
+        seen = norm(torch.from_numpy(states[3]).to(torch.bfloat16)).float()
+        logits = seen @ head["weight"].T + head["bias"]
+    odds = (logits[:, 1] - logits[:, 0]).numpy()
+    p = there.record.predictions["p"].loc[rows].to_numpy().astype(float)
+    clear = (p > 0.001) & (p < 0.999)  # beyond them rounding shows
+    expected = np.log(p[clear] / (1 - p[clear]))
+    assert clear.sum() > 20 and np.std(expected) > 0.2
+    assert np.abs(odds[clear] - expected).mean() < 0.05 * np.std(expected)
+
+
+def test_states_stand_in_the_order_in_which_rows_are_asked_for(there: SimpleNamespace, table: TaskTable) -> None:
+    rows = np.random.default_rng(0).permutation(300)[:40]
+    one, other = (layer_states(there.spec, table, r, there.weights, progress=False)[0] for r in (rows, rows[::-1]))
+    for layer, x in one.items():
+        assert np.array_equal(x, other[layer][::-1])
+        assert len({row.tobytes() for row in x}) == 40
+
+
+def test_below_what_training_changed_there_is_nothing_new(there: SimpleNamespace, table: TaskTable, tmp_path: Path) -> None:
+    """With adapters that are still nothing, the states are those of the frozen model; after training they are not."""
+    rows = np.arange(40)
+    fresh = there.spec.with_seed(8)
+    train.build(fresh, table, progress=False).save(tmp_path)
+    untrained, _ = layer_states(fresh, table, rows, tmp_path, progress=False)
+    trained, _ = layer_states(there.spec, table, rows, there.weights, progress=False)
+    for layer in (2, 3):
+        frozen = probing.Trunk(fresh, table, layer, progress=False).last_states(rows)
+        scale = np.abs(frozen).mean()
+        assert np.abs(untrained[layer] - frozen).mean() < 0.02 * scale < np.abs(trained[layer] - frozen).mean()
+
+
+def test_probes_of_one_run_share_one_pass(there: SimpleNamespace, own_cache: Path) -> None:
+    """Layer 2 and layer 3: one file of states more, for the same run; the probes differ, from each other and the frozen one."""
+    def kept() -> set[Path]:
+        return set((own_cache / "states").glob("*"))
+
+    settings = {"lora": there.spec.lora, "start": there.spec}
+    two, three = (w2s.probe(f"smollm2-135m@{layer}", there.spec.task, **settings) for layer in (2, 3))
+    assert two.start == Continue(run=there.spec) and two.method == "probe"
+    before = kept()
+    found = [w2s.run(two, progress=False)]
+    after = kept()
+    found += [w2s.run(spec, progress=False) for spec in (three, w2s.probe("smollm2-135m@3", there.spec.task))]
+    assert len({file for file in after - before if file.suffix == ".npz"}) == 1 and kept() == after
+    assert all(record.metrics["accuracy"] > 0.8 for record in found)
+    assert len({tuple(record.predictions["p"]) for record in found}) == 3
+
+
+def test_a_probe_may_learn_the_labels_of_the_run_that_it_probes(there: SimpleNamespace) -> None:
+    """What the run says of its own texts is in its top states: a line finds nearly all of it."""
+    labels = FromRun(run=there.spec, own_texts=True)
+    probe = w2s.run(w2s.probe("smollm2-135m@3", teacher=labels, lora=there.spec.lora, start=there.spec), progress=False)
+    same = (probe.predictions["p"] > 0.5) == (there.record.predictions["p"] > 0.5)
+    assert same.groupby(probe.predictions["split"]).mean()[["test", "student"]].min() > 0.9
+
+
+def test_the_states_of_a_run_whose_adapters_are_gone(
+        there: SimpleNamespace, own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record is there, as a published one would be: it is trained again, and the probe is the same as before."""
+    monkeypatch.setenv("W2S_STORE", str(own_store))
+    own_store.mkdir()
+    shutil.copy(there.record.path, own_store)
+    assert store.find(there.spec) is not None and store.weights(there.spec) is None
+    probe = w2s.probe("smollm2-135m@2", there.spec.task, lora=there.spec.lora, start=there.spec)
+    record = w2s.run(probe, progress=False)
+    assert store.weights(there.spec) is not None
+    monkeypatch.setenv("W2S_STORE", str(there.store))
+    assert record.predictions.equals(w2s.run(probe, progress=False).predictions)
 
 
 # TF-IDF

@@ -1,11 +1,13 @@
 import importlib
 import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from w2s_lib.report import ReportError, report, reported
+from w2s_lib.intervals import Interval as Measured
+from w2s_lib.report import ReportError, report, reported, reports
 
 module = importlib.import_module("w2s_lib.report")  # the package's own `report` is the function
 
@@ -100,3 +102,29 @@ def test_a_name_has_one_meaning():
 
 def test_the_module_dict_is_the_public_one():
     assert isinstance(reported, dict)
+
+
+def test_reports_are_read_back_as_data(tmp_path, monkeypatch):
+    """By chapter and name, from the folder that is given, or else from that of `W2S_REPORT`."""
+    monkeypatch.setenv("W2S_REPORT", str(tmp_path / "one.report.json"))
+    report("pgr", Measured(0.4, 0.3, 0.5, n_seeds=5, n_items=2000, strict_low=-math.inf, strict_high=math.inf), ".1f")
+    report("gap", Measured(math.nan, math.nan, math.nan, n_seeds=5, n_items=2000, note="no gap to recover"))
+    (tmp_path / "two.report.json").write_text('{"n": {"text": "5", "value": 5}}')
+    (tmp_path / "one.jsonl").write_text("")
+    found = reports()
+    assert found == reports(tmp_path) and list(found) == ["one", "two"]
+    assert found["two"]["n"] == {"text": "5", "value": 5}
+    bounds = {"strict_low": -math.inf, "strict_high": math.inf}
+    assert found["one"]["pgr"] == {"text": "0.4 [0.3, 0.5]", "value": 0.4, "low": 0.3, "high": 0.5, "n_seeds": 5,
+                                   "n_items": 2000, **bounds}
+    nothing = dict.fromkeys(("value", "low", "high", "strict_low", "strict_high"))
+    assert found["one"]["gap"] == {"text": "no gap to recover", "n_seeds": 5, "n_items": 2000, **nothing}
+
+
+def test_without_reports_the_error_says_what_to_do(tmp_path, monkeypatch):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(ReportError, match="run `make book` first"):
+            reports(folder)
+    monkeypatch.setenv("W2S_REPORT", str(tmp_path / "own.report.json"))
+    with pytest.raises(ReportError, match="no chapter has reported anything"):
+        reports()

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_lib import store
+from w2s_lib.record import SPLITS, Record, StoreError
 from w2s_lib.spec import FromRun, RunSpec
-from w2s_lib.store import SPLITS, DamagedRecord, Record, StoreError, find, read, write
+from w2s_lib.store import DamagedRecord, find, read, write
 
 REPO = Path(__file__).parent.parent
 SPEC = RunSpec(model="smollm2-135m@4", half="supervisor", seed=990_001)  # a seed that nobody publishes
@@ -30,6 +31,15 @@ def record(n: int = 400, spec: RunSpec = SPEC) -> Record:
         "p": rng.random(n, dtype=np.float32), "group": np.arange(n, dtype=np.int32) // 2,
     }, index=pd.Index(rng.permutation(2 * n)[:n], name="row"))
     return Record(spec, frame, {"accuracy": 0.75, "validation_accuracy": 0.7}, {"task_digest": "ab" * 32, "seconds": 1.5})
+
+
+def with_snapshots(n: int = 400) -> Record:
+    """The same with predictions after a quarter and after half of training, of test and validation alone."""
+    one = record(n, dataclasses.replace(SPEC, snapshots=(0.25, 0.5)))
+    seen = one.predictions["split"].isin(["test", "validation"])
+    early = np.random.default_rng(0).random((n, 2), dtype=np.float32)
+    columns = {f"p@{share}": np.where(seen, early[:, i], np.float32("nan")) for i, share in enumerate((0.25, 0.5))}
+    return dataclasses.replace(one, predictions=one.predictions.assign(**columns))
 
 
 @pytest.fixture
@@ -57,6 +67,16 @@ def test_a_record_comes_back_as_it_was_written(n: int, own_store: Path) -> None:
     pd.testing.assert_frame_equal(again.predictions, one.predictions, check_index_type=False)
     assert again.predictions["p"].dtype == np.float32 and again.predictions["label"].dtype == np.int8
     assert again.predictions["p"].to_numpy().tobytes() == one.predictions["p"].to_numpy().tobytes()
+
+
+def test_a_record_with_snapshots_comes_back_as_it_was_written(own_store: Path) -> None:
+    one = with_snapshots()
+    again = find(write(one).spec)
+    assert again is not None and again.spec.snapshots == (0.25, 0.5) and again.digest == one.digest
+    pd.testing.assert_frame_equal(again.predictions, one.predictions, check_index_type=False)
+    assert pq.read_table(again.path).column_names == ["row", "split", "label", "p", "group", "p@0.25", "p@0.5"]
+    for share in one.spec.snapshots:
+        pd.testing.assert_frame_equal(again.at(share).predictions, one.at(share).predictions, check_index_type=False)
 
 
 def test_a_record_keeps_its_lineage(own_store: Path) -> None:
@@ -87,8 +107,24 @@ def test_the_same_record_is_the_same_bytes_and_small(own_store: Path) -> None:
     lambda r: dataclasses.replace(r, predictions=r.predictions.iloc[1:]),
 ])
 def test_the_digest_covers_everything(change: Callable[[Record], Record]) -> None:
-    assert change(record()).digest != record().digest
-    assert dataclasses.replace(record(), path="elsewhere").digest == record().digest
+    for one in (record(), with_snapshots()):
+        assert change(one).digest != one.digest
+        assert dataclasses.replace(one, path="elsewhere").digest == one.digest
+
+
+def test_the_digest_covers_every_snapshot() -> None:
+    """A value of one, a value that was not there, one dropped, their names exchanged, one added."""
+    one = with_snapshots()
+    frame = one.predictions
+    row, unseen = frame.index[3], frame.index[-1]
+    changes = [frame.assign(**{"p@0.5": frame["p@0.5"].where(frame.index != row, np.float32(0.125))}),
+               frame.assign(**{"p@0.5": frame["p@0.5"].where(frame.index != unseen, np.float32(0.125))}),
+               frame.drop(columns="p@0.25"),
+               frame.rename(columns={"p@0.25": "p@0.5", "p@0.5": "p@0.25"}),
+               frame.rename(columns={"p@0.25": "p@0.3"}),
+               frame.assign(**{"p@0.75": frame["p"]})]
+    digests = {dataclasses.replace(one, predictions=changed).digest for changed in changes}
+    assert len(digests) == len(changes) and one.digest not in digests
 
 
 def test_weights_lie_beside_the_record_and_are_replaced_with_it(own_store: Path) -> None:
@@ -187,6 +223,21 @@ def test_a_damaged_published_record_is_an_error(damage: Callable[[Path], Any], o
     assert path.exists()
 
 
+@pytest.mark.parametrize("edit", [
+    lambda p: np.where(np.arange(len(p)) == 5, 1 - p, p), lambda p: np.where(np.isnan(p), np.float32(0.5), p), None])
+def test_an_altered_snapshot_is_noticed(edit: Callable[[Any], Any] | None, own_store: Path) -> None:
+    """A value of it, values for rows that it does not have, or all of it taken away."""
+    one = with_snapshots()
+    path = Path(write(one).path)
+    table = pq.read_table(path)
+    pq.write_table(table, path)
+    assert read(path).digest == one.digest  # the same content in another writer's encoding is no damage
+    altered = table.drop_columns("p@0.5") if edit is None else table.set_column(6, "p@0.5", [edit(table["p@0.5"].to_numpy())])
+    pq.write_table(altered, path)
+    with pytest.raises(DamagedRecord, match=f"damaged record .*{one.spec.run_id}.*digest"):
+        read(path)
+
+
 def test_any_flipped_byte_is_noticed_or_changes_nothing(own_store: Path) -> None:
     """Parquet has bytes that mean nothing (a statistic, a writer's name): what is read must be what was written."""
     one = record(40)
@@ -279,8 +330,12 @@ def test_every_published_record_is_intact_and_has_its_lineage() -> None:
     ids = {one.spec.run_id for one in records}
     for one in records:
         assert {step.run_id for step in one.spec.lineage()} <= ids, f"{one.path} lacks a teacher's record"
-        truth = one.predictions["label"] == 1
-        for name in SPLITS:
+        if one.spec.role == "generative":
+            assert set(one.predictions["split"]) == {"validation"}
+            continue
+        truth, names = one.predictions["label"] == 1, SPLITS if one.spec.predict_halves else SPLITS[:2]
+        assert set(one.predictions["split"]) == set(names)
+        for name in names:
             here = one.predictions["split"] == name
             right = float(((one.predictions["p"] > 0.5) == truth)[here].mean())
             assert one.metrics["accuracy" if name == "test" else f"{name}_accuracy"] == pytest.approx(right)

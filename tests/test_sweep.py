@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,15 +28,18 @@ import w2s_lib as w2s
 from w2s_lib import runner, store
 from w2s_lib.assets import AssetError
 from w2s_lib.models import DeviceError
-from w2s_lib.runner import training_labels
+from w2s_lib.record import SPLITS, Record, StoreError
+from w2s_lib.runner import cost, training_labels
 from w2s_lib.spec import SEMANTICS, ConfidenceLoss, Flip, FromRun, Lora, Recipe, RunSpec, SpecError, Task
-from w2s_lib.store import SPLITS, Record, StoreError, find
-from w2s_lib.sweep import cost, publish, sweep, train_missing
+from w2s_lib.store import find
+from w2s_lib.sweep import publish, sweep, train_missing
 from w2s_lib.tasks import load_table, splits
 from w2s_lib.train import TrainingError
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.usefixtures("own_cache"),
+              pytest.mark.filterwarnings("ignore:.* are also among the")]  # the small tables are made of the same sentences
 REPO = Path(__file__).parent.parent
+sweep_module = sys.modules["w2s_lib.sweep"]  # `w2s_lib.sweep` is the function
 COLUMNS = ["run_id", "role", "model", "depth", "supervisor", "labels", "loss", "hard", "lora_blocks", "quantization", "method",
            "seed", "accuracy", "validation_accuracy", "seconds", "record"]
 
@@ -221,6 +224,22 @@ def test_cost_by_hand() -> None:
     assert cost(RunSpec(model="tfidf")) == 0
 
 
+def test_cost_of_what_came_later_by_hand(comparison_task: Task) -> None:
+    """Two looks are 2,500 rows each; without the halves 2,000 are saved; a comparison is two texts.
+
+    Reading costs some eight blocks more for its vocabulary, and measures 500 rows before and after; a probe costs nothing.
+    """
+    spec = RunSpec(model="smollm2-135m")
+    assert cost(dataclasses.replace(spec, snapshots=(0.25, 0.5))) == 10 * (6000 + 4500 + 2 * 2500)
+    assert cost(dataclasses.replace(spec, predict_halves=False)) == 10 * (6000 + 2500)
+    assert cost(dataclasses.replace(spec, task=comparison_task)) == 2 * 10 * (3 * 2 * 64 + 80 + 40 + 2 * 64)
+    read = w2s.generative("smollm2-135m", "movie")
+    assert cost(read) == cost(w2s.generative("smollm2-135m", "movie", corpus="nyt")) == 18 * (6000 + 2 * 500)
+    assert cost(w2s.ceiling("smollm2-135m", "movie", start=read)) == cost(spec)
+    assert cost(w2s.probe("smollm2-135m@25", "movie", start=spec)) == cost(w2s.probe("smollm2-135m@25", "movie")) == 0
+    assert cost(w2s.zero_shot("smollm2-135m", "movie")) == 0
+
+
 def test_a_run_on_the_embedded_task(own_store: Path) -> None:
     """`movie`, the first two blocks, no trunk: everything trains."""
     task = w2s.default_task("movie", n_train=64, n_validation=40, n_test=80)
@@ -228,6 +247,101 @@ def test_a_run_on_the_embedded_task(own_store: Path) -> None:
     assert 0.3 < record.metrics["accuracy"] < 1 and record.provenance["trunk_seconds"] == 0
     assert record.predictions.groupby("split").size().to_dict() == {
         "test": 80, "validation": 40, "supervisor": 64, "student": 64}
+
+
+# What is missing, and in which order
+
+def order(specs: Iterable[RunSpec]) -> list[str]:
+    return list(sweep_module._missing(specs))
+
+
+def test_what_is_missing_comes_parents_first(own_store: Path, small_task: Task) -> None:
+    """A reader, two teachers, a student that starts from the reader, a probe of the student: in whatever order asked for."""
+    lora = Lora(blocks=1)
+    read = w2s.generative("smollm2-135m@2", small_task, lora=lora)
+    weak = w2s.supervisor("tfidf", small_task)
+    taught = w2s.student("smollm2-135m@2", weak, start=read, lora=lora)
+    probe = w2s.probe("smollm2-135m@2", small_task, start=taught, lora=lora)
+    for asked in ([probe], [probe, taught, weak, read], [taught, probe, probe]):
+        found = order(asked)
+        assert sorted(found) == sorted(spec.run_id for spec in (read, weak, taught, probe))
+        for spec in (taught, probe):
+            assert all(found.index(parent.run_id) < found.index(spec.run_id) for parent in spec.parents())
+    assert order([weak, read]) == [weak.run_id, read.run_id]
+
+
+def test_a_record_is_enough_for_a_teacher_and_not_for_a_start(own_store: Path, small_task: Task) -> None:
+    """Labels are in the record. Adapters are beside it, and where they are not, the run is trained again for them alone."""
+    lora = Lora(blocks=1)
+    read = w2s.generative("smollm2-135m@2", small_task, lora=lora)
+    weak = w2s.supervisor("tfidf", small_task)
+    taught = w2s.student("smollm2-135m@2", weak, start=read, lora=lora)
+    probe = w2s.probe("smollm2-135m@2", small_task, start=taught, lora=lora)
+    w2s.run(weak, progress=False)
+    assert order([probe]) == [read.run_id, taught.run_id, probe.run_id]
+
+    def recorded(spec: RunSpec, *, adapters: bool) -> None:
+        """Another run's predictions under this run's name: nobody reads them here."""
+        made = dataclasses.replace(w2s.run(weak, progress=False), spec=spec)
+        store.write(made, artefacts=(lambda folder: (folder / "adapter_model.safetensors").touch()) if adapters else None)
+
+    recorded(read, adapters=False)
+    assert order([read]) == [] and order([taught]) == [read.run_id, taught.run_id]
+    recorded(read, adapters=True)
+    assert order([taught]) == [taught.run_id] and order([probe]) == [taught.run_id, probe.run_id]
+    recorded(taught, adapters=False)
+    assert order([taught]) == [] and order([probe]) == [taught.run_id, probe.run_id] == order([taught, probe])
+    recorded(taught, adapters=True)
+    assert order([probe]) == [probe.run_id]
+    recorded(probe, adapters=False)
+    assert order([probe, taught, read, weak]) == []
+
+
+def test_a_lineage_of_adapters_in_a_sweep(own_store: Path, specs: dict[str, RunSpec], quick: dict[str, Any]) -> None:
+    """A reader, a student that goes on from it, and a probe of that student, by two processes, the last asked for first."""
+    weak = specs["tfidf"]
+    read = w2s.generative("smollm2-135m@2", weak.task, **quick | {"recipe": Recipe(epochs=1)})
+    taught = w2s.student("smollm2-135m@2", weak, start=read, snapshots=(0.5,), **quick | {"recipe": Recipe(epochs=1)})
+    probe = w2s.probe("smollm2-135m@2", weak.task, start=taught, lora=quick["lora"])
+    frame = sweep([probe, taught, read], workers=2, progress=False)
+    assert frame["role"].tolist() == ["baseline", "student", "generative"]
+    times = [(own_store / f"{spec.run_id}.parquet").stat().st_mtime_ns for spec in (read, taught, probe)]
+    assert times == sorted(times) and len(list(own_store.glob("*.parquet"))) == 4
+    assert set(frame["record"][1].at(0.5).predictions["split"]) == {"test", "validation"}
+    assert train_missing([probe], workers=2, progress=False) == set()
+
+
+# What is predicted
+
+@pytest.mark.parametrize("name", ["tfidf", "probe", "zero_shot", "top"])
+def test_a_run_that_predicts_no_half_is_the_same_run_otherwise(
+        name: str, swept: SimpleNamespace, own_store: Path, specs: dict[str, RunSpec]) -> None:
+    """But for rounding: it predicts in other batches."""
+    brief = dataclasses.replace(specs[name], predict_halves=False)
+    record, whole = w2s.run(brief, progress=False), swept.records[name]
+    assert set(record.predictions["split"]) == {"test", "validation"} and brief.run_id != specs[name].run_id
+    assert set(record.metrics) == {"accuracy", "validation_accuracy"}
+    expected = whole.predictions.loc[record.predictions.index]
+    pd.testing.assert_frame_equal(record.predictions.drop(columns="p"), expected.drop(columns="p"))
+    assert (record.predictions["p"] - expected["p"]).abs().mean() < 0.005
+    with pytest.raises(SpecError, match=f"run {brief.run_id} gives no labels: it predicts no half"):
+        w2s.student("smollm2-135m@3", brief)
+
+
+def test_snapshots_change_nothing_in_a_record_but_themselves(
+        swept: SimpleNamespace, specs: dict[str, RunSpec], own_store: Path) -> None:
+    looked = w2s.run(dataclasses.replace(specs["top"], snapshots=(0.25, 0.75)), progress=False)
+    whole = swept.records["top"]
+    columns = list(whole.predictions.columns)
+    pd.testing.assert_frame_equal(looked.predictions[columns], whole.predictions)
+    assert looked.metrics == whole.metrics and list(looked.predictions.columns) == [*columns, "p@0.25", "p@0.75"]
+    for share in (0.25, 0.75):
+        early = looked.at(share)
+        assert early.predictions.index.tolist() == whole.predictions.query("split in ['test', 'validation']").index.tolist()
+        assert (early.predictions["p"] != whole.predictions["p"].loc[early.predictions.index]).any()
+        assert early.metrics.keys() == {"accuracy", "validation_accuracy"}
+    with pytest.raises(StoreError, match="no snapshot at 0.5"):
+        looked.at(0.5)
 
 
 # Labels
@@ -251,6 +365,18 @@ def test_labels_that_runs_learn_from(there: Path, swept: SimpleNamespace, specs:
     assert training_labels(specs["flipped"], table, rows).tolist() == flipped.tolist()
     hard = dataclasses.replace(specs["flipped"], labels=Flip(run=specs["weak"], hard=True))
     assert training_labels(hard, table, rows).tolist() == (flipped > 0.5).tolist()
+
+
+def test_labels_that_a_run_gives_to_its_own_texts(own_store: Path, small_task: Task) -> None:
+    """The third of a chain in which the second labels what it was trained on: the same rows twice, and no others."""
+    chain = w2s.chain(["tfidf"] * 3, small_task, own_texts=True)
+    assert [step.half for step in chain] == ["supervisor", "student", "student"]
+    w2s.run(chain[-1], progress=False)
+    table = load_table(small_task)
+    rows, second = splits(table, 0).student, find(chain[1])
+    assert second is not None
+    assert training_labels(chain[-1], table, rows).tolist() == second.predictions["p"].loc[rows].tolist()
+    assert set(second.predictions.query("split == 'student'").index) == set(rows)
 
 
 def test_labels_of_another_table_are_refused(there: Path, specs: dict[str, RunSpec], small_task: Task) -> None:
@@ -305,7 +431,7 @@ def long(spec: RunSpec) -> RunSpec:
 
 
 def test_ctrl_c_in_mid_training_leaves_nothing(own_store: Path, specs: dict[str, RunSpec]) -> None:
-    with When("_train", ctrl_c) as interrupt, pytest.raises(KeyboardInterrupt):
+    with When("optimise", ctrl_c) as interrupt, pytest.raises(KeyboardInterrupt):
         w2s.run(long(specs["top"]), progress=False)
     assert interrupt.done and left_in(own_store) == []
 
@@ -419,6 +545,21 @@ def test_an_unwritable_store_is_said_before_training(specs: dict[str, RunSpec], 
     assert executed == []
 
 
+@pytest.mark.parametrize("corpus", ["nyyt", "nowhere/own.csv"])
+def test_an_unknown_corpus_is_said_before_another_run_is_trained(corpus: str, own_store: Path, small_task: Task) -> None:
+    with pytest.raises(SpecError, match=corpus):
+        sweep([w2s.supervisor("tfidf", small_task), w2s.generative("smollm2-135m@1", small_task, corpus=corpus)], workers=1,
+              progress=False)
+    assert not own_store.exists() or left_in(own_store) == []
+
+
+def test_a_start_without_its_adapters_is_never_a_fresh_start(own_store: Path, small_task: Task) -> None:
+    read = w2s.generative("smollm2-135m@1", small_task)
+    with pytest.raises(StoreError, match=f"starts from {read.run_id}, whose adapters are not in the user's store"):
+        runner.execute(w2s.ceiling("smollm2-135m@1", small_task, start=read), progress=False)
+    assert not own_store.exists() or left_in(own_store) == []
+
+
 def test_no_specs_no_seeds_no_workers(specs: dict[str, RunSpec]) -> None:
     for go in (lambda: sweep([]), lambda: sweep([specs["weak"]], seeds=[])):
         with pytest.raises(SpecError, match="no specs to run, or no seeds"):
@@ -480,6 +621,17 @@ def test_somebody_elses_damaged_record_stops_nobody(own_store: Path, small_task:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(sweep([w2s.supervisor("tfidf", small_task)], workers=1, progress=False)) == 1
+
+
+def test_a_record_of_a_task_that_is_gone_stops_nobody(own_store: Path, small_task: Task, tmp_path: Path) -> None:
+    """Its file was moved: what it cost cannot be said any more, and nobody asked for it."""
+    path = tmp_path / "gone.csv"
+    path.write_bytes(Path(small_task.name).read_bytes())
+    gone = w2s.ceiling("smollm2-135m@1", w2s.default_task(str(path), n_train=32, n_validation=20, n_test=20),
+                       recipe=Recipe(epochs=1), lora=Lora(rank=2))
+    w2s.run(gone, progress=False)
+    path.unlink()
+    assert len(sweep([w2s.supervisor("tfidf", small_task)], workers=1, progress=False)) == 1
 
 
 # Published

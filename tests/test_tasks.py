@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2s_lib import tasks
 from w2s_lib.assets import file_sha256
 from w2s_lib.readers import hub_frame
 from w2s_lib.spec import SpecError, Task
@@ -365,7 +366,10 @@ def test_the_hub_out_of_reach_is_one_clear_error(tmp_path):
 # Two names for the same texts
 
 
-def test_loading_two_tasks_that_share_their_texts_says_so(tmp_path):
+def test_loading_two_tasks_that_share_their_texts_says_so(tmp_path, monkeypatch):
+    """As in a process of its own, in which nothing was read before."""
+    monkeypatch.setattr(tasks, "_seen", {})
+    tasks._load.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # one task at two thresholds, or another task, is nothing to warn about
         movie = load_table(Task(name="movie", min_rating=1.0)).frame.head(300)
@@ -374,3 +378,5 @@ def test_loading_two_tasks_that_share_their_texts_says_so(tmp_path):
     name = write(pd.DataFrame({"text": shouted, "label": movie["label"]}), tmp_path / "reviews.csv")
     with pytest.warns(UserWarning, match=r"300 of the 300 texts of .*reviews\.csv are also among the .* of movie"):
         load_table(default_task(name))
+    with pytest.warns(UserWarning, match=r"texts of movie-preference are also among the [\d,]+ of movie"):
+        load_table(default_task("movie-preference"))

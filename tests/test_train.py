@@ -17,7 +17,7 @@ from w2s_lib import train, trunk
 from w2s_lib.classifier import Finetuned
 from w2s_lib.spec import ConfidenceLoss, Lora, Recipe, RunSpec, SpecError, Task
 from w2s_lib.tasks import TaskTable, load_table, splits
-from w2s_lib.train import TrainingError, alpha_at, epoch_batches, fit, learning_rate_factor
+from w2s_lib.train import TrainingError, epoch_batches, fit, learning_rate_factor
 from w2s_lib.trunk import Inputs, Trunk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,25 +37,6 @@ def test_the_learning_rate_rises_and_falls_without_a_jump(n_steps: int, warmup_f
     assert np.allclose(moves[:warmup], up)
     assert np.allclose(moves[warmup + 1:] if warmup else moves, -down)
     assert factor[-1] <= max(up, down) + 1e-9 or warmup == n_steps
-
-
-@given(fractions, fractions, st.floats(0, 1))
-def test_alpha_rises_in_a_line_and_has_no_jump(alpha_max: float, warmup_fraction: float, progress: float) -> None:
-    loss = ConfidenceLoss(alpha_max=alpha_max, warmup_fraction=warmup_fraction)
-    alpha = alpha_at(progress, loss)
-    assert 0 <= alpha <= alpha_max and alpha_at(1.0, loss) == alpha_max
-    if warmup_fraction > 1e-6:
-        assert alpha == pytest.approx(min(1.0, progress / warmup_fraction) * alpha_max)
-        assert alpha_at(0.0, loss) == 0
-        near = [alpha_at(warmup_fraction * (1 + side), loss) for side in (-1e-6, 1e-6)]
-        assert near == pytest.approx([alpha_max, alpha_max], rel=1e-5)
-
-
-def test_alpha_by_hand() -> None:
-    """alpha_max = 1/2 over the first fifth: a tenth of training done, half of the rise, 1/4."""
-    found = [alpha_at(progress, ConfidenceLoss()) for progress in (0.0, 0.05, 0.1, 0.2, 0.9)]
-    assert found == pytest.approx([0, 0.125, 0.25, 0.5, 0.5])
-    assert alpha_at(0.0, ConfidenceLoss(warmup_fraction=0)) == 0.5
 
 
 # Batches
@@ -167,7 +148,7 @@ def test_trunks_are_kept_apart_by_all_that_changes_them(spec: RunSpec, table: Ta
 def test_a_text_longer_than_the_model_reads_is_refused(spec: RunSpec, table: TaskTable) -> None:
     long = table.frame.copy()
     long.loc[7, "text"] = "so " * 9000
-    with pytest.raises(SpecError, match=r"row 7 has \d+ tokens, more than the 8192 that smollm2-135m reads"):
+    with pytest.raises(SpecError, match=r"text 7 has \d+ tokens, more than the 8192 that smollm2-135m reads"):
         Inputs(spec, dataclasses.replace(table, frame=long))
 
 
@@ -222,6 +203,62 @@ def test_alpha_0_is_naive_finetuning_to_the_bit_in_training(spec: RunSpec, table
     something = fitted_on_student_half(dataclasses.replace(spec, loss=ConfidenceLoss(alpha_max=1.0)), table)
     assert torch.equal(nothing.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
     assert not torch.equal(something.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
+
+
+# Snapshots
+
+def watched(spec: RunSpec, table: TaskTable) -> Finetuned:
+    parts = splits(table, spec.seed)
+    return fitted_on_student_half(spec, table, watch=np.concatenate([parts.test, parts.validation]))
+
+
+def test_looking_in_the_middle_changes_nothing(spec: RunSpec, table: TaskTable, own_cache: Path, trained: Finetuned) -> None:
+    """Logits and adapters after 32 steps, to the bit, with and without three looks; dense layers as they were at each."""
+    looked = watched(dataclasses.replace(spec, snapshots=(0.1, 0.5, 0.75)), table)
+    mine, theirs = (dict(f.model.named_parameters()) for f in (looked, trained))
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine if ".lora_" in name or name.startswith("head."))
+    assert torch.equal(looked.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
+
+
+def test_snapshots_lead_from_nothing_to_the_end(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
+    """32 steps: a share of 0.99 is the last of them, so its predictions are the final ones; the others come before.
+
+    A share that rounds to no step is the first one. A first step at a rate near 0 leaves the adapters as good as fresh.
+    """
+    shares = (0.001, 0.5, 0.99)
+    fitted = watched(dataclasses.replace(spec, snapshots=shares), table)
+    parts = splits(table, spec.seed)
+    rows = np.concatenate([parts.test, parts.validation])
+    assert tuple(fitted.snapshots) == shares
+    assert all(seen.tolist() == rows.tolist() and p.dtype == np.float32 for seen, p in fitted.snapshots.values())
+    first, half, last = (p for _, p in fitted.snapshots.values())
+    assert last.tolist() == fitted.predict(rows, progress=False).tolist()
+    right = [((p > 0.5) == labels_of(table, rows)).mean() for p in (first, last)]
+    assert right[0] < right[1] - 0.1 and half.tolist() not in (first.tolist(), last.tolist())
+
+
+def test_shares_that_fall_on_one_step_are_each_there(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:
+    """Four steps: 0.5 and 0.51 are both the second."""
+    fitted = watched(dataclasses.replace(spec, recipe=Recipe(epochs=1, batch_size=16), snapshots=(0.5, 0.51)), table)
+    assert tuple(fitted.snapshots) == (0.5, 0.51)
+    one, other = (p.tolist() for _, p in fitted.snapshots.values())
+    assert one == other
+
+
+# Adapters to start from
+
+def test_a_fit_that_starts_from_adapters_goes_on_from_them(
+        spec: RunSpec, table: TaskTable, own_cache: Path, trained: Finetuned, tmp_path: Path) -> None:
+    """At a rate of next to nothing they stay what they were, and a fresh head alone is not what predicts."""
+    trained.save(tmp_path)
+    still = dataclasses.replace(spec, recipe=Recipe(epochs=1, batch_size=16, learning_rate=1e-12))
+    on, fresh = (fitted_on_student_half(still, table, start=start) for start in (tmp_path, None))
+    mine, theirs, drawn = (dict(f.model.named_parameters()) for f in (on, trained, fresh))
+    names = [name for name in mine if ".lora_" in name]
+    assert len(names) == 14 and all(torch.equal(mine[name], theirs[name]) for name in names)
+    assert not any(torch.equal(drawn[name], theirs[name]) for name in names)
+    for name in ("head.weight", "head.bias"):
+        torch.testing.assert_close(mine[name], drawn[name])
 
 
 # What stops it

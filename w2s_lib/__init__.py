@@ -13,18 +13,27 @@ from types import ModuleType
 from typing import Any
 
 _WHERE = {
-    "spec": ("ConfidenceLoss", "Flip", "FromRun", "GroundTruth", "Lora", "Recipe", "RunSpec", "SpecError", "Task",
-             "XentLoss"),
-    "arms": ("ceiling", "chain", "probe", "student", "supervisor", "zero_shot"),
+    "spec": ("AdaptiveLoss", "ConfidenceLoss", "Continue", "EntropyLoss", "Flip", "FromRun", "GroundTruth", "Lora", "NextToken",
+             "ProductLoss", "Recipe", "ReverseLoss", "RunSpec", "SpecError", "Task", "WindowLoss", "XentLoss"),
+    "arms": ("ceiling", "chain", "generative", "probe", "student", "supervisor", "zero_shot"),
     "tasks": ("default_task", "load_table", "splits"),
-    "losses": ("confidence_loss", "harden", "xent_loss"),
+    "losses": ("adaptive_confidence_loss", "confidence_loss", "entropy_loss", "harden", "product_loss", "reverse_xent_loss",
+               "window_loss", "xent_loss"),
+    "objective": ("alpha_at",),
     "metrics": ("Agreement", "Interval", "accuracy", "accuracy_interval", "agreement", "difference_interval",
                 "gap_interval", "pgr", "pgr_interval", "pgr_table", "predicted_label"),
+    "contrasts": ("agreement_difference_interval", "agreement_interval", "contrast_interval", "error_correlation_interval",
+                  "excess_agreement_difference_interval", "excess_agreement_interval"),
     "probing": ("linear_probe",),
-    "store": ("Record",),
+    "record": ("Record",),
     "sweep": ("run", "sweep"),
-    "plots": ("accuracy_dots", "pgr_calculator", "plot_pgr", "use_theme"),
-    "report": ("report",),
+    "plots": ("accuracy_dots", "plot_pgr"),
+    "curves": ("curves",),
+    "interactive": ("confidence_explorer", "pgr_calculator"),
+    "theme": ("use_theme",),
+    "report": ("report", "reports"),
+    "verdicts": ("scorecard", "untested"),
+    "listing": ("planned_runs", "published_runs"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # noqa: PLE0605

@@ -50,6 +50,19 @@ class Chapter:
         head = self.source.read_text(encoding="utf-8").split("\n---", 1)[0]
         return head.startswith("---") and "\nkernelspec:" in head
 
+    @property
+    def gathers(self) -> bool:
+        """Whether it is a notebook without a `specs` cell: it trains nothing, and reads what the others have reported."""
+        return self.is_notebook and not self.cells("specs")
+
+    def gathered(self) -> list[Path]:
+        """What a page that gathers depends on: the other notebooks, their reports, the contents and every published record."""
+        others = [page for page in chapters(self.root) if page.is_notebook and page != self]
+        book = self.root / "book"
+        common = [book / name for name in ("_toc.yml", "references.bib")]
+        records = sorted((book / "results").glob("*.parquet"))
+        return [*common, *(page.source for page in others), *(page.built(".report.json") for page in others), *records]
+
     def built(self, suffix: str, folder: str = "executed") -> Path:
         """Where the executed notebook (`.ipynb`) and what belongs to it lie."""
         return self.root / "_build" / folder / f"{self.name}{suffix}"
@@ -97,8 +110,9 @@ class Job:
         hidden = self.environment().get("W2S_PUBLISHED", os.environ.get("W2S_PUBLISHED"))
         common = [self.chapter.root / "book" / name for name in ("constraints.txt", "claims.yaml")]
         library = sorted(Path(__file__).parent.glob("*.py"))
-        files = [self.chapter.source, self.chapter.built(".ipynb"), *common, *library, *map(Path, records)]
-        settings = repr([sorted(self.parameters.items()), hidden, sys.version, records]).encode()
+        gathered = self.chapter.gathered() if self.chapter.gathers else []
+        files = [self.chapter.source, self.chapter.built(".ipynb"), *common, *library, *map(Path, records), *gathered]
+        settings = repr([sorted(self.parameters.items()), hidden, sys.version, records, *map(str, gathered)]).encode()
         return digest(settings, *(file.read_bytes() if file.exists() else b"absent" for file in files))
 
     def manifest(self) -> list[dict[str, Any]]:

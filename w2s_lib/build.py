@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import html as html_text
 import http.server
 import json
 import os
@@ -21,20 +22,34 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from w2s_lib.book import BookError, Chapter, Job, Row, digest, train
 
 VEGALITE = "application/vnd.vegalite.v6+json"
+TABLES = ("runs.csv", "runs.parquet", "predictions.parquet")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# A styled table has a random id, and Python's own description of it an address in memory.
+STEADY = {"text/html": (r"\bT_[0-9a-f]{5}(?=[_ \"])", "T-{}"), "text/plain": (r" at 0x[0-9a-f]+>", ">")}
 NOT_PAGES = shutil.ignore_patterns("results", "profiles", "_ext", "constraints.txt", ".*", "__pycache__")
 
 
 def execute(jobs: list[Job], *, workers: int) -> list[Row]:
     """Trains what is missing and executes what has changed, in parallel; returns a row for every chapter.
 
+    Pages that gather what the others report come in a second round, when all others have been executed.
+
     Raises:
         BookError: a chapter failed. No further one is started, and its partial notebook stays in `_build/partial`.
     """
+    seconds: dict[Chapter, float] = {}
+    for gathers in (False, True):
+        seconds |= execute_stale([job for job in jobs if job.chapter.gathers == gathers], workers=workers)
+    return [job.row(seconds.get(job.chapter)) for job in jobs]
+
+
+def execute_stale(jobs: list[Job], *, workers: int) -> dict[Chapter, float]:
+    """One round of `execute`: the seconds of the chapters that were not as they were."""
     stamps = {job.chapter: job.chapter.built(".state") for job in jobs}
     stale = [job for job in jobs if not (s := stamps[job.chapter]).exists() or s.read_text() != job.state()]
     for job in stale:
@@ -54,7 +69,7 @@ def execute(jobs: list[Job], *, workers: int) -> list[Row]:
             seconds[job.chapter] = future.result()
             stamps[job.chapter].write_text(job.state())
             print(f"{job.chapter.name}: executed in {seconds[job.chapter]:.1f} s", flush=True)
-    return [job.row(seconds.get(job.chapter)) for job in jobs]
+    return seconds
 
 
 def execute_one(job: Job) -> float:
@@ -91,13 +106,18 @@ def failure(chapter: Chapter, partial: Path, error: Exception) -> str:
 
 
 def scrub(notebook: Any, name: str) -> Any:
-    """Takes out what differs from one execution to the next: papermill's times, random cell ids, progress widgets."""
+    """Takes out what differs from one execution to the next: times, random ids, addresses in memory, progress widgets."""
     notebook.metadata.pop("papermill", None)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{name.replace('/', '-')[:50]}-{number}"
         cell.metadata.pop("papermill", None)
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                data = output.get("data", {})
+                for kind in STEADY.keys() & data.keys():
+                    pattern, steady = STEADY[kind]
+                    data[kind] = re.sub(pattern, steady.format(cell.id), data[kind])
     return notebook
 
 
@@ -111,7 +131,28 @@ def assemble(pages: list[Chapter]) -> Path:
         if page.is_notebook:
             (target / f"{page.name}.md").unlink()
             shutil.copy(page.built(".ipynb"), target / f"{page.name}.ipynb")
+    (target / "_static").mkdir(exist_ok=True)
+    for table in tables(root):
+        shutil.copy(table, target / "_static")
     return target
+
+
+def tables(root: Path) -> list[Path]:
+    """All published records as one CSV and two Parquet files, made anew when a record or the library has changed."""
+    results, made = root / "book" / "results", root / "_build" / "published"
+    library, records = sorted(Path(__file__).parent.glob("*.py")), sorted(results.glob("*.parquet"))
+    inputs = digest(*(part for file in [*library, *records] for part in (file.name.encode(), file.read_bytes())))
+    stamp = made / "state"
+    if not stamp.exists() or stamp.read_text() != inputs:
+        from w2s_lib.listing import write_tables
+
+        stamp.unlink(missing_ok=True)
+        try:
+            write_tables(results, made)
+        except RuntimeError as error:
+            raise BookError(f"The published records cannot be listed: {error}") from error
+        stamp.write_text(inputs)
+    return [made / name for name in TABLES]
 
 
 def build(pages: list[Chapter]) -> bool:
@@ -142,7 +183,7 @@ def verify(pages: list[Chapter]) -> None:
 
     Raises:
         BookError: lists every page that is missing, figure that is not on its page, glued value that is empty or not
-            shown, thing loaded from another host, and error among the outputs.
+            shown, thing loaded from another host, link to a file that is not there, and error among the outputs.
     """
     problems = [f"{page.name}: {problem}" for page in pages for problem in page_problems(page)]
     if problems:
@@ -164,6 +205,10 @@ def page_problems(page: Chapter) -> Iterator[str]:
         yield "it shows a traceback or a broken reference"
     if re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//|cdn\.jsdelivr\.net', html):
         yield "it loads something from another host (a chart drawn before `w2s_lib.theme.use_theme` does)"
+    links = {html_text.unescape(link) for link in re.findall(r'<[^>]+\s(?:href|src)="([^"#?]+)', html)}
+    links = {link for link in links if not re.match(r"[a-z][a-z0-9+.-]*:|//", link)}
+    if dead := sorted(link for link in links if not (path.parent / unquote(link)).exists()):
+        yield f"it links to what is not there: {', '.join(dead)}"
     if page.is_notebook:
         cells = json.loads(page.built(".ipynb").read_text(encoding="utf-8"))["cells"]
         cells = [c for c in cells if not {"remove-cell", "remove-output"} & set(c["metadata"].get("tags", []))]

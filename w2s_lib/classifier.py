@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import models
+from .adapters import save_adapters
 from .spec import RunSpec
 from .trunk import Inputs
 
@@ -31,13 +31,15 @@ class Classifier(nn.Module):
     Args:
         backbone: a `transformers` model after `models.keep_blocks`, as it is or wrapped by peft.
         last_only: False runs the top block for every token, for comparison.
+        comparison: a row is two texts; the head is one number, a reward r, and the logit of "the first is better" is
+            r(first) - r(second) (Bradley & Terry 1952).
     """
 
-    def __init__(self, backbone: Any, *, last_only: bool = True) -> None:
+    def __init__(self, backbone: Any, *, last_only: bool = True, comparison: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         base = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
-        self.head = nn.Linear(base.config.hidden_size, 2)  # float32, whatever the backbone's dtype
+        self.head = nn.Linear(base.config.hidden_size, 1 if comparison else 2)  # float32, whatever the backbone's dtype
         sliding = getattr(base.config, "use_sliding_window", False)
         self.last_only = last_only and base.config.model_type in models.LAST_TOKEN_EXACT and not sliding
         if self.last_only:
@@ -49,8 +51,9 @@ class Classifier(nn.Module):
         """Logits (n, 2) in float32.
 
         Args:
-            inputs: (n, longest) token ids, or (n, longest, hidden) states that enter the first block; right-padded.
-            length: (n,) real tokens in each row.
+            inputs: (n, longest) token ids, or (n, longest, hidden) states that enter the first block; right-padded. For
+                comparisons (2n, ...): all first texts, then all second ones.
+            length: real tokens in each text.
         """
         key = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
         hidden = self.backbone(**{key: inputs}, use_cache=False).last_hidden_state
@@ -60,6 +63,9 @@ class Classifier(nn.Module):
         else:
             last = hidden[torch.arange(len(length), device=hidden.device), length - 1]
         logits: Tensor = self.head(last.float())
+        if logits.shape[1] == 1:  # softmax of (r(second), r(first)) is sigmoid(r(first) - r(second))
+            first, second = logits[:, 0].chunk(2)
+            return torch.stack([second, first], dim=1)
         return logits
 
 
@@ -115,11 +121,13 @@ class Finetuned:
     Attributes:
         model: the `Classifier`; its first block is number `boundary` of the backbone.
         inputs: what enters that block.
+        snapshots: share of training -> rows and P(y = 1), where the spec asks for them.
     """
 
     def __init__(self, spec: RunSpec, model: Classifier, inputs: Inputs, boundary: int) -> None:
         self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
         self.trunk_seconds, self.merged = inputs.seconds, False
+        self.snapshots: dict[float, tuple[Any, FloatArray]] = {}
 
     def logits(self, rows: Any, *, progress: bool = True) -> Tensor:
         """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone.
@@ -138,26 +146,25 @@ class Finetuned:
         """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`."""
         return rounded(torch.softmax(self.logits(rows, progress=progress), dim=1)[:, 1].numpy())
 
-    def save(self, folder: Path) -> None:
-        """Writes `adapter_model.safetensors` with `adapter_config.json` (peft's own format) and `head.safetensors`."""
-        from peft import get_peft_model_state_dict
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
+    def glimpse(self, rows: Any) -> FloatArray:
+        """`predict` in the middle of training: afterwards the model is what it was, to the bit."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
 
         backbone: Any = self.model.backbone
-        shifted = {re.sub(r"(?<=\.layers\.)\d+", lambda number: str(int(number[0]) + self.boundary), name): value.contiguous()
-                   for name, value in get_peft_model_state_dict(backbone).items()}
-        config = backbone.peft_config["default"]
-        n_blocks = len(models.blocks_of(backbone.get_base_model()))
-        names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in shifted}
-        config.target_modules = models.lora_targets(range(self.boundary, self.boundary + n_blocks), sorted(names))
-        head = {k: v.contiguous() for k, v in self.model.head.state_dict().items()}
-        try:
-            save_file(shifted, folder / "adapter_model.safetensors")
-            save_file(head, folder / "head.safetensors")
-        except SafetensorError as error:  # a full disk, which it does not call an OSError
-            raise OSError(str(error)) from error
-        config.save_pretrained(str(folder))
+        weights = [layer.base_layer.weight for layer in backbone.modules() if isinstance(layer, BaseTunerLayer)]
+        before = [weight.detach().clone() for weight in weights]
+        p = self.predict(rows, progress=False)
+        if self.merged:
+            backbone.unmerge_adapter()
+            for weight, value in zip(weights, before, strict=True):  # subtracting what was added leaves rounding behind
+                weight.data.copy_(value)
+            self.merged = False
+        self.model.train()
+        return p
+
+    def save(self, folder: Path) -> None:
+        """Writes `adapter_model.safetensors` with `adapter_config.json` (peft's own format) and `head.safetensors`."""
+        save_adapters(self.model.backbone, self.boundary, folder, head=self.model.head)
 
 
 def rounded(p: Any) -> FloatArray:

@@ -32,7 +32,10 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 LEVEL = 0.95
+N_CLAIMS = 22
+"""How many claims `book/claims.yaml` decides: the level of `strict` bounds is 1 - 0.05 / n (Bonferroni)."""
 POWER = 0.80
+STRICT = 1 - (1 - LEVEL) / N_CLAIMS / 2
 NO_GAP = "no gap to recover"
 ROWS_ONLY = "test rows only"  # one seed says nothing of the variation over seeds, and the interval must admit it
 Floats = npt.NDArray[np.float64]
@@ -55,6 +58,9 @@ class Interval:
     note: str = ""
     detectable: float = math.nan
     """For differences: the smallest true one that data like these show with about 80% power (70% from 3 seeds)."""
+    strict_low: float = math.nan
+    """The bounds at a level corrected for the number of claims (`N_CLAIMS`); infinite where a ratio has none."""
+    strict_high: float = math.nan
 
     def __format__(self, spec: str) -> str:
         """Applies a number format, such as `.2f` or `.1%`, to all three numbers."""
@@ -74,8 +80,9 @@ def mean_interval(x: Floats, group: Codes) -> Interval:
     `group`, shape (n,), holds codes 0..G-1. `detectable` = h(.975) + h(.80), where h(q) takes the t quantiles at q.
     """
     value = float(x.mean())
-    half, power = (math.sqrt(squared_half_widths(x[None], group, q)[0, 0]) for q in ((1 + LEVEL) / 2, POWER))
-    return Interval(value, value - half, value + half, **_counts(x, group), detectable=half + power)
+    half, power, strict = (math.sqrt(squared_half_widths(x[None], group, q)[0, 0]) for q in ((1 + LEVEL) / 2, POWER, STRICT))
+    return Interval(value, value - half, value + half, **_counts(x, group), detectable=half + power,
+                    strict_low=value - strict, strict_high=value + strict)
 
 
 def ratio_interval(top: Floats, bottom: Floats, group: Codes) -> Interval:
@@ -86,13 +93,20 @@ def ratio_interval(top: Floats, bottom: Floats, group: Codes) -> Interval:
     the lower bound of D is not above 0: the set of such r is then unbounded, and the ratio has no meaning.
     """
     n, d = float(top.mean()), float(bottom.mean())
-    half = squared_half_widths(np.stack([top, bottom]), group, (1 + LEVEL) / 2)
     counts = _counts(top, group)
+    bounds = _fieller(n, d, squared_half_widths(np.stack([top, bottom]), group, (1 + LEVEL) / 2))
+    if bounds is None:
+        return Interval(math.nan, math.nan, math.nan, **{**counts, "note": NO_GAP})
+    strict = _fieller(n, d, squared_half_widths(np.stack([top, bottom]), group, STRICT)) or (-math.inf, math.inf)
+    return Interval(n / d, *bounds, **counts, strict_low=strict[0], strict_high=strict[1])
+
+
+def _fieller(n: float, d: float, half: Floats) -> tuple[float, float] | None:
     a, b, c = d * d - half[1, 1], n * d - half[0, 1], n * n - half[0, 0]
     if d <= 0 or a <= 0:
-        return Interval(math.nan, math.nan, math.nan, **{**counts, "note": NO_GAP})
+        return None
     root = math.sqrt(max(b * b - a * c, 0.0))
-    return Interval(n / d, min((b - root) / a, n / d), max((b + root) / a, n / d), **counts)
+    return float(min((b - root) / a, n / d)), float(max((b + root) / a, n / d))
 
 
 def squared_half_widths(x: Floats, group: Codes, quantile: float) -> Floats:

@@ -110,7 +110,7 @@ def accuracy_interval(records: Iterable[Record]) -> Interval:
 
     From a single seed the interval covers the test rows only, and its note says so.
     """
-    x, group = _correct(arm=records)
+    x, group = correctness(arm=records)
     return mean_interval(x[0], group)
 
 
@@ -122,7 +122,7 @@ def difference_interval(a: Iterable[Record], b: Iterable[Record]) -> Interval:
     Raises:
         ValueError: the arms differ in seeds, task, test rows, labels or groups.
     """
-    x, group = _correct(a=a, b=b)
+    x, group = correctness(a=a, b=b)
     return mean_interval(x[0] - x[1], group)
 
 
@@ -140,7 +140,7 @@ def pgr_interval(*, weak: Iterable[Record], student: Iterable[Record], ceiling: 
     Raises:
         ValueError: the arms differ in seeds, task, test rows, labels or groups.
     """
-    x, group = _correct(weak=weak, student=student, ceiling=ceiling)
+    x, group = correctness(weak=weak, student=student, ceiling=ceiling)
     return ratio_interval(x[1] - x[0], x[2] - x[0], group)
 
 
@@ -161,7 +161,7 @@ def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
         arms = {"weak": runs[(runs["role"] == "supervisor") & (runs["model"] == supervisor)], "student": cell,
                 "ceiling": runs[(runs["role"] == "ceiling") & (runs["model"] == model)]}
         try:
-            x, group = _correct(**{arm: list(frame["record"]) for arm, frame in arms.items()})
+            x, group = correctness(**{arm: list(frame["record"]) for arm, frame in arms.items()})
         except ValueError as error:
             raise ValueError(f"student {model!r} of supervisor {supervisor!r}: {error}") from error
         of_seed = zip(sorted(record.spec.seed for record in cell["record"]), x.mean(axis=2).T, strict=True)
@@ -190,8 +190,12 @@ def _binary(**columns: npt.ArrayLike) -> list[npt.NDArray[np.int8]]:
     return [array.astype(np.int8) for array in arrays.values()]
 
 
-def _correct(**arms: Iterable[Record]) -> tuple[Floats, Codes]:
-    """Correctness, shape (arms, seeds, test rows), and group codes, shape (test rows,), joined by seed and row."""
+def correctness(**arms: Iterable[Record]) -> tuple[Floats, Codes]:
+    """Correctness, shape (arms, seeds, test rows), and group codes, shape (test rows,), joined by seed and row.
+
+    Raises:
+        ValueError: the arms differ in seeds, task, test rows, labels or groups.
+    """
     sorted_arms = {arm: sorted(records, key=lambda record: record.spec.seed) for arm, records in arms.items()}
     seeds = {arm: [record.spec.seed for record in records] for arm, records in sorted_arms.items()}
     wanted = next(iter(seeds.values()))

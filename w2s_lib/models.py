@@ -10,7 +10,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from . import assets
-from .spec import EMBEDDED_DEPTH, SEMANTICS, RunSpec, SpecError, nearest, split_model
+from .names import EMBEDDED_DEPTH, split_model
+from .spec import SEMANTICS, RunSpec, SpecError, nearest
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TRUNK_EXACT = ("llama", "mistral", "qwen2", "qwen3")
@@ -170,26 +171,3 @@ def keep_blocks(backbone: Any, start: int, stop: int) -> Any:
     if getattr(backbone.config, "layer_types", None):
         backbone.config.layer_types = backbone.config.layer_types[start:stop]
     return backbone
-
-
-def lora_targets(numbers: range, names: Iterable[str]) -> str:
-    """A regular expression for peft that matches the named linear layers of the blocks with these numbers."""
-    return rf"(.*\.)?(layers|h)\.({'|'.join(map(str, numbers))})\..*({'|'.join(names)})"
-
-
-def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
-    """Wraps the top `n_top` blocks with LoRA on every linear layer (peft), in the backbone's own dtype.
-
-    Returns:
-        The peft model. Its adapters are drawn from torch's global generator: seed it first.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    blocks = blocks_of(backbone)
-    names = sorted({name.rsplit(".", 1)[-1] for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear)})
-    if not names:
-        raise SpecError(f"{spec.name} has no linear layers to adapt as it is loaded; with quantization='nf4' it may")
-    config = LoraConfig(r=spec.lora.rank, lora_alpha=spec.lora.alpha, lora_dropout=0.0,
-                        target_modules=lora_targets(range(len(blocks) - n_top, len(blocks)), names))
-    with quiet():
-        return get_peft_model(backbone, config, autocast_adapter_dtype=False)

@@ -44,6 +44,8 @@ class Part:
             if hasattr(value, "item") and not isinstance(value, (str, Part)):
                 value = value.item()  # a NumPy scalar would hash differently from the number that it shows
             where = f"{type(self).__name__}.{f.name}"
+            if isinstance(value, list) and str(f.type).startswith("tuple"):
+                value = tuple(value)  # what JSON makes of one
             if f.type == "float":
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 require(number and math.isfinite(value), f"{where} must be a finite number, not {value!r}")
@@ -64,6 +66,11 @@ class Part:
             value = getattr(self, name)
             require(value >= low, f"{type(self).__name__}.{name} must be at least {low}, not {value!r}")
 
+    def _within(self, **ends: tuple[float, float]) -> None:
+        for name, (low, high) in ends.items():
+            value = getattr(self, name)
+            require(low <= value <= high, f"{type(self).__name__}.{name} must be in [{low}, {high}], not {value!r}")
+
     def _one_of(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)
         require(value in choices, f"{type(self).__name__}.{name} is {value!r}: {nearest(str(value), choices)}")
@@ -80,7 +87,8 @@ class Task(Part):
     n_validation: int = 500
     n_test: int = 2000
     min_rating: float = 0.5
-    """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no clear label."""
+    """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no clear label; in comparisons,
+    pairs whose mean ratings are closer than this."""
     template: str = "{text} It was"
     """What the model reads; the state of its last token is classified (Gao et al. 2021 use the same ending)."""
     label_words: str = "terrible/great"
@@ -109,15 +117,75 @@ class ConfidenceLoss(Part):
     """Share of training over which alpha rises from 0."""
     threshold: str | float = "half"
     """Hardening threshold: "half" of each batch positive, the labels' "mean" positive, or a fixed number in (0, 1)."""
+    schedule: str = "linear"
+    """"linear", the paper's; or "step", that of the code published later (openai/weak-to-strong): alpha_max times the share
+    of training that is done, and at the end of the warm-up a jump to alpha_max."""
 
     def _validate(self) -> None:
-        require(0 <= self.alpha_max <= 1, f"ConfidenceLoss.alpha_max must be in [0, 1], not {self.alpha_max}")
-        require(0 <= self.warmup_fraction <= 1, f"ConfidenceLoss.warmup_fraction must be in [0, 1], not {self.warmup_fraction}")
+        self._within(alpha_max=(0, 1), warmup_fraction=(0, 1))
+        self._one_of("schedule", ("linear", "step"))
         if isinstance(self.threshold, str):
             self._one_of("threshold", ("half", "mean"))
         else:
             require(isinstance(self.threshold, float) and 0 < self.threshold < 1,
                      f"ConfidenceLoss.threshold must be 'half', 'mean' or in (0, 1), not {self.threshold!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntropyLoss(Part):
+    """`losses.entropy_loss`: the student's own entropy instead of its hardened prediction; alpha rises as in the paper."""
+
+    alpha_max: float = 0.5
+    warmup_fraction: float = 0.2
+
+    def _validate(self) -> None:
+        self._within(alpha_max=(0, 1), warmup_fraction=(0, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductLoss(Part):
+    """`losses.product_loss`: the target is the product of the label and the student's own prediction, normalised."""
+
+    label_power: float = 1.0
+    prediction_power: float = 1.0
+
+    def _validate(self) -> None:
+        self._at_least(label_power=0.0, prediction_power=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowLoss(Part):
+    """`losses.window_loss`: only rows that the student is still unsure of are learned."""
+
+    radius: float = 0.15
+
+    def _validate(self) -> None:
+        self._within(radius=(0, 0.5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseLoss(Part):
+    """`losses.reverse_xent_loss`: cross-entropy with prediction and label in each other's place."""
+
+    floor: float = 0.01
+    """Labels are kept this far from 0 and 1, where their logarithm is infinite."""
+
+    def _validate(self) -> None:
+        require(0 < self.floor < 0.5, f"ReverseLoss.floor must be in (0, 0.5), not {self.floor}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveLoss(Part):
+    """`losses.adaptive_confidence_loss`: each row weighs its label against the student's own verdict."""
+
+    temperature: float = 1.0
+
+    def _validate(self) -> None:
+        require(self.temperature > 0, f"AdaptiveLoss.temperature must be above 0, not {self.temperature}")
+
+
+LOSSES: tuple[type[Part], ...] = (
+    XentLoss, ConfidenceLoss, EntropyLoss, ProductLoss, WindowLoss, ReverseLoss, AdaptiveLoss)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from filelock import FileLock
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from tqdm.auto import tqdm
 
 from . import models
-from .classifier import Classifier, FloatArray, logits_by_row, rounded
-from .spec import RunSpec, SpecError
+from .assets import cache_dir, file_sha256
+from .classifier import PREDICT_BATCH, Classifier, FloatArray, logits_by_row, rounded
+from .spec import Continue, RunSpec, SpecError
 from .tasks import TaskTable
-from .trunk import Inputs, Trunk
+from .train import adapted
+from .trunk import Inputs, Trunk, hardware, one_a_row
 
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse regularisation strengths that a probe's validation set chooses from."""
@@ -27,6 +36,7 @@ class Baseline:
 
     def __init__(self, p: FloatArray, trunk_seconds: float = 0.0) -> None:
         self._p, self.trunk_seconds = p, trunk_seconds
+        self.snapshots: dict[float, tuple[Any, FloatArray]] = {}
 
     def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
         """P(y = 1) for each row, (n,) float32."""
@@ -40,18 +50,18 @@ class Baseline:
 def fit_tfidf(table: TaskTable, rows: Any, labels: FloatArray) -> Baseline:
     """TF-IDF of words and word pairs, then logistic regression (scikit-learn): a supervisor of another kind.
 
-    The vocabulary is fitted on the training rows alone.
+    The vocabulary is fitted on the training rows alone. Of a comparison's two texts, the features are subtracted.
 
     Args:
         table: the task's texts.
         rows: (n,) rows to fit on.
         labels: (n,) P(y = 1).
     """
-    texts = table.frame["text"].to_numpy()
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, lowercase=True)
-    train = vectorizer.fit_transform(texts[rows])
-    model = fit_logistic(LogisticRegression(C=10.0, max_iter=2000), train, labels)
-    return Baseline(rounded(model.predict_proba(vectorizer.transform(texts))[:, 1]))
+    texts = np.array(table.texts, dtype=object)
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, lowercase=True).fit(texts[table.positions(rows)])
+    features = one_a_row(vectorizer.transform(texts), table)
+    model = fit_logistic(LogisticRegression(C=10.0, max_iter=2000), features[rows], labels)
+    return Baseline(rounded(model.predict_proba(features)[:, 1]))
 
 
 def fit_logistic(model: Any, features: Any, labels: FloatArray) -> Any:
@@ -107,25 +117,88 @@ def linear_probe(activations: Any, labels: Any, *, validation: tuple[Any, Any] |
     return best[1]
 
 
-def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, validation: Any, *,
-              progress: bool = True) -> Baseline:
-    """A linear probe on the last token's state after `spec.depth` frozen blocks, shared with the trunk of that depth.
+def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, validation: tuple[Any, Any], *,
+              every: Any = None, adapters: Path | None = None, progress: bool = True) -> Baseline:
+    """A linear probe on the last token's state after `spec.depth` blocks, of the frozen model or of a finetuned one.
 
     Args:
-        spec: a run with `method="probe"` and a model with a depth, as in `smollm2-135m@20`.
+        spec: a run with `method="probe"` and a model with a depth, as in `smollm2-135m@20`. Frozen states come from the
+            trunk of that depth, those of `spec.start` from its own pass, shared by all probes of that run.
         table: the task's texts and labels.
         rows: (n,) rows to fit on.
         labels: (n,) P(y = 1).
-        validation: rows whose ground truth chooses the regularisation.
+        validation: rows, and their 0/1 labels, that choose the regularisation.
+        every: the rows that will be asked for; all of the table by default.
+        adapters: the folder of `spec.start`'s adapters.
         progress: show bars.
     """
     models.check(spec)
     depth = spec.depth or len(models.blocks_of(models.load_backbone(spec)))
-    trunk = Trunk(spec, table, depth, progress=progress)
-    states = trunk.last_states(np.arange(len(table.frame)))
-    truth = table.frame["label"].to_numpy()
-    probe = linear_probe(states[rows], labels, validation=(states[validation], truth[validation]))
-    return Baseline(probe.predict(states), trunk.seconds)
+    if isinstance(spec.start, Continue):
+        assert adapters is not None
+        every = np.sort(np.union1d(np.arange(len(table.frame)) if every is None else every, rows))
+        states, seconds = layer_states(spec.start.run, table, every, adapters, progress=progress)
+        known = np.zeros((len(table.frame), states[depth].shape[1]), dtype=np.float32)
+        known[every] = states[depth]
+    else:
+        trunk = Trunk(spec, table, depth, progress=progress)
+        known, seconds = trunk.last_states(np.arange(len(table.frame))), trunk.seconds
+    return Baseline(linear_probe(known[rows], labels, validation=(known[validation[0]], validation[1])).predict(known), seconds)
+
+
+def layer_states(run: RunSpec, table: TaskTable, rows: Any, adapters: Path, *,
+                 progress: bool = True) -> tuple[dict[int, FloatArray], float]:
+    """The last token's state after every adapted block of a finetuned model, from one pass, kept in the cache.
+
+    Args:
+        run: what the model was finetuned as.
+        table: the task's texts.
+        rows: (n,) rows.
+        adapters: the folder with its adapters.
+        progress: show bars.
+
+    Returns:
+        Layer (1 is the first block) -> (n, hidden) float32, for comparisons the first's minus the second's; and the seconds
+        that it took.
+    """
+    key = [run.run_id, table.digest, hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest(),
+           file_sha256(adapters / "adapter_model.safetensors"), hardware(run.device), torch.__version__]
+    file = cache_dir() / "states" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with FileLock(file.with_suffix(".lock")):
+        if not file.is_file():
+            part = file.with_suffix(f".{os.getpid()}.tmp.npz")
+            np.savez(part, **{str(layer): x for layer, x in _pass(run, table, rows, adapters, progress).items()})
+            os.replace(part, file)
+    with np.load(file) as arrays:
+        return {int(layer): arrays[layer] for layer in arrays.files}, time.monotonic() - started
+
+
+@torch.inference_mode()
+def _pass(run: RunSpec, table: TaskTable, rows: Any, adapters: Path, progress: bool) -> dict[int, Any]:
+    with torch.random.fork_rng():
+        top, inputs, boundary, _ = adapted(run, table, start=adapters, progress=progress)
+    if run.device == "cpu" or run.quantization == "none":  # merged into 4 bits they would be lost
+        top.merge_adapter()
+    model = Classifier(top, last_only=False).to(run.device).eval()
+    kept: dict[int, list[Any]] = {}
+    last: list[Any] = []
+
+    def keep(layer: int, out: Any) -> None:
+        states = out[0] if isinstance(out, tuple) else out
+        kept.setdefault(layer, []).append(one_a_row(states[torch.arange(len(states)), last[0]].float().cpu().numpy(), table))
+
+    for layer, block in enumerate(models.blocks_of(top.get_base_model()), boundary + 1):
+        block.register_forward_hook(lambda module, given, out, layer=layer: keep(layer, out))
+    order = inputs.by_length(rows)
+    for start in tqdm(range(0, len(order), PREDICT_BATCH), desc="states", leave=False, disable=not progress):
+        batch, length = inputs.batch(order[start:start + PREDICT_BATCH])
+        last[:] = [length - 1]
+        model(batch, length)
+    sorter = np.argsort(order)
+    back = sorter[np.searchsorted(order, rows, sorter=sorter)]
+    return {layer: np.concatenate(parts)[back] for layer, parts in kept.items()}
 
 
 def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, unlabelled: Any = None, progress: bool = True) -> Baseline:
@@ -154,9 +227,10 @@ def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, unlabelled: Any
     depth = len(models.blocks_of(model.base_model))
     boundary = max(0, depth - 10) if model.config.model_type in models.TRUNK_EXACT else 0
     inputs: Inputs = Trunk(spec, table, boundary, progress=progress) if boundary else Inputs(spec, table)
-    head = nn.Linear(words.shape[1], 2, bias=False).requires_grad_(False)
-    head.weight = nn.Parameter(words.float(), requires_grad=False)
-    classifier = Classifier(models.keep_blocks(model.base_model, boundary, depth))
+    weight = words.float() if table.texts_a_row == 1 else (words[1:] - words[:1]).float()
+    head = nn.Linear(words.shape[1], len(weight), bias=False).requires_grad_(False)
+    head.weight = nn.Parameter(weight, requires_grad=False)
+    classifier = Classifier(models.keep_blocks(model.base_model, boundary, depth), comparison=table.texts_a_row == 2)
     classifier.head = head.to(spec.device)
     odds = np.full(len(table.frame), np.nan)
     logits = logits_by_row(classifier, inputs, rows, progress=progress).double().numpy()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from .assets import AssetError, fetch_data
+from .comparisons import in_either_order
 from .spec import SpecError
 
 COLUMNS = ["id", "text", "label", "group", "rating", "split"]
@@ -104,13 +105,20 @@ def hub_frame(data: Any, name: str) -> pd.DataFrame:
 
 def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:
     """Check a user's columns and bring them to the canonical ones, or say which row is wrong."""
-    for column in ("text", "label"):
+    pairs = "chosen" in raw.columns or "rejected" in raw.columns
+    for column in ("chosen", "rejected") if pairs else ("text", "label"):
         if column not in raw.columns:
             raise SpecError(f"{name} has no column {column!r}; its columns are {', '.join(map(repr, raw.columns))}")
-    label = raw["label"].map(lambda value: _LABELS.get(str(value).strip().lower()))
-    _refuse(label.isna(), name, "the label must be 0 or 1, not {!r}", raw["label"])
-    text = _strings(raw["text"])
-    _refuse(text == "", name, "the text is empty")
+    if pairs:
+        chosen, rejected = _strings(raw["chosen"]), _strings(raw["rejected"])
+        _refuse((chosen == "") | (rejected == ""), name, "one side of the comparison is empty")
+        _refuse(chosen.str.casefold() == rejected.str.casefold(), name, "a text is compared with itself: {!r}", chosen)
+        label, text, text_b = in_either_order(chosen, rejected)
+    else:
+        label = raw["label"].map(lambda value: _LABELS.get(str(value).strip().lower()))
+        _refuse(label.isna(), name, "the label must be 0 or 1, not {!r}", raw["label"])
+        text = _strings(raw["text"])
+        _refuse(text == "", name, "the text is empty")
     key = _strings(raw["id"]) if "id" in raw else pd.Series([str(row) for row in range(len(raw))], dtype=object)
     _refuse(key == "", name, "the id is empty")
     _refuse(key.duplicated(), name, "the id {!r} was used above", key)
@@ -121,6 +129,8 @@ def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:
     own = split.where(split != "", "train")
     _refuse(own != own.groupby(group).transform("first"), name, "group {!r} is in another split above", group)
     frame = pd.DataFrame({"id": key, "text": text, "label": label, "group": group, "rating": np.nan, "split": split})
+    if pairs:
+        frame["text_b"] = text_b
     return frame.astype({"label": "int8"})
 
 
@@ -138,20 +148,26 @@ def _refuse(wrong: pd.Series[bool], name: str, message: str, values: pd.Series[A
 
 
 def distinct(frame: pd.DataFrame, name: str) -> npt.NDArray[np.bool_]:
-    """Which rows to keep so that no text stands twice, upper and lower case being the same.
+    """Which rows to keep so that no text, and no pair of texts, stands twice, upper and lower case being the same.
 
     Of equal texts with one label the first is kept. Under both labels none is: nobody knows which is right.
 
     Raises:
-        SpecError: a text under both labels in a user's own file, where it can be mended.
+        SpecError: a text under both labels, or a pair both ways, in a user's own file, where it can be mended.
     """
-    same = frame["text"].str.casefold()
-    conflict = (frame.groupby(same)["label"].transform("nunique") > 1).to_numpy()
+    same, verdict = frame["text"].str.casefold(), frame["label"]
+    if "text_b" in frame:
+        other = frame["text_b"].str.casefold()
+        swapped = same > other
+        verdict = verdict ^ swapped.astype("int8")  # whether the alphabetically first one is the better one
+        same = same.where(~swapped, other) + "\n" + other.where(~swapped, same)
+    conflict = (verdict.groupby(same).transform("nunique") > 1).to_numpy()
     is_file = name.endswith(FILE_KINDS) and not name.startswith("hf:")
     if conflict.any() and is_file:
+        what = "the same pair is preferred both ways, a tie," if "text_b" in frame else "the same text has both labels"
         first = np.flatnonzero(conflict & (same == same[conflict].iloc[0]).to_numpy())
         raise SpecError(
-            f"{name}: the same text has both labels in rows {', '.join(map(str, first))} (counting from 0): "
+            f"{name}: {what} in rows {', '.join(map(str, first))} (counting from 0): "
             f"{frame['text'].iloc[first[0]]!r}; {int(conflict.sum())} rows in all are so. Correct or delete them."
         )
     kept: npt.NDArray[np.bool_] = ~(same.duplicated().to_numpy() | conflict)

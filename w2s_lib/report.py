@@ -1,7 +1,7 @@
 """Numbers into prose: `report` gives a value a name, and the page says it with ``{glue:text}`name` ``.
 
-A page that quotes a result by its name cannot disagree with it. Every chapter reports this way, and pages that gather
-results read them back as data from `reported`, or from the file that the environment variable `W2S_REPORT` names.
+A page that quotes a result by its name cannot disagree with it. Every chapter reports this way, into the file that the
+environment variable `W2S_REPORT` names, and pages that gather results read them back as data with `reports`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ReportError", "report", "reported"]
+__all__ = ["ReportError", "report", "reported", "reports"]
+
+PARTS = ("value", "low", "high", "strict_low", "strict_high", "n_seeds", "n_items")
 
 reported: dict[str, dict[str, Any]] = {}
-"""What this process has reported: name -> its `text` and its `value`, with `low` and `high` where it is an interval."""
+"""What this process has reported: name -> its `text` and its `value`; an interval's bounds, seeds and test rows as well."""
 
 
 class ReportError(ValueError):
@@ -41,7 +43,7 @@ def report(name: str, value: Any, fmt: str = "", *, text: str | None = None) -> 
     if not re.fullmatch(r"[\w.-]+", name):
         raise ReportError(f"report: {name!r} is no name; use letters, digits, '_', '-' and '.'.")
     value = _plain(value)
-    parts = {part: _plain(getattr(value, part)) for part in ("value", "low", "high") if hasattr(value, part)}
+    parts = {part: _plain(getattr(value, part)) for part in PARTS if hasattr(value, part)}
     parts = parts or {"value": value}
     if odd := [part for part in parts.values() if not isinstance(part, (float, int, str))]:
         raise ReportError(f"report({name!r}): {odd[0]!r} is a {type(odd[0]).__name__}, not a number or a string.")
@@ -64,6 +66,29 @@ def report(name: str, value: Any, fmt: str = "", *, text: str | None = None) -> 
         from myst_nb import glue
 
         glue(name, shown, display=False)
+
+
+def reports(folder: Path | None = None) -> dict[str, dict[str, dict[str, Any]]]:
+    """What executed chapters have reported: chapter -> name -> its `text`, `value` and so on, as in `reported`.
+
+    Args:
+        folder: where their files lie; by default the folder of `W2S_REPORT`, else `_build/executed` of the checkout that
+            this library is in.
+
+    Raises:
+        ReportError: there are none.
+    """
+    if folder is None:
+        from .store import repository_root
+
+        here = os.environ.get("W2S_REPORT")
+        root = repository_root()
+        folder = Path(here).parent if here else (root or Path.cwd()) / "_build" / "executed"
+    found = {path.name.removesuffix(".report.json"): json.loads(path.read_text(encoding="utf-8"))
+             for path in sorted(folder.glob("*.report.json"))}
+    if not found:
+        raise ReportError(f"no chapter has reported anything in {folder}: run `make book` first.")
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import probing, train, trunk
+from . import next_token, probing, train, trunk
 from .classifier import FloatArray
 from .models import check
-from .spec import Flip, GroundTruth, RunSpec
-from .store import SPLITS, Record, StoreError, find, repository_root, require_writable, write
+from .record import SPLITS, Record, StoreError, accuracies, snapshot_column
+from .spec import Continue, Flip, FromRun, NextToken, RunSpec
+from .store import find, repository_root, require_writable, weights, write
 from .tasks import TaskTable, load_table, splits
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
@@ -49,31 +50,37 @@ def execute(spec: RunSpec, *, progress: bool = True) -> Record:
     check(spec)
     table = load_table(spec.task)
     parts = splits(table, spec.seed)
-    rows = getattr(parts, spec.half)
-    labels = training_labels(spec, table, rows)
-    every = np.concatenate([getattr(parts, name) for name in SPLITS])
+    rows, validation = getattr(parts, spec.half), parts.validation
+    held = ("validation",) if isinstance(spec.labels, NextToken) else SPLITS if spec.predict_halves else SPLITS[:2]
+    every = np.concatenate([getattr(parts, name) for name in held])
+    start = _adapters(spec)
     with train.one_thread(spec.device):
         fitted: Any
-        if spec.name == "tfidf":
-            fitted = probing.fit_tfidf(table, rows, labels)
+        if isinstance(spec.labels, NextToken):
+            fitted = next_token.fit_next_token(spec, table, rows, validation, progress=progress)
+        elif spec.name == "tfidf":
+            fitted = probing.fit_tfidf(table, rows, training_labels(spec, table, rows))
         elif spec.method == "probe":
-            fitted = probing.fit_probe(spec, table, rows, labels, parts.validation, progress=progress)
+            chosen_by = validation, training_labels(spec, table, validation) > 0.5
+            fitted = probing.fit_probe(spec, table, rows, training_labels(spec, table, rows), chosen_by, every=every,
+                                       adapters=start, progress=progress)
         elif spec.method == "zero_shot":
             fitted = probing.fit_zero_shot(spec, table, every, unlabelled=rows, progress=progress)
         else:
-            fitted = train.fit(spec, table, rows, labels, progress=progress)
+            fitted = train.fit(spec, table, rows, training_labels(spec, table, rows), start=start,
+                               watch=every[:len(parts.test) + len(validation)], progress=progress)
         p = fitted.predict(every, progress=progress)
     if not np.isfinite(p).all():  # the last step's loss was still a number
         raise train.TrainingError(f"the predictions of {spec.model} are not numbers: try a lower recipe.learning_rate than "
                                   f"{spec.recipe.learning_rate}. No record was written.")
     frame = table.frame.loc[every]
     predictions = pd.DataFrame({
-        "split": np.repeat(SPLITS, [len(getattr(parts, name)) for name in SPLITS]).astype(object),
+        "split": np.repeat(held, [len(getattr(parts, name)) for name in held]).astype(object),
         "label": frame["label"].to_numpy(np.int8), "p": p,
         "group": pd.factorize(table.frame["group"])[0][every].astype(np.int32)}, index=pd.Index(every, name="row"))
-    right = (predictions["p"] > 0.5) == (predictions["label"] == 1)
-    shares = right.groupby(predictions["split"]).mean()
-    metrics = {("accuracy" if name == "test" else f"{name}_accuracy"): float(shares[name]) for name in SPLITS}
+    for share, (watched, values) in fitted.snapshots.items():
+        predictions[snapshot_column(share)] = pd.Series(values, index=watched).reindex(every).to_numpy(np.float32)
+    metrics = fitted.metrics if isinstance(spec.labels, NextToken) else accuracies(predictions)
     record = Record(spec, predictions, metrics, _provenance(
         spec, table, seconds=time.monotonic() - started, trunk_seconds=fitted.trunk_seconds))
     return write(record, artefacts=fitted.save)
@@ -91,7 +98,7 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> FloatArray:
         StoreError: the teacher's record is of another task, or lacks a row.
     """
     truth: FloatArray = table.frame["label"].to_numpy(np.float32)[rows]
-    if isinstance(spec.labels, GroundTruth):
+    if not isinstance(spec.labels, (FromRun, Flip)):
         return truth
     teacher = find(spec.labels.run)
     if teacher is None:
@@ -118,3 +125,26 @@ def _provenance(spec: RunSpec, table: TaskTable, *, seconds: float, trunk_second
             "versions": {name: version(name) for name in PACKAGES}, "seconds": round(seconds, 2),
             "trunk_seconds": round(trunk_seconds, 2), "peak_memory_bytes": int(peak),
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": git.stdout.strip() if git else ""}
+
+
+def _adapters(spec: RunSpec) -> Path | None:
+    """The folder of the adapters that a run starts from; None where it starts from fresh ones."""
+    if not isinstance(spec.start, Continue):
+        return None
+    folder = weights(spec.start.run)
+    if folder is None:
+        raise StoreError(f"run {spec.run_id} starts from {spec.start.run.run_id}, whose adapters are not in the user's store")
+    return folder
+
+
+def cost(spec: RunSpec) -> float:
+    """Work of a run in text-blocks: one text through one block, forward. A training pass counts as three, a probe as none."""
+    if spec.name == "tfidf" or spec.method != "finetune":
+        return 0.0
+    task, texts_a_row, depth = spec.task, load_table(spec.task).texts_a_row, spec.depth or 30
+    blocks = depth if spec.lora.blocks == "all" else min(depth, int(spec.lora.blocks))
+    predicted = task.n_test + task.n_validation + (2 * task.n_train if spec.predict_halves else 0)
+    predicted += len(spec.snapshots) * (task.n_test + task.n_validation)
+    if isinstance(spec.labels, NextToken):  # the vocabulary is as wide as some eight blocks of a small model
+        blocks, predicted = blocks + 8, 2 * task.n_validation
+    return float(blocks * texts_a_row * (3 * task.n_train * spec.recipe.epochs + predicted))

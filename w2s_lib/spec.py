@@ -10,19 +10,35 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from .parts import ConfidenceLoss, Lora, Part, Recipe, SpecError, Task, XentLoss, nearest, require
+from .codec import NESTED, UNIONS, decode, encode, require_parts
+from .names import EMBEDDED_DEPTH, canonical_model, split_model
+from .parts import (
+    LOSSES,
+    AdaptiveLoss,
+    ConfidenceLoss,
+    EntropyLoss,
+    Lora,
+    Part,
+    ProductLoss,
+    Recipe,
+    ReverseLoss,
+    SpecError,
+    Task,
+    WindowLoss,
+    XentLoss,
+    nearest,
+    require,
+)
 
-__all__ = ["ConfidenceLoss", "Flip", "FromRun", "GroundTruth", "Lora", "Recipe", "RunSpec", "SpecError", "Task",
-           "XentLoss", "nearest"]
+__all__ = ["AdaptiveLoss", "ConfidenceLoss", "Continue", "EntropyLoss", "Flip", "FromRun", "GroundTruth", "Lora", "NextToken",
+           "Pretrained", "ProductLoss", "Recipe", "ReverseLoss", "RunSpec", "SpecError", "Task", "WindowLoss", "XentLoss",
+           "nearest"]
 
 SEMANTICS = 1
 """Raised when the same spec would train to different bits. It is part of every id."""
-
-EMBEDDED_DEPTH = {"smollm2-135m": 30}
-"""Models that need no hub, and how many blocks each has."""
 
 HALVES = ("supervisor", "student")
 
@@ -38,9 +54,11 @@ class FromRun(Part):
 
     run: RunSpec
     hard: bool = False
+    own_texts: bool = False
+    """A control: the run labels the very texts that it was trained on."""
 
     def _validate(self) -> None:
-        _require_parts(self)
+        require_parts(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +74,54 @@ class Flip(Part):
     hard: bool = False
 
     def _validate(self) -> None:
-        _require_parts(self)
+        require_parts(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextToken(Part):
+    """No labels: the next token of the half's texts is what the run learns. Generative finetuning (Burns et al. 2023)."""
+
+    corpus: str = ""
+    """A task whose texts are read in place of the half's own, as many tokens of them: a control of the domain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained(Part):
+    """Start from the pretrained weights, with fresh adapters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continue(Part):
+    """Start from the adapters of a run: one of `NextToken`, or one whose states are probed."""
+
+    run: RunSpec
+
+    def _validate(self) -> None:
+        require_parts(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec(Part):
-    """One run. Build it with `supervisor`, `student`, `ceiling`, `chain`, `probe` or `zero_shot`."""
+    """One run. Build it with `supervisor`, `student`, `ceiling`, `chain`, `generative`, `probe` or `zero_shot`."""
 
     model: str
     """`smollm2-135m`, `name@depth`, `hf:<owner>/<name>`, a local folder (`./model@6`), or `tfidf`."""
     task: Task = field(default_factory=Task)
-    labels: GroundTruth | FromRun | Flip = field(default_factory=GroundTruth)
+    labels: GroundTruth | FromRun | Flip | NextToken = field(default_factory=GroundTruth)
     half: str = "student"
     """The half of the training pool that the run is fitted on."""
-    loss: XentLoss | ConfidenceLoss = field(default_factory=XentLoss)
+    loss: Part = field(default_factory=XentLoss)
+    """One of `parts.LOSSES`."""
+    start: Pretrained | Continue = field(default_factory=Pretrained)
     recipe: Recipe = field(default_factory=Recipe)
     lora: Lora = field(default_factory=Lora)
     method: str = "finetune"
-    """"finetune", "probe" (logistic regression on the frozen model's last state) or "zero_shot" (label-word odds)."""
+    """"finetune", "probe" (logistic regression on the last token's state after `model`'s depth) or "zero_shot" (label-word
+    odds)."""
+    snapshots: tuple[float, ...] = ()
+    """Shares of training, in (0, 1), after which test and validation are predicted as well."""
+    predict_halves: bool = True
+    """False: only test and validation are predicted, so nobody can learn from the run; a fifth of its work is saved."""
     quantization: str = "nf4"
     precision: str = "bf16"
     device: str = "cpu"
@@ -88,7 +136,7 @@ class RunSpec(Part):
         self._one_of("precision", ("bf16", "fp32"))
         self._one_of("device", ("cpu", "cuda"))
         self._at_least(seed=0, semantics=1)
-        _require_parts(self)
+        require_parts(self)
         object.__setattr__(self, "model", canonical_model(self.model))
         require(self.name != "tfidf" or self.method == "finetune", f"'tfidf' is no language model: there is no {self.method}")
         require(isinstance(self.loss, XentLoss) or (self.method == "finetune" and self.name != "tfidf"),
@@ -96,12 +144,28 @@ class RunSpec(Part):
         require(self.method != "zero_shot" or isinstance(self.labels, GroundTruth), "zero_shot learns from no labels")
         require(self.recipe.batch_size <= self.task.n_train,
                  f"Recipe.batch_size is {self.recipe.batch_size}, more than the {self.task.n_train} rows of a half")
-        if isinstance(self.labels, (FromRun, Flip)):
-            giver = self.labels.run
-            require(giver.task == self.task, f"the labels come from a run on another task: {giver.task} against {self.task}")
-            require(giver.seed == self.seed, f"the labels come from seed {giver.seed}, this run has seed {self.seed}: their "
+        trains = self.method == "finetune" and self.name != "tfidf"
+        reads = isinstance(self.labels, NextToken)
+        require(not self.snapshots or (trains and not reads), "only a finetuned classifier has snapshots")
+        shares = self.snapshots
+        require(isinstance(shares, tuple) and all(isinstance(f, float) and 0 < f < 1 for f in shares)
+                and shares == tuple(sorted(set(shares))),
+                f"RunSpec.snapshots must be rising shares of training in (0, 1), not {shares!r}")
+        for parent in self.parents():
+            what = "the adapters" if isinstance(self.start, Continue) and parent is self.start.run else "the labels"
+            require(parent.task == self.task, f"{what} come from a run on another task: {parent.task} against {self.task}")
+            require(parent.seed == self.seed, f"{what} come from seed {parent.seed}, this run has seed {self.seed}: their "
                      "halves would overlap, since the seed draws them")
-            require(giver.half != self.half, f"the labels' run was trained on the {self.half} half: the texts it would label")
+        if isinstance(self.labels, (FromRun, Flip)):
+            giver, own = self.labels.run, isinstance(self.labels, FromRun) and self.labels.own_texts
+            require((giver.half == self.half) == own, "own_texts=True is for a run on the half that it then labels" if own else
+                    f"the labels' run was trained on the {self.half} half: the texts it would label")
+            require(giver.predict_halves and not isinstance(giver.labels, NextToken), f"run {giver.run_id} gives no labels: "
+                    "it predicts no half")
+        require(not reads or (trains and self.start == Pretrained() and self.loss == XentLoss()),
+                "NextToken is finetuned from the pretrained weights, with XentLoss")
+        if isinstance(self.start, Continue):
+            _require_continuation(self, self.start.run)
 
     @property
     def name(self) -> str:
@@ -115,8 +179,10 @@ class RunSpec(Part):
         return depth or EMBEDDED_DEPTH.get(name)
 
     @property
-    def role(self) -> Literal["supervisor", "student", "ceiling", "baseline"]:
+    def role(self) -> Literal["supervisor", "student", "ceiling", "baseline", "generative"]:
         """What the run is in an experiment."""
+        if isinstance(self.labels, NextToken):
+            return "generative"
         if not isinstance(self.labels, GroundTruth):
             return "student"
         if self.half == "supervisor":
@@ -130,84 +196,48 @@ class RunSpec(Part):
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, fields equal to their default left out (`semantics` never is)."""
-        return json.dumps(_encode(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return json.dumps(encode(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The inverse of `to_json`. Raises `SpecError` on a field that is not known."""
-        return cls(**_decode(cls, json.loads(text)))
+        return cls(**decode(cls, json.loads(text)))
 
     def with_seed(self, seed: int) -> RunSpec:
         """The same run, and all runs that it learns from, under another seed."""
-        labels = self.labels
-        if not isinstance(labels, GroundTruth):
-            labels = dataclasses.replace(labels, run=labels.run.with_seed(seed))
-        return dataclasses.replace(self, seed=seed, labels=labels)
+        changed: dict[str, Any] = {}
+        for name in ("labels", "start"):
+            if isinstance(part := getattr(self, name), (FromRun, Flip, Continue)):
+                changed[name] = dataclasses.replace(part, run=part.run.with_seed(seed))
+        return dataclasses.replace(self, seed=seed, **changed)
+
+    def parents(self) -> list[RunSpec]:
+        """The runs that this one needs directly: the one that gives its labels, the one that it starts from."""
+        return [part.run for part in (self.labels, self.start) if isinstance(part, (FromRun, Flip, Continue))]
 
     def lineage(self) -> Iterator[RunSpec]:
-        """Every run that this one needs, the first teacher first, itself last."""
-        if not isinstance(self.labels, GroundTruth):
-            yield from self.labels.run.lineage()
+        """Every run that this one needs, the first teacher first, itself last; one needed twice comes twice."""
+        for parent in self.parents():
+            yield from parent.lineage()
         yield self
 
 
-UNIONS: dict[str, tuple[type[Part], ...]] = {"labels": (GroundTruth, FromRun, Flip), "loss": (XentLoss, ConfidenceLoss)}
-_PARTS: dict[str, type[Part]] = {"task": Task, "recipe": Recipe, "lora": Lora, "run": RunSpec}
+UNIONS.update(labels=(GroundTruth, FromRun, Flip, NextToken), loss=LOSSES, start=(Pretrained, Continue))
+NESTED.update(task=Task, recipe=Recipe, lora=Lora, run=RunSpec)
 
 
-def split_model(model: str) -> tuple[str, int | None]:
-    """`name@depth` -> (name, depth); the depth is None where none is given. Raises `SpecError`."""
-    name, at, depth = model.partition("@")
-    require(not at or depth.isdecimal(), f"the depth in {model!r} must be a whole number, as in 'smollm2-135m@4'")
-    return name, int(depth) if at else None
-
-
-def canonical_model(model: str) -> str:
-    """Checks a model's name and depth; a depth that keeps every block is left out, so one model has one name."""
-    name, depth = split_model(model)
-    known = [*EMBEDDED_DEPTH, "tfidf"]
-    require(name in known or (name.startswith("hf:") and len(name) > 3) or "/" in name,
-             f"unknown model {name!r}: {nearest(name, known)} Also 'hf:<owner>/<name>' or a local folder with a '/' in it.")
-    require(depth is None or name != "tfidf", "'tfidf' has no depth")
-    most = EMBEDDED_DEPTH.get(name)
-    require(depth is None or (depth >= 1 and (most is None or depth <= most)),
-             f"depth {depth} of {name!r}: must be 1 to {most or 'the number of its blocks'}")
-    return name if depth is None or depth == most else f"{name}@{depth}"
-
-
-def _encode(part: Any) -> Any:
-    if not isinstance(part, Part):
-        return part
-    out: dict[str, Any] = {}
-    for f in fields(part):
-        value = getattr(part, f.name)
-        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
-        if value != default or f.name == "semantics":
-            out[f.name] = _encode(value)
-            if f.name in UNIONS:
-                out[f.name]["type"] = type(value).__name__
-    return out
-
-
-def _require_parts(part: Part) -> None:
-    for f in fields(part):
-        kinds = UNIONS.get(f.name) or ((_PARTS[f.name],) if f.name in _PARTS else ())
-        value, names = getattr(part, f.name), [kind.__name__ for kind in kinds]
-        require(not kinds or isinstance(value, kinds),
-                f"{type(part).__name__}.{f.name} is {value!r}: {nearest(str(value), names)}")
-
-
-def _decode(kind: type[Part], data: Any) -> dict[str, Any]:
-    require(isinstance(data, dict), f"{kind.__name__} must be a JSON object, not {data!r}")
-    out: dict[str, Any] = {}
-    for key, value in data.items():
-        if key in UNIONS:
-            types = {k.__name__: k for k in UNIONS[key]}
-            tag = value.get("type", "") if isinstance(value, dict) else value
-            require(tag in types, f"unknown type {tag!r} of {key}: {nearest(str(tag), types)}")
-            out[key] = types[tag](**_decode(types[tag], {k: v for k, v in value.items() if k != "type"}))
-        elif key in _PARTS and kind is not Task:
-            out[key] = _PARTS[key](**_decode(_PARTS[key], value))
-        else:
-            out[key] = value
-    return out
+def _require_continuation(spec: RunSpec, earlier: RunSpec) -> None:
+    """Refuses to start `spec` from a run whose adapters do not fit it, or that has seen other texts."""
+    for name in ("name", "quantization", "precision", "device", "lora", "half"):
+        mine, other = getattr(spec, name), getattr(earlier, name)
+        require(mine == other, f"a run starts from one of the same {name}, not from {other!r} for {mine!r}")
+    require(earlier.method == "finetune" and earlier.name != "tfidf", f"run {earlier.run_id} has no adapters to start from")
+    if spec.method == "probe":
+        require(spec.depth is not None and earlier.depth is not None, "to probe a finetuned model, name both depths: 'name@20'")
+        layer, top = spec.depth or 0, earlier.depth or 0
+        adapted = top if earlier.lora.blocks == "all" else min(top, int(earlier.lora.blocks))
+        require(top - adapted < layer <= top, f"layer {layer} of run {earlier.run_id} is not one of its {adapted} adapted "
+                f"ones, up to {top}: below them it is the frozen model")
+    else:
+        require(spec.model == earlier.model and isinstance(earlier.labels, NextToken) and spec.method == "finetune",
+                "a classifier continues a NextToken run of the same model")

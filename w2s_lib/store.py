@@ -6,83 +6,27 @@ no text and no pickle. Two stores are searched: the user's, then the published o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from platformdirs import user_data_dir
 
+from .record import SPLITS, Record, StoreError, snapshots_of
 from .spec import RunSpec
 
-SPLITS = ("test", "validation", "supervisor", "student")
 FORMAT = 1
-
-
-class StoreError(RuntimeError):
-    """A store that cannot be written, or a published record that is not what it says it is."""
 
 
 class DamagedRecord(StoreError):
     """A file whose content does not match its digest or its name."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """A finished run.
-
-    Attributes:
-        spec: what was run.
-        predictions: index `row`; columns `split` (one of "test", "validation", "supervisor", "student"), `label` (ground
-            truth, 0/1), `p` (float32, P(y = 1)) and `group` (rows of one group share a number).
-        metrics: "accuracy" (test), "validation_accuracy", "supervisor_accuracy", "student_accuracy".
-        provenance: versions, device, hardware, threads, seconds, date, git commit, peak memory, the task's digest.
-        path: the file; "" for one that was never written.
-    """
-
-    spec: RunSpec
-    predictions: pd.DataFrame
-    metrics: dict[str, float]
-    provenance: dict[str, Any]
-    path: str = ""
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of spec, metrics, provenance and every column: what the file's metadata must say."""
-        h = hashlib.sha256()
-        for part in (self.spec.to_json(), json.dumps([self.metrics, self.provenance], sort_keys=True)):
-            h.update(part.encode() + b"\0")
-        frame = self.predictions
-        h.update(",".join(frame["split"]).encode())
-        for column in (frame.index.to_numpy(np.int32), frame["label"].to_numpy(np.int8),
-                       frame["p"].to_numpy(np.float32), frame["group"].to_numpy(np.int32)):
-            h.update(np.ascontiguousarray(column).tobytes())
-        return h.hexdigest()
-
-    def labels(self, rows: Any, *, task_digest: str) -> Any:
-        """P(y = 1) that this run gives to `rows`, joined by task digest and row.
-
-        Raises:
-            StoreError: the record is of another task, or lacks a row.
-        """
-        if self.provenance["task_digest"] != task_digest:
-            raise StoreError(f"record {self.spec.run_id} was made on task {self.provenance['task_digest'][:12]}, not on "
-                             f"{task_digest[:12]}: predictions of different tasks are not joined")
-        missing = np.setdiff1d(rows, self.predictions.index.to_numpy())
-        if len(missing):
-            raise StoreError(f"record {self.spec.run_id} has no prediction for {len(missing)} rows, the first is {missing[0]}")
-        return self.predictions["p"].loc[np.asarray(rows)].to_numpy()
 
 
 def repository_root() -> Path | None:
@@ -124,6 +68,12 @@ def find(spec: RunSpec) -> Record | None:
     published = published_store()
     path = (published or user_store()) / f"{spec.run_id}.parquet"
     return read(path) if published and path.is_file() else None
+
+
+def weights(spec: RunSpec) -> Path | None:
+    """The folder of a run's adapters in the user's store; None where they are not (published records come without)."""
+    folder = user_store() / spec.run_id
+    return folder if (folder / "adapter_model.safetensors").is_file() else None
 
 
 def read(path: Path) -> Record:
@@ -211,8 +161,10 @@ def _write_parquet(record: Record, path: Path) -> None:
         "label": pa.array(frame["label"].to_numpy(np.int8)),
         "p": pa.array(frame["p"].to_numpy(np.float32)),
         "group": pa.array(frame["group"].to_numpy(np.int32)),
+        **{name: pa.array(frame[name].to_numpy(np.float32)) for name in snapshots_of(frame)},
     }, metadata={"format": str(FORMAT), "spec": record.spec.to_json(), "metrics": json.dumps(record.metrics),
                  "provenance": json.dumps(record.provenance), "digest": record.digest})
-    encoding = dict.fromkeys(("row", "label", "group"), "DELTA_BINARY_PACKED") | {"p": "BYTE_STREAM_SPLIT"}
+    encoding = dict.fromkeys(("row", "label", "group"), "DELTA_BINARY_PACKED") | dict.fromkeys(
+        ("p", *snapshots_of(frame)), "BYTE_STREAM_SPLIT")
     pq.write_table(table, path, compression="zstd", compression_level=19, use_dictionary=["split"],
                    column_encoding=encoding, write_statistics=False)

@@ -17,18 +17,18 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .runner import execute, refuse_early
-from .spec import GroundTruth, RunSpec, SpecError, nearest
+from .record import Record, StoreError
+from .runner import cost, execute, refuse_early
+from .spec import Continue, Flip, FromRun, RunSpec, SpecError, nearest
 from .store import (
     DamagedRecord,
-    Record,
-    StoreError,
     discard_partial,
     find,
     published_store,
     read,
     require_writable,
     user_store,
+    weights,
     write,
 )
 from .train import TrainingError
@@ -68,8 +68,8 @@ def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, worke
 
     Returns:
         Columns `run_id`, `role`, `model`, `depth`, `supervisor` (the model that gave the labels, or ""), `labels`
-        ("GroundTruth", "FromRun" or "Flip"), `loss`, `hard`, `lora_blocks`, `quantization`, `method`, `seed`, `accuracy`,
-        `validation_accuracy`, `seconds` and `record`.
+        ("GroundTruth", "FromRun", "Flip" or "NextToken"), `loss`, `hard`, `lora_blocks`, `quantization`, `method`, `seed`,
+        `accuracy`, `validation_accuracy` (NaN where there is none), `seconds` and `record`.
 
     Raises:
         SpecError, DeviceError, StoreError: no specs, or one of them cannot be run: before anything is trained.
@@ -127,9 +127,22 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
 
 
 def _missing(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
-    """What has to be trained for these, teachers first; a recorded run needs no teacher any more."""
-    steps = {step.run_id: step for spec in specs if find(spec) is None for step in spec.lineage()}
-    return {run_id: step for run_id, step in steps.items() if find(step) is None}
+    """What has to be trained for these, teachers first; a recorded run needs no teacher any more.
+
+    A run that another one starts from is trained again where its record is there and its adapters are not.
+    """
+    steps: dict[str, RunSpec] = {}
+
+    def need(spec: RunSpec, *, adapters: bool = False) -> None:
+        there = find(spec) is not None and (not adapters or weights(spec) is not None)
+        if not there and spec.run_id not in steps:
+            for parent in spec.parents():
+                need(parent, adapters=isinstance(spec.start, Continue) and parent == spec.start.run)
+            steps[spec.run_id] = spec
+
+    for spec in specs:
+        need(spec)
+    return steps
 
 
 def publish(spec: RunSpec) -> Path:
@@ -191,17 +204,6 @@ def _work(text: str) -> str:
     return spec.run_id
 
 
-def cost(spec: RunSpec) -> float:
-    """Work of a run in row-blocks: one row through one block, forward. A training pass counts as three."""
-    if spec.name == "tfidf" or spec.method != "finetune":
-        return 0.0
-    depth = spec.depth or 30
-    blocks = depth if spec.lora.blocks == "all" else min(depth, int(spec.lora.blocks))
-    task = spec.task
-    predicted = task.n_test + task.n_validation + 2 * task.n_train
-    return float(blocks * (3 * task.n_train * spec.recipe.epochs + predicted))
-
-
 def _seconds_a_unit() -> float:
     """The median over the published and the user's records of what a unit of work has cost; a constant without any."""
     rates = []
@@ -226,10 +228,11 @@ def _read(spec: RunSpec, *, trained: bool) -> Record:
 
 def _row(record: Record) -> dict[str, Any]:
     spec, labels = record.spec, record.spec.labels
-    teacher, hard = ("", False) if isinstance(labels, GroundTruth) else (labels.run.model, labels.hard)
+    teacher, hard = (labels.run.model, labels.hard) if isinstance(labels, (FromRun, Flip)) else ("", False)
     return {"run_id": spec.run_id, "role": spec.role, "model": spec.model, "depth": spec.depth,
             "supervisor": teacher, "labels": type(labels).__name__,
             "loss": type(spec.loss).__name__, "hard": hard, "lora_blocks": spec.lora.blocks,
             "quantization": spec.quantization, "method": spec.method, "seed": spec.seed,
-            "accuracy": record.metrics["accuracy"], "validation_accuracy": record.metrics["validation_accuracy"],
+            "accuracy": record.metrics.get("accuracy", np.nan),
+            "validation_accuracy": record.metrics.get("validation_accuracy", np.nan),
             "seconds": record.provenance["seconds"], "record": record}

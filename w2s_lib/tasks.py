@@ -22,19 +22,21 @@ import numpy.typing as npt
 import pandas as pd
 
 from .assets import file_sha256
+from .comparisons import preferences
 from .readers import FILE_KINDS, distinct, read_embedded, read_file, read_hub
 from .spec import SpecError, Task, nearest
 
 Rows = npt.NDArray[np.int64]
 
-_SMALLER: dict[str, int] = {"n_train": 400, "n_validation": 200, "n_test": 800}
-EMBEDDED: dict[str, tuple[str, dict[str, int]]] = {
+_SMALLER: dict[str, Any] = {"n_train": 400, "n_validation": 200, "n_test": 800}
+EMBEDDED: dict[str, tuple[str, dict[str, Any]]] = {
     "movie": ("movieReviewSnippets", {}),
     "amazon": ("amazonReviewSnippets", _SMALLER),
     "nyt": ("nytEditorialSnippets", _SMALLER),
     "tweets": ("tweets", _SMALLER),
+    "movie-preference": ("movieReviewSnippets", {"n_train": 500, "min_rating": 1.0}),
 }
-"""The file stem of each embedded task, and the sizes that fit it where Task's own defaults do not."""
+"""The file stem of each embedded task, and the settings that fit it where Task's own defaults do not."""
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: it is cached
@@ -45,8 +47,9 @@ class TaskTable:
         task: what was asked for.
         frame: index = row, 0 to N-1; columns `id`, `text`, `label` (int8, 0 or 1), `group` (rows of one group never
             cross a split), `rating` (mean human rating, -4 to 4; NaN where there is none) and `split` ("" where none).
-        ratings: every rater's rating, a tuple a row; empty for a user's own data.
-        digest: sha256 over row, id, text, label, group and split of every row.
+            A comparison has a second text, `text_b`: label 1 says that the first is better, `rating` is the difference.
+        ratings: every rater's rating, a tuple a row; empty for comparisons and a user's own data.
+        digest: sha256 over row, id, text (both), label, group and split of every row.
         n_dropped: rows left out as duplicates of another.
     """
 
@@ -55,6 +58,20 @@ class TaskTable:
     ratings: tuple[tuple[int, ...], ...]
     digest: str
     n_dropped: int
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text: all first ones in row order, then all second ones where rows are comparisons."""
+        return [text for column in ("text", "text_b") if column in self.frame for text in self.frame[column]]
+
+    @property
+    def texts_a_row(self) -> int:
+        """2 where rows are comparisons, else 1."""
+        return 2 if "text_b" in self.frame else 1
+
+    def positions(self, rows: Any) -> Rows:
+        """Where the texts of `rows`, (n,), stand in `texts`: (n,), or (2n,), first texts before second ones."""
+        return np.concatenate([np.asarray(rows) + side * len(self.frame) for side in range(self.texts_a_row)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +88,7 @@ def default_task(name: str, **overrides: Any) -> Task:
     """The task of that name with sizes that fit it; a user's own data is pinned by its content.
 
     Args:
-        name: `movie`, `amazon`, `nyt`, `tweets`, a path to a `.csv`, `.jsonl` or `.parquet`, or `hf:<dataset>`.
+        name: a name in `EMBEDDED`, a path to a user's file, or `hf:<dataset>`.
         **overrides: fields of `Task`.
 
     Raises:
@@ -117,6 +134,7 @@ def resolve_task(task: Task) -> Task:
 def load_table(task: Task) -> TaskTable:
     """The canonical table of a task, read once a process.
 
+    A file with columns `chosen` and `rejected` is a table of comparisons, as is `movie-preference` (see `comparisons`).
     Embedded tasks (Hutto & Gilbert, ICWSM 2014): the label is the sign of the mean human rating; rows whose mean is
     within `task.min_rating` of 0 are left out. The group is the row itself in `movie` and `tweets`, the review in
     `amazon` and the editorial in `nyt` (the id up to its `_`). Texts that differ in case or spacing only are
@@ -125,7 +143,8 @@ def load_table(task: Task) -> TaskTable:
 
     Raises:
         SpecError: unknown task; a file that is missing or unreadable, has no `text` or `label`, a label other than 0
-            and 1, an empty text, one text under both labels, two equal ids, an unknown split, a group in two splits.
+            and 1, an empty text, one text under both labels, two equal ids, an unknown split, a group in two splits; a
+            comparison of a text with itself, with nothing, or both ways (a tie).
         AssetError: data that would have to be downloaded and cannot be.
     """
     task = resolve_task(task)
@@ -194,8 +213,10 @@ def _deal(table: TaskTable, pool: npt.NDArray[np.bool_], sizes: dict[str, int], 
 def _load(name: str, min_rating: float, sha256: str) -> TaskTable:
     ratings: list[tuple[int, ...]] = []
     if name in EMBEDDED:
-        by_document = name in ("amazon", "nyt")
-        frame, ratings = read_embedded(EMBEDDED[name][0], min_rating=min_rating, group_by_prefix=by_document)
+        stem, by_document, paired = EMBEDDED[name][0], name in ("amazon", "nyt"), name == "movie-preference"
+        frame, ratings = read_embedded(stem, min_rating=-1.0 if paired else min_rating, group_by_prefix=by_document)
+        if paired:
+            frame, ratings = preferences(frame[distinct(frame, name)], min_gap=min_rating), []
     elif name.startswith("hf:"):
         frame = read_hub(name[3:])
     else:
@@ -204,7 +225,8 @@ def _load(name: str, min_rating: float, sha256: str) -> TaskTable:
     ratings = [ratings[row] for row in np.flatnonzero(kept)] if ratings else []
     frame = frame[kept].reset_index(drop=True)
     digest = hashlib.sha256()
-    for row in frame[["id", "text", "label", "group", "split"]].itertuples(name=None):
+    hashed = [name for name in ("id", "text", "text_b", "label", "group", "split") if name in frame]
+    for row in frame[hashed].itertuples(name=None):
         digest.update(json.dumps(row).encode() + b"\n")
     _say_overlap(name, frame["text"])
     return TaskTable(Task(name=name), frame, tuple(ratings), digest.hexdigest(), int((~kept).sum()))

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from . import losses, models
+from . import models
+from .adapters import add_lora, load_adapters
 from .classifier import Classifier, Finetuned, FloatArray
-from .spec import ConfidenceLoss, RunSpec, SpecError
+from .objective import objective
+from .spec import RunSpec, SpecError
 from .tasks import TaskTable
 from .trunk import Inputs, Trunk
 
@@ -42,16 +45,6 @@ def learning_rate_factor(step: int, n_steps: int, warmup_fraction: float) -> flo
     if step < warmup:
         return (step + 1) / warmup
     return (n_steps - step) / max(1, n_steps - warmup)
-
-
-def alpha_at(progress: float, loss: ConfidenceLoss) -> float:
-    """The confidence loss's weight when a share `progress` in [0, 1] of training is done (Burns et al. 2023, A.4).
-
-    It rises linearly from 0 and is continuous where it reaches `alpha_max`.
-    """
-    if progress >= loss.warmup_fraction:
-        return loss.alpha_max
-    return loss.alpha_max * progress / loss.warmup_fraction
 
 
 def epoch_batches(rows: Any, length: Any, *, batch_size: int, rng: np.random.Generator) -> list[Any]:
@@ -106,29 +99,55 @@ class _MasterWeights:
                 parameter.copy_(master)
 
 
-def build(spec: RunSpec, table: TaskTable, *, trunk: bool = True, progress: bool = True) -> Finetuned:
-    """The model of a run before its first step: backbone, fresh adapters and head, drawn by the spec's seed.
+def adapted(spec: RunSpec, table: TaskTable, *, causal_lm: bool = False, start: Path | None = None, trunk: bool = True,
+            progress: bool = True) -> tuple[Any, Inputs, int, Any]:
+    """The adapted top of a run's backbone before its first step, drawn from torch's global generator.
 
     Args:
         spec: a run with `method="finetune"`.
-        table: the task's texts.
-        trunk: share the frozen blocks' states where that is exact. False computes them anew in every pass; the logits
-            agree within bf16's tolerance.
+        table: the texts.
+        causal_lm: load the language-modelling head as well.
+        start: a folder of adapters to start from, in place of fresh ones.
+        trunk: see `build`.
         progress: show bars.
+
+    Returns:
+        The peft model; what enters its first block; that block's number; the whole model's language-modelling head or None.
     """
-    backbone = models.load_backbone(spec)
+    backbone = models.load_backbone(spec, causal_lm=causal_lm)
+    words = backbone.get_output_embeddings() if causal_lm else None
+    backbone = backbone.base_model if causal_lm else backbone
     depth = len(models.blocks_of(backbone))
     n_top = depth if spec.lora.blocks == "all" else min(int(spec.lora.blocks), depth)
     boundary = depth - n_top if trunk and backbone.config.model_type in models.TRUNK_EXACT else 0
     inputs = Trunk(spec, table, boundary, progress=progress) if boundary else Inputs(spec, table)
+    torch.manual_seed(spec.seed)
+    top = add_lora(models.keep_blocks(backbone, boundary, depth), spec, n_top=n_top)
+    if start:
+        load_adapters(top, boundary, start)
+    return top, inputs, boundary, words
+
+
+def build(spec: RunSpec, table: TaskTable, *, start: Path | None = None, trunk: bool = True,
+          progress: bool = True) -> Finetuned:
+    """The model of a run before its first step: backbone, adapters and head, drawn by the spec's seed.
+
+    Args:
+        spec: a run with `method="finetune"`.
+        table: the task's texts.
+        start: a folder of adapters to start from, in place of fresh ones.
+        trunk: share the frozen blocks' states where that is exact. False computes them anew in every pass; the logits
+            agree within bf16's tolerance.
+        progress: show bars.
+    """
     with torch.random.fork_rng():
-        torch.manual_seed(spec.seed)
-        model = Classifier(models.add_lora(models.keep_blocks(backbone, boundary, depth), spec, n_top=n_top))
+        top, inputs, boundary, _ = adapted(spec, table, start=start, trunk=trunk, progress=progress)
+        model = Classifier(top, comparison=table.texts_a_row == 2)
     return Finetuned(spec, model.to(spec.device), inputs, boundary)
 
 
-def fit(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, trunk: bool = True,
-        progress: bool = True) -> Finetuned:
+def fit(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, start: Path | None = None, watch: Any = (),
+        trunk: bool = True, progress: bool = True) -> Finetuned:
     """Finetunes `spec.model` on soft labels.
 
     Args:
@@ -136,6 +155,8 @@ def fit(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, trunk
         table: the task's texts.
         rows: (n,) rows of the half that it trains on.
         labels: (n,) P(y = 1) for each of them.
+        start: see `build`.
+        watch: rows to predict at each of `spec.snapshots`.
         trunk: see `build`.
         progress: show bars with the time left.
 
@@ -144,48 +165,81 @@ def fit(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, trunk
         SpecError: fewer rows than one batch.
     """
     models.check(spec)
-    recipe = spec.recipe
-    if len(rows) < recipe.batch_size or len(rows) != len(labels):
+    batch_size = spec.recipe.batch_size
+    if len(rows) < batch_size or len(rows) != len(labels):
         raise SpecError(f"{len(rows)} rows and {len(labels)} labels: need one label a row, and at least one batch of "
-                        f"{recipe.batch_size}")
+                        f"{batch_size}")
+    with advice_on_memory(spec):
+        fitted = build(spec, table, start=start, trunk=trunk, progress=progress)
+        label_of = np.full(len(fitted.inputs.length), np.nan, dtype=np.float32)
+        label_of[np.asarray(rows)] = np.asarray(labels, dtype=np.float32)
+
+        def loss_of(batch: Any, done: float) -> Tensor:
+            logits = fitted.model(*fitted.inputs.batch(batch))
+            return objective(spec.loss, logits, torch.from_numpy(label_of[batch]).to(logits.device), done)
+
+        batches = all_batches(spec, np.asarray(rows), fitted.inputs.length)
+        marks = {max(1, round(share * len(batches))): share for share in spec.snapshots}
+
+        def after(step: int) -> None:
+            if step in marks:
+                fitted.snapshots[marks[step]] = np.asarray(watch), fitted.glimpse(watch)
+
+        optimise(fitted.model, spec, batches, loss_of, after=after, progress=progress)
+    return fitted
+
+
+@contextlib.contextmanager
+def advice_on_memory(spec: RunSpec) -> Iterator[None]:
+    """Turns running out of memory into a `TrainingError` that says what to change."""
     try:
-        fitted = build(spec, table, trunk=trunk, progress=progress)
-        _train(fitted, np.asarray(rows), np.asarray(labels, dtype=np.float32), progress)
+        yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
-        raise TrainingError(f"out of memory while training {spec.model}: set recipe.batch_size below "
-                            f"{recipe.batch_size}, or lora.blocks below {spec.lora.blocks}. No record was written.") from error
-    return fitted
+        raise TrainingError(
+            f"out of memory while training {spec.model}: set recipe.batch_size below {spec.recipe.batch_size}, or lora.blocks "
+            f"below {spec.lora.blocks}. No record was written.") from error
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _train(fitted: Finetuned, rows: Any, labels: FloatArray, progress: bool) -> None:
-    spec, model, recipe = fitted.spec, fitted.model, fitted.spec.recipe
-    label_of = np.full(len(fitted.inputs.length), np.nan, dtype=np.float32)
-    label_of[rows] = labels
+def all_batches(spec: RunSpec, rows: Any, length: Any) -> list[Any]:
+    """The batches of every epoch of a run, in order, drawn by its seed."""
+    rng = np.random.default_rng([spec.seed, 1])
+    return [batch for _ in range(spec.recipe.epochs)
+            for batch in epoch_batches(rows, length, batch_size=spec.recipe.batch_size, rng=rng)]
+
+
+def optimise(model: nn.Module, spec: RunSpec, batches: Sequence[Any], loss_of: Callable[[Any, float], Tensor], *,
+             after: Callable[[int], None] = lambda step: None, progress: bool = True) -> None:
+    """One step a batch on what of `model` requires a gradient.
+
+    Args:
+        model: what trains.
+        spec: gives recipe and device.
+        batches: what `loss_of` takes, one a step.
+        loss_of: (batch, share of training done in [0, 1)) -> the loss, a scalar.
+        after: called with the number of steps done, after each.
+        progress: show a bar.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    recipe = spec.recipe
     with contextlib.suppress(Exception):
         AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may move from one device to another
     accelerator = Accelerator(cpu=spec.device == "cpu", mixed_precision="no")
     model.train()
     optimiser = _MasterWeights([p for p in model.parameters() if p.requires_grad], spec)
-    rng = np.random.default_rng([spec.seed, 1])
-    batches = [batch for _ in range(recipe.epochs) for batch in epoch_batches(
-        rows, fitted.inputs.length, batch_size=recipe.batch_size, rng=rng)]
     for step, batch in enumerate(tqdm(batches, desc=f"train {spec.model}", unit="step", leave=False, disable=not progress)):
-        logits = model(*fitted.inputs.batch(batch))
-        soft = torch.from_numpy(label_of[batch]).to(logits.device)
-        if isinstance(spec.loss, ConfidenceLoss):
-            alpha = alpha_at(step / len(batches), spec.loss)
-            loss = losses.confidence_loss(logits, soft, alpha, spec.loss.threshold)
-        else:
-            loss = losses.xent_loss(logits, soft)
+        loss = loss_of(batch, step / len(batches))
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss is {loss.item()} at step {step + 1} of {len(batches)}: try a lower "
                                 f"recipe.learning_rate than {recipe.learning_rate}. No record was written.")
         accelerator.backward(loss)
         optimiser.step(learning_rate_factor(step, len(batches), recipe.warmup_fraction), recipe.max_grad_norm,
                        recipe.learning_rate)
+        after(step + 1)

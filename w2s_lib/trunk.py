@@ -54,12 +54,18 @@ def _tokenize(model: str, template: str, texts: tuple[str, ...]) -> list[list[in
     most = min(tokenizer.model_max_length, models.max_length(model))  # the first is often a placeholder
     longest = max(range(len(ids)), key=lambda row: len(ids[row]))
     if len(ids[longest]) > most:
-        raise SpecError(f"row {longest} has {len(ids[longest])} tokens, more than the {most} that {model} reads")
+        raise SpecError(f"text {longest} has {len(ids[longest])} tokens, more than the {most} that {model} reads")
     return ids
 
 
+def one_a_row(values: Any, table: TaskTable) -> Any:
+    """Values of texts, (n, ...) or (2n, ...) in the order of `TaskTable.positions`, as values of rows: first minus second."""
+    n = values.shape[0] // table.texts_a_row
+    return values if table.texts_a_row == 1 else values[:n] - values[n:]
+
+
 class Inputs:
-    """What enters a run's first block, by row: token ids.
+    """What enters a run's first block: token ids. A row of a comparison has two texts, any other has one.
 
     Args:
         spec: gives the model, the device and the template.
@@ -73,26 +79,31 @@ class Inputs:
 
     def __init__(self, spec: RunSpec, table: TaskTable) -> None:
         self.spec, self.table = spec, table
-        self.ids = _tokenize(spec.name, spec.task.template, tuple(table.frame["text"]))
-        self.length = np.array([len(ids) for ids in self.ids])
+        self.ids = _tokenize(spec.name, spec.task.template, tuple(table.texts))
+        self.text_length = np.array([len(ids) for ids in self.ids])
+        self.length = self.text_length.reshape(table.texts_a_row, -1).max(axis=0)  # of a row: its longer text's
 
     def by_length(self, rows: Any) -> Any:
         """The same rows, short texts first, equal ones by row: the order of every forward-only pass."""
         rows = np.asarray(rows)
         return rows[np.lexsort((rows, self.length[rows]))]
 
-    def part(self, row: int) -> Tensor:
-        """One row, (length,) or (length, hidden)."""
-        return torch.tensor(self.ids[row])
+    def part(self, text: int) -> Tensor:
+        """One text, (length,) or (length, hidden)."""
+        return torch.tensor(self.ids[text])
 
     def batch(self, rows: Any) -> tuple[Tensor, Tensor]:
-        """Inputs (n, longest[, hidden]) padded on the right, and lengths (n,), on the spec's device."""
-        parts = nn.utils.rnn.pad_sequence([self.part(int(row)) for row in rows], batch_first=True)
-        return parts.to(self.spec.device), torch.from_numpy(self.length[rows]).to(self.spec.device)
+        """Inputs (n, longest[, hidden]) padded on the right, and lengths (n,), on the spec's device; 2n for comparisons."""
+        return self.text_batch(self.table.positions(rows))
+
+    def text_batch(self, texts: Any) -> tuple[Tensor, Tensor]:
+        """The same of single texts, by their places in `TaskTable.texts`."""
+        parts = nn.utils.rnn.pad_sequence([self.part(int(text)) for text in texts], batch_first=True)
+        return parts.to(self.spec.device), torch.from_numpy(self.text_length[texts]).to(self.spec.device)
 
 
 class Trunk(Inputs):
-    """The states that leave the first `boundary` blocks, by row: what enters a run's first adapted block.
+    """The states that leave the first `boundary` blocks, by text: what enters a run's first adapted block.
 
     Args:
         spec: gives model, quantization, precision and device.
@@ -107,9 +118,9 @@ class Trunk(Inputs):
     def __init__(self, spec: RunSpec, table: TaskTable, boundary: int, *, progress: bool = True) -> None:
         super().__init__(spec, table)
         self.boundary = boundary
-        self.order = self.by_length(np.arange(len(self.ids)))
+        self.order = np.lexsort((np.arange(len(self.ids)), self.text_length))
         self.place = np.argsort(self.order)
-        self.offset = np.concatenate([[0], np.cumsum(self.length[self.order])])
+        self.offset = np.concatenate([[0], np.cumsum(self.text_length[self.order])])
         folder = self._folder(boundary)
         self.files = [folder / f"{start:06d}.npy" for start in range(0, len(self.order), CHUNK)]
         if not all(file.is_file() for file in self.files):
@@ -118,16 +129,17 @@ class Trunk(Inputs):
             self.seconds = time.monotonic() - started
         self.chunks = [np.load(file, mmap_mode="r") for file in self.files]
 
-    def part(self, row: int) -> Tensor:
-        """The trunk's states of one row, (length, hidden)."""
-        place = self.place[row]
+    def part(self, text: int) -> Tensor:
+        """The trunk's states of one text, (length, hidden)."""
+        place = self.place[text]
         start = self.offset[place // CHUNK * CHUNK]
         states = np.array(self.chunks[place // CHUNK][self.offset[place] - start:self.offset[place + 1] - start])
         return torch.from_numpy(states).view(models.DTYPES[self.spec.precision])
 
     def last_states(self, rows: Any) -> Any:
-        """The trunk's output at each row's last token, (n, hidden) float32."""
-        return np.stack([self.part(int(row))[-1].float().numpy() for row in rows])
+        """The trunk's output at each row's last token, (n, hidden) float32; for comparisons the first's minus the second's."""
+        texts = self.table.positions(rows)
+        return one_a_row(np.stack([self.part(int(text))[-1].float().numpy() for text in texts]), self.table)
 
     def _folder(self, boundary: int) -> Path:
         spec = self.spec
@@ -160,10 +172,10 @@ class Trunk(Inputs):
                             bar.update()
 
     @torch.inference_mode()
-    def _compute(self, model: Any, below: Inputs, rows: Any) -> Any:
+    def _compute(self, model: Any, below: Inputs, texts: Any) -> Any:
         parts = []
-        for start in range(0, len(rows), BATCH):
-            inputs, length = below.batch(rows[start:start + BATCH])
+        for start in range(0, len(texts), BATCH):
+            inputs, length = below.text_batch(texts[start:start + BATCH])
             key = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
             states = model(**{key: inputs}, use_cache=False).last_hidden_state
             parts += [state[:n] for state, n in zip(states, length.tolist(), strict=True)]

@@ -1,0 +1,55 @@
+"""Frozen parts as canonical JSON and back: sorted keys, no spaces, fields equal to their default left out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import fields
+from typing import Any
+
+from .parts import Part, nearest, require
+
+UNIONS: dict[str, tuple[type[Part], ...]] = {}
+"""Fields that hold one of several parts; their JSON names its type. `spec` fills it, as it does `NESTED`."""
+NESTED: dict[str, type[Part]] = {}
+"""Fields that hold a part of one type."""
+
+
+def encode(part: Any) -> Any:
+    """A part as JSON values. `semantics` is never left out."""
+    if not isinstance(part, Part):
+        return part
+    out: dict[str, Any] = {}
+    for f in fields(part):
+        value = getattr(part, f.name)
+        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        if value != default or f.name == "semantics":
+            out[f.name] = encode(value)
+            if f.name in UNIONS:
+                out[f.name]["type"] = type(value).__name__
+    return out
+
+
+def require_parts(part: Part) -> None:
+    """Raises `SpecError` where a field that holds a part holds something else."""
+    for f in fields(part):
+        kinds = UNIONS.get(f.name) or ((NESTED[f.name],) if f.name in NESTED else ())
+        value, names = getattr(part, f.name), [kind.__name__ for kind in kinds]
+        require(not kinds or isinstance(value, kinds),
+                f"{type(part).__name__}.{f.name} is {value!r}: {nearest(str(value), names)}")
+
+
+def decode(kind: type[Part], data: Any) -> dict[str, Any]:
+    """The keyword arguments of a part from its JSON values. Raises `SpecError` on what is not known."""
+    require(isinstance(data, dict), f"{kind.__name__} must be a JSON object, not {data!r}")
+    out: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in UNIONS:
+            types = {k.__name__: k for k in UNIONS[key]}
+            tag = value.get("type", "") if isinstance(value, dict) else value
+            require(tag in types, f"unknown type {tag!r} of {key}: {nearest(str(tag), types)}")
+            out[key] = types[tag](**decode(types[tag], {k: v for k, v in value.items() if k != "type"}))
+        elif key in NESTED and kind is not NESTED["task"]:
+            out[key] = NESTED[key](**decode(NESTED[key], value))
+        else:
+            out[key] = value
+    return out

@@ -1,0 +1,139 @@
+"""What is published, as tables: a row a run, a row a prediction, and what the chapters plan.
+
+`write_tables` puts all of it into one CSV and two Parquet files, which the scorecard page offers. Chapter: scorecard.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .book import chapters, planned_specs
+from .parts import Part
+from .record import StoreError, snapshots_of
+from .spec import Continue, Flip, FromRun, RunSpec
+from .store import DamagedRecord, read, repository_root
+
+__all__ = ["planned_runs", "published_runs", "write_tables"]
+
+COLUMNS = {"run_id": "str", "role": "str", "model": "str", "labels": "str", "supervisor": "str", "supervisor_run": "str",
+           "loss": "str", "method": "str", "start": "str", "lora_blocks": "str", "quantization": "str", "half": "str",
+           "seed": "int64", "n_train": "int64", "task": "str", "accuracy": "float64", "validation_accuracy": "float64",
+           "next_token_loss_before": "float64", "next_token_loss": "float64", "seconds": "float64", "hardware": "str",
+           "date": "str", "commit": "str", "spec": "str"}
+ROLES = ("supervisor", "ceiling", "student", "generative", "baseline")
+PREDICTION = pa.schema([("run_id", pa.string()), ("row", pa.int32()), ("split", pa.string()), ("label", pa.int8()),
+                        ("p", pa.float32()), ("group", pa.int32()), ("share", pa.float64())])
+
+
+def published_runs(folder: Path | None = None) -> pd.DataFrame:
+    """Every record in `book/results/`, a row a run, from their metadata alone: predictions are neither read nor verified.
+
+    The records are listed whether or not `W2S_PUBLISHED` hides them from training.
+
+    Args:
+        folder: another folder of records.
+
+    Returns:
+        Columns `run_id`, `role`, `model`, `labels` (with what differs from its default), `supervisor` and `supervisor_run`
+        (model and id of the run that gave the labels, or ""), `loss`, `method`, `start`, `lora_blocks`, `quantization`,
+        `half`, `seed`, `n_train`, `task`, `accuracy` (test) and `validation_accuracy` (NaN where there is none), the losses
+        of next-token runs, `seconds`, `hardware`, `date`, `commit` and `spec`, the canonical JSON. Sorted by all of the
+        description.
+
+    Raises:
+        DamagedRecord: a file is no record, or another run's.
+        StoreError: there is no checkout around this library, and no folder was given.
+    """
+    rows = [_run(path) for path in _records(folder)]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    place = frame["role"].map(ROLES.index)
+    order = frame.assign(place=place).sort_values(
+        ["task", "n_train", "place", "model", "supervisor", "labels", "loss", "start", "lora_blocks", "quantization", "method",
+         "seed", "run_id"]).index
+    return frame.loc[order].reset_index(drop=True)
+
+
+def planned_runs(root: Path | None = None) -> set[str]:
+    """The ids of every distinct run that the chapters plan as published, their teachers included; nothing is trained."""
+    pages = [page for page in chapters(root or _root()) if page.is_notebook]
+    return {step.run_id for page in pages for spec in planned_specs(page, {}) for step in spec.lineage()}
+
+
+def write_tables(folder: Path, target: Path) -> None:
+    """Writes `runs.csv`, `runs.parquet` and `predictions.parquet` of the records in `folder`; the same bytes each time.
+
+    `predictions.parquet` is long: `run_id`, `row`, `split`, `label`, `p`, `group` and `share`, the share of training after
+    which a row was predicted: 1.0 at the end, less in snapshots. It has a row group a run.
+
+    Raises:
+        DamagedRecord: each record is verified on the way.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    runs = published_runs(folder)
+    runs.to_csv(target / "runs.csv", index=False, lineterminator="\n")
+    table = pa.Table.from_pandas(runs, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(table, target / "runs.parquet", compression="zstd")
+    names = ["run_id", "split", "label", "share"]
+    with pq.ParquetWriter(target / "predictions.parquet", PREDICTION, compression="zstd", use_dictionary=names) as writer:
+        for path in _records(folder):
+            writer.write_table(_predictions(path))
+
+
+def _records(folder: Path | None) -> list[Path]:
+    return sorted((folder or _root() / "book" / "results").glob("*.parquet"))
+
+
+def _root() -> Path:
+    if (root := repository_root()) is None:
+        raise StoreError("there is no book around this library: published records are in a checkout of the repository")
+    return root
+
+
+def _run(path: Path) -> dict[str, Any]:
+    try:
+        metadata = {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}
+        spec, metrics, provenance = (json.loads(metadata[key]) for key in ("spec", "metrics", "provenance"))
+        spec = RunSpec.from_json(metadata["spec"])
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DamagedRecord(f"damaged record {path}: {type(error).__name__}: {error}.") from error
+    if spec.run_id != path.stem:
+        raise DamagedRecord(f"damaged record {path}: it is of run {spec.run_id}.")
+    teacher = spec.labels.run if isinstance(spec.labels, (FromRun, Flip)) else None
+    start = f"Continue({spec.start.run.run_id})" if isinstance(spec.start, Continue) else type(spec.start).__name__
+    return {
+        "run_id": spec.run_id, "role": spec.role, "model": spec.model, "labels": _words(spec.labels),
+        "supervisor": teacher.model if teacher else "", "supervisor_run": teacher.run_id if teacher else "",
+        "loss": _words(spec.loss), "method": spec.method, "start": start, "lora_blocks": str(spec.lora.blocks),
+        "quantization": spec.quantization, "half": spec.half, "seed": spec.seed, "n_train": spec.task.n_train,
+        "task": spec.task.name, "accuracy": metrics.get("accuracy"), "validation_accuracy": metrics.get("validation_accuracy"),
+        "next_token_loss_before": metrics.get("loss_before"), "next_token_loss": metrics.get("loss"),
+        **{name: provenance[name] for name in ("seconds", "hardware", "date", "commit")}, "spec": spec.to_json()}
+
+
+def _words(part: Part) -> str:
+    """A part of a spec as Python would write it, without the run in it and what is as by default."""
+    given = {f.name: getattr(part, f.name) for f in fields(part) if f.name != "run" and getattr(part, f.name) != f.default}
+    inside = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    return type(part).__name__ + (f"({inside})" if inside else "")
+
+
+def _predictions(path: Path) -> pa.Table:
+    record = read(path)
+    shares = {"p": 1.0} | {name: float(name.removeprefix("p@")) for name in snapshots_of(record.predictions)}
+    parts = []
+    for name, share in shares.items():
+        frame = record.predictions[record.predictions[name].notna()]
+        parts.append(pa.table({
+            "run_id": pa.repeat(record.spec.run_id, len(frame)), "row": frame.index.to_numpy(np.int32),
+            "split": pa.array(frame["split"], pa.string()), "label": frame["label"].to_numpy(np.int8),
+            "p": frame[name].to_numpy(np.float32), "group": frame["group"].to_numpy(np.int32),
+            "share": pa.repeat(share, len(frame))}, schema=PREDICTION))
+    return pa.concat_tables(parts).combine_chunks()
