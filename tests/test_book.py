@@ -268,6 +268,17 @@ def test_executing_again_gives_the_same_bytes(built, job):
     assert (job.chapter.built(".ipynb")).read_bytes() == first
 
 
+def test_chapters_are_executed_side_by_side(tmp_path):
+    """Each kernel has sockets of its own: with shared ones, kernels get each other's messages and hang."""
+    root = sample(tmp_path)
+    jobs = [Job(Chapter(name, root), {"n": n}) for n, name in enumerate(("two", "three", "four"), 2)]
+    for job in jobs:
+        shutil.copy(root / "book" / "one.md", job.chapter.source)
+    assert [row[0] for row in build.execute(jobs, workers=1)] == ["two", "three", "four"]
+    assert all(job.chapter.built(".report.json").exists() for job in jobs)
+    assert list(root.rglob("kernel*")) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [

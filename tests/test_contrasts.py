@@ -124,7 +124,7 @@ def test_a_student_beyond_the_ceilings_is_said_to_be():
     weak = arm([[1, 1, 0, 0, 1, 0]])
     ceilings = [arm([[1, 0, 0, 0, 1, 0]]), arm([[1, 1, 1, 0, 1, 0]])]
     best = excess_agreement_interval(arm([[1, 1, 1, 1, 1, 1]]), ceilings, weak)
-    assert "beyond that of the ceilings in 1 cases" in best.note
+    assert "beyond that of the ceilings in 1 case" in best.note
     with pytest.raises(ValueError, match="at least two ceilings"):
         excess_agreement_interval(weak, ceilings[:1], weak)
 

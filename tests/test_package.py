@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "record": {"spec"},
     "store": {"record", "spec"},
     "runner": {"classifier", "models", "next_token", "probing", "record", "spec", "store", "tasks", "train", "trunk"},
-    "sweep": {"record", "runner", "spec", "store", "train"},
+    "sweep": {"assets", "record", "runner", "spec", "store", "train"},
     # what is shown
     "theme": set(),
     "marks": {"intervals", "theme"},

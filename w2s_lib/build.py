@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -83,10 +84,12 @@ def execute_one(job: Job) -> float:
     partial = chapter.built(".ipynb", "partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     steady = {"coalesce_streams": True, "record_timing": False, "store_widget_state": False, "progress_bar": False}
-    local = Config(KernelManager={"transport": "ipc"})  # by TCP, other users of the machine could listen
-    options = {"kernel_name": "python3", "cwd": chapter.source.parent, "config": local, "shutdown_kernel": "immediate"}
+    options = {"kernel_name": "python3", "cwd": chapter.source.parent, "shutdown_kernel": "immediate"}
     try:
-        notebook = execute_notebook(chapter.notebook(), partial, job.parameters, **options, **steady)
+        # By TCP, other users of the machine could listen. By default two kernels of one folder would share their sockets.
+        with tempfile.TemporaryDirectory(prefix="w2s-") as sockets:
+            local = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
+            notebook = execute_notebook(chapter.notebook(), partial, job.parameters, config=local, **options, **steady)
     except Exception as error:
         raise BookError(f"{failure(chapter, partial, error)}\nThe notebook up to there: {partial}") from None
     nbformat.write(scrub(notebook, chapter.name), chapter.built(".ipynb"))

@@ -41,7 +41,7 @@ def preferences(snippets: pd.DataFrame, *, min_gap: float) -> pd.DataFrame:
         left = np.array(waiting, dtype=np.int64)
         if len(pairs) == before:
             break
-    a, b = np.array(pairs).T
+    a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     key, text = snippets["id"].to_numpy(), snippets["text"].to_numpy()
     better_first = rng.random(len(a)) < 0.5
     in_place = better_first == (rating[a] > rating[b])

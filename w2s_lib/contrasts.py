@@ -151,5 +151,5 @@ def _excess(student: Arm, ceilings: Sequence[Arm], supervisor: Arm) -> tuple[Flo
 def _noted(interval: Interval, outside: int) -> Interval:
     if not outside:
         return interval
-    what = f"accuracy beyond that of the ceilings in {outside} cases"
+    what = f"accuracy beyond that of the ceilings in {outside} case{'s' * (outside > 1)}"
     return replace(interval, note=f"{interval.note}; {what}" if interval.note else what)

@@ -57,7 +57,8 @@ class Interval:
     """Independent groups among them: as many as rows where rows stand alone."""
     note: str = ""
     detectable: float = math.nan
-    """For differences: the smallest true one that data like these show with about 80% power (70% from 3 seeds)."""
+    """For differences: the smallest true one that data like these show with about 80% power (70% from 3 seeds). For ratios
+    the same of the distance from a value named in advance, to first order."""
     strict_low: float = math.nan
     """The bounds at a level corrected for the number of claims (`N_CLAIMS`); infinite where a ratio has none."""
     strict_high: float = math.nan
@@ -66,7 +67,8 @@ class Interval:
         """Applies a number format, such as `.2f` or `.1%`, to all three numbers."""
         if math.isnan(self.value):
             return self.note or "not available"
-        spec = "z" + spec if spec.startswith(".") else spec or "z.2f"  # z: never print -0.00
+        sign, digits = (spec[:1], spec[1:]) if spec[:1] in ("+", "-", " ") else ("", spec or ".2f")
+        spec = f"{sign}z{digits}" if digits.startswith(".") else spec  # z: never print -0.00
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def __str__(self) -> str:
@@ -94,11 +96,14 @@ def ratio_interval(top: Floats, bottom: Floats, group: Codes) -> Interval:
     """
     n, d = float(top.mean()), float(bottom.mean())
     counts = _counts(top, group)
-    bounds = _fieller(n, d, squared_half_widths(np.stack([top, bottom]), group, (1 + LEVEL) / 2))
+    half, power, wide = (squared_half_widths(np.stack([top, bottom]), group, q) for q in ((1 + LEVEL) / 2, POWER, STRICT))
+    bounds = _fieller(n, d, half)
     if bounds is None:
         return Interval(math.nan, math.nan, math.nan, **{**counts, "note": NO_GAP})
-    strict = _fieller(n, d, squared_half_widths(np.stack([top, bottom]), group, STRICT)) or (-math.inf, math.inf)
-    return Interval(n / d, *bounds, **counts, strict_low=strict[0], strict_high=strict[1])
+    strict = _fieller(n, d, wide) or (-math.inf, math.inf)
+    line = np.array([1.0, -n / d])  # for small noise the ratio's error is that of N - r D, over D
+    detectable = sum(math.sqrt(max(line @ h @ line, 0.0)) for h in (half, power)) / d
+    return Interval(n / d, *bounds, **counts, detectable=detectable, strict_low=strict[0], strict_high=strict[1])
 
 
 def _fieller(n: float, d: float, half: Floats) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""What a student minimises: pure functions of tensors, each the mean over a batch, in nats. Schedules live in `train`.
+"""What a student minimises: pure functions of tensors, each the mean over a batch, in nats. Schedules live in `objective`.
 
 Everywhere logits are (n, 2) in any floating dtype, `soft_label` is (n,), P(y = 1) in [0, 1], p is the student's own P(y = 1),
 and shapes that do not fit raise `ValueError`. Chapters: PGR, confidence loss.
@@ -26,12 +26,16 @@ def xent_loss(logits: Tensor, soft_label: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes do not fit.
     """
-    if logits.ndim != 2 or logits.shape[1] != 2 or soft_label.shape != logits.shape[:1] or not len(logits):
-        raise ValueError(f"logits must be (n, 2) and soft_label (n,), n > 0, not {tuple(logits.shape)} and "
-                         f"{tuple(soft_label.shape)}")
+    _require_shapes(logits, soft_label)
     log_p = log_softmax(logits.float(), dim=1)
     y = soft_label.to(log_p)
     return -(y * log_p[:, 1] + (1 - y) * log_p[:, 0]).mean()
+
+
+def _require_shapes(logits: Tensor, soft_label: Tensor) -> None:
+    if logits.ndim != 2 or logits.shape[1] != 2 or soft_label.shape != logits.shape[:1] or not len(logits):
+        raise ValueError(f"logits must be (n, 2) and soft_label (n,), n > 0, not {tuple(logits.shape)} and "
+                         f"{tuple(soft_label.shape)}")
 
 
 def harden(logits: Tensor, soft_label: Tensor, threshold: str | float = "half") -> Tensor:
@@ -86,6 +90,7 @@ def confidence_loss(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], not {alpha!r}")
+    _require_shapes(logits, soft_label)
     y = soft_label.to(logits.device, torch.float32)
     return xent_loss(logits, (1 - alpha) * y + alpha * harden(logits, y, threshold))
 
@@ -106,6 +111,7 @@ def entropy_loss(logits: Tensor, soft_label: Tensor, alpha: float) -> Tensor:
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], not {alpha!r}")
+    _require_shapes(logits, soft_label)
     log_p = log_softmax(logits.float(), dim=1)
     entropy = -(log_p.exp() * log_p).sum(dim=1).mean()
     return (1 - alpha) * xent_loss(logits, soft_label) + alpha * entropy
@@ -123,6 +129,7 @@ def product_loss(logits: Tensor, soft_label: Tensor, *, label_power: float = 1.0
         label_power: a.
         prediction_power: b.
     """
+    _require_shapes(logits, soft_label)
     y = soft_label.to(logits.device, torch.float32)
     odds = label_power * torch.logit(y, eps=2**-17) + prediction_power * (logits[:, 1] - logits[:, 0]).detach().float()
     return xent_loss(logits, torch.sigmoid(odds))
@@ -138,6 +145,7 @@ def window_loss(logits: Tensor, soft_label: Tensor, *, radius: float = 0.15) -> 
         soft_label: (n,).
         radius: half the window's width, in [0, 1/2]; 1/2 is `xent_loss` (up to rounding).
     """
+    _require_shapes(logits, soft_label)
     log_p = log_softmax(logits.float(), dim=1)
     y = soft_label.to(log_p)
     each = -(y * log_p[:, 1] + (1 - y) * log_p[:, 0])
@@ -155,6 +163,7 @@ def reverse_xent_loss(logits: Tensor, soft_label: Tensor, *, floor: float = 0.01
         soft_label: (n,), cut to [floor, 1 - floor].
         floor: keeps the logarithm finite.
     """
+    _require_shapes(logits, soft_label)
     p = torch.softmax(logits.float(), dim=1)
     y = soft_label.to(p).clamp(floor, 1 - floor)
     return -(p[:, 1] * y.log() + p[:, 0] * (1 - y).log()).mean()
@@ -171,6 +180,7 @@ def adaptive_confidence_loss(logits: Tensor, soft_label: Tensor, *, temperature:
         soft_label: (n,).
         temperature: T > 0; as it grows, b goes to 1/2.
     """
+    _require_shapes(logits, soft_label)
     log_p = log_softmax(logits.float(), dim=1)
     y, own = soft_label.to(log_p), harden(logits, soft_label, 0.5)
     to_label = -(y * log_p[:, 1] + (1 - y) * log_p[:, 0])

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from . import models
 from .adapters import save_adapters
-from .classifier import FloatArray, rounded
+from .classifier import FloatArray
 from .spec import NextToken, RunSpec, SpecError
 from .tasks import TaskTable, default_task, load_table
 from .train import adapted, advice_on_memory, all_batches, optimise
@@ -86,7 +86,7 @@ class NextTokenFit:
             values, place = self.own(texts[start:start + PREDICT_BATCH])
             np.add.at(nats, start + place.cpu().numpy(), values.double().cpu().numpy())
         by_row = [part.reshape(table.texts_a_row, -1).sum(axis=0) for part in (nats, counts)]
-        return rounded(np.exp(-by_row[0] / np.maximum(by_row[1], 1))), float(nats.sum() / counts.sum())
+        return np.exp(-by_row[0] / np.maximum(by_row[1], 1)).astype(np.float32), float(nats.sum() / counts.sum())
 
     def save(self, folder: Path) -> None:
         """Writes the adapters."""
@@ -130,9 +130,10 @@ def fit_next_token(spec: RunSpec, table: TaskTable, rows: Any, watch: Any, *, pr
 def _as_many_tokens(reader: Reader, n_tokens: int, *, apart_from: set[str]) -> Any:
     """Texts of the reader's table, drawn by the run's seed, until they have `n_tokens`; none that the task has too."""
     table, seed = reader.inputs.table, reader.inputs.spec.seed
-    texts = table.texts
-    order = [t for t in np.random.default_rng([seed, 3]).permutation(len(texts)) if texts[t].casefold() not in apart_from]
+    texts, rng = table.texts, np.random.default_rng([seed, 3])
+    order = np.array([t for t in rng.permutation(len(texts)) if texts[t].casefold() not in apart_from], dtype=np.int64)
     total = np.cumsum(reader.counts(order))
-    if total[-1] < n_tokens:
-        raise SpecError(f"the corpus {table.task.name!r} has {total[-1]:,} tokens to read, the half has {n_tokens:,}")
-    return np.array(order[:int(np.searchsorted(total, n_tokens)) + 1])
+    if not len(order) or total[-1] < n_tokens:
+        raise SpecError(f"the corpus {table.task.name!r} has {total[-1] if len(order) else 0:,} tokens in texts that are not "
+                        f"the task's too; the half has {n_tokens:,}")
+    return order[:int(np.searchsorted(total, n_tokens)) + 1]

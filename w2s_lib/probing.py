@@ -60,7 +60,8 @@ def fit_tfidf(table: TaskTable, rows: Any, labels: FloatArray) -> Baseline:
     texts = np.array(table.texts, dtype=object)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, lowercase=True).fit(texts[table.positions(rows)])
     features = one_a_row(vectorizer.transform(texts), table)
-    model = fit_logistic(LogisticRegression(C=10.0, max_iter=2000), features[rows], labels)
+    regression = LogisticRegression(C=10.0, max_iter=2000, fit_intercept=table.texts_a_row == 1)  # in either order the same
+    model = fit_logistic(regression, features[rows], labels)
     return Baseline(rounded(model.predict_proba(features)[:, 1]))
 
 
@@ -91,22 +92,25 @@ class LinearProbe:
         return rounded(self.model.predict_proba(self.scaler.transform(activations))[:, 1])
 
 
-def linear_probe(activations: Any, labels: Any, *, validation: tuple[Any, Any] | None = None) -> LinearProbe:
+def linear_probe(activations: Any, labels: Any, *, validation: tuple[Any, Any] | None = None,
+                 centred: bool = True) -> LinearProbe:
     """Logistic regression on frozen states. Chapters: PGR (a baseline), saliency.
 
     Args:
         activations: (n, hidden) last-token states.
         labels: (n,) P(y = 1), or 0/1.
         validation: (activations, 0/1 labels) that choose the regularisation from `STRENGTHS`; without it 0.01 is used.
+        centred: False for differences of two texts' states: no mean is taken off and there is no intercept, so that a
+            comparison has the same answer in either order.
 
     Raises:
         SpecError: the labels are all on one side of one half.
     """
-    scaler = StandardScaler().fit(activations)
+    scaler = StandardScaler(with_mean=centred).fit(activations)
     features = scaler.transform(activations)
     best: tuple[float, LinearProbe] | None = None
     for strength in STRENGTHS if validation else (0.01,):
-        model = fit_logistic(LogisticRegression(C=strength, max_iter=2000), features, labels)
+        model = fit_logistic(LogisticRegression(C=strength, max_iter=2000, fit_intercept=centred), features, labels)
         probe = LinearProbe(scaler, model, strength)
         score = 0.0
         if validation is not None:
@@ -143,7 +147,8 @@ def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, va
     else:
         trunk = Trunk(spec, table, depth, progress=progress)
         known, seconds = trunk.last_states(np.arange(len(table.frame))), trunk.seconds
-    return Baseline(linear_probe(known[rows], labels, validation=(known[validation[0]], validation[1])).predict(known), seconds)
+    probe = linear_probe(known[rows], labels, validation=(known[validation[0]], validation[1]), centred=table.texts_a_row == 1)
+    return Baseline(probe.predict(known), seconds)
 
 
 def layer_states(run: RunSpec, table: TaskTable, rows: Any, adapters: Path, *,
@@ -235,5 +240,5 @@ def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, unlabelled: Any
     odds = np.full(len(table.frame), np.nan)
     logits = logits_by_row(classifier, inputs, rows, progress=progress).double().numpy()
     odds[rows] = logits[:, 1] - logits[:, 0]
-    even = 0.0 if unlabelled is None else float(odds[unlabelled].mean())
+    even = 0.0 if unlabelled is None or table.texts_a_row == 2 else float(odds[unlabelled].mean())
     return Baseline(rounded(1 / (1 + np.exp(even - odds))), inputs.seconds)

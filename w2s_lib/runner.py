@@ -18,9 +18,9 @@ from . import next_token, probing, train, trunk
 from .classifier import FloatArray
 from .models import check
 from .record import SPLITS, Record, StoreError, accuracies, snapshot_column
-from .spec import Continue, Flip, FromRun, NextToken, RunSpec
+from .spec import Continue, Flip, FromRun, NextToken, RunSpec, SpecError, nearest
 from .store import find, repository_root, require_writable, weights, write
-from .tasks import TaskTable, load_table, splits
+from .tasks import EMBEDDED, TaskTable, default_task, load_table, splits
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
 
@@ -41,6 +41,9 @@ def refuse_early(specs: Collection[RunSpec], store: Path) -> None:
         check(spec)
     for task, seed in {(spec.task, spec.seed): None for spec in specs}:
         splits(load_table(task), seed)
+    for corpus in {spec.labels.corpus for spec in specs if isinstance(spec.labels, NextToken)} - {""}:
+        if load_table(default_task(corpus)).task.sha256:
+            raise SpecError(f"NextToken.corpus is {corpus!r}: {nearest(corpus, EMBEDDED)} A file can change under its name.")
     require_writable(store)
 
 
@@ -65,7 +68,7 @@ def execute(spec: RunSpec, *, progress: bool = True) -> Record:
             fitted = probing.fit_probe(spec, table, rows, training_labels(spec, table, rows), chosen_by, every=every,
                                        adapters=start, progress=progress)
         elif spec.method == "zero_shot":
-            fitted = probing.fit_zero_shot(spec, table, every, unlabelled=rows, progress=progress)
+            fitted = probing.fit_zero_shot(spec, table, np.union1d(every, rows), unlabelled=rows, progress=progress)
         else:
             fitted = train.fit(spec, table, rows, training_labels(spec, table, rows), start=start,
                                watch=every[:len(parts.test) + len(validation)], progress=progress)

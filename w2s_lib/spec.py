@@ -162,8 +162,8 @@ class RunSpec(Part):
                     f"the labels' run was trained on the {self.half} half: the texts it would label")
             require(giver.predict_halves and not isinstance(giver.labels, NextToken), f"run {giver.run_id} gives no labels: "
                     "it predicts no half")
-        require(not reads or (trains and self.start == Pretrained() and self.loss == XentLoss()),
-                "NextToken is finetuned from the pretrained weights, with XentLoss")
+        require(not reads or (trains and self.start == Pretrained() and self.loss == XentLoss() and self.predict_halves),
+                "NextToken is finetuned from the pretrained weights, with XentLoss, and predicts no half as it is")
         if isinstance(self.start, Continue):
             _require_continuation(self, self.start.run)
 

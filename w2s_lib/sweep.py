@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from .assets import AssetError
 from .record import Record, StoreError
 from .runner import cost, execute, refuse_early
 from .spec import Continue, Flip, FromRun, RunSpec, SpecError, nearest
@@ -209,7 +210,7 @@ def _seconds_a_unit() -> float:
     rates = []
     for folder in (user_store(), published_store()):
         for path in sorted(folder.glob("*.parquet"))[:20] if folder and folder.is_dir() else []:
-            with contextlib.suppress(DamagedRecord):  # whoever asks for it will hear of it
+            with contextlib.suppress(DamagedRecord, SpecError, AssetError):  # whoever asks for it will hear of it
                 record = read(path)
                 if units := cost(record.spec):
                     rates.append((record.provenance["seconds"] - record.provenance["trunk_seconds"]) / units)

@@ -1,4 +1,4 @@
-"""One `fit`, one `predict`: LoRA finetuning of a 4-bit language model on soft labels. Schedules live here.
+"""One `fit`, one `predict`: LoRA finetuning of a 4-bit language model on soft labels.
 
 What trains is kept in float32 by the optimiser and copied into bf16 adapters after each step: peft's own float32 adapters
 cost a third of the speed on a CPU, and AdamW on bf16 weights alone would lose small updates to rounding.
@@ -179,11 +179,12 @@ def fit(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, start
             return objective(spec.loss, logits, torch.from_numpy(label_of[batch]).to(logits.device), done)
 
         batches = all_batches(spec, np.asarray(rows), fitted.inputs.length)
-        marks = {max(1, round(share * len(batches))): share for share in spec.snapshots}
+        marks = {share: max(1, round(share * len(batches))) for share in spec.snapshots}
 
         def after(step: int) -> None:
-            if step in marks:
-                fitted.snapshots[marks[step]] = np.asarray(watch), fitted.glimpse(watch)
+            here = [share for share, at in marks.items() if at == step]
+            if here:
+                fitted.snapshots |= dict.fromkeys(here, (np.asarray(watch), fitted.glimpse(watch)))
 
         optimise(fitted.model, spec, batches, loss_of, after=after, progress=progress)
     return fitted

@@ -70,6 +70,7 @@ def plain(seed: int, threads: int) -> tuple[float, np.ndarray]:
                 lr_scheduler_type="linear", weight_decay=0.0, bf16=True, use_cpu=True, seed=seed, report_to=[],
                 save_strategy="no", logging_strategy="no", train_sampling_strategy="group_by_length", disable_tqdm=True))
         trainer.train()
+        trainer.args.train_sampling_strategy = "random"  # grouping would shuffle what is predicted as well, silently
         every = np.concatenate([getattr(parts, name) for name in SPLITS])
         order = every[np.argsort([len(table.frame["text"][row]) for row in every])]  # a good user sorts here too
         logits = trainer.predict(dataset(order)).predictions
