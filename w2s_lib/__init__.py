@@ -20,7 +20,7 @@ _WHERE = {
     "losses": ("adaptive_confidence_loss", "confidence_loss", "entropy_loss", "harden", "product_loss", "reverse_xent_loss",
                "window_loss", "xent_loss"),
     "objective": ("alpha_at",),
-    "metrics": ("Agreement", "Interval", "accuracy", "accuracy_interval", "agreement", "difference_interval",
+    "metrics": ("Agreement", "Interval", "accuracy", "accuracy_interval", "agreement", "correctness", "difference_interval",
                 "gap_interval", "pgr", "pgr_interval", "pgr_table", "predicted_label"),
     "contrasts": ("agreement_difference_interval", "agreement_interval", "contrast_interval", "error_correlation_interval",
                   "excess_agreement_difference_interval", "excess_agreement_interval"),
