@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,6 +175,17 @@ def test_a_task_of_the_hub_is_grouped_balanced_and_pinned(hub: list[tuple[Any, .
     assert sum(map(len, groups)) == len(set().union(*groups)) == 50  # both answers of a question together
     path = "hf://datasets/ybisk/piqa@142c51238b3ca2bc61e9a075913871b8b600e8e1/plain_text/validation/0000.parquet"
     assert hub[1] == ("parquet", "validation", {"data_files": {"validation": path}})
+
+
+def test_a_group_in_several_splits_of_the_hub_is_in_one_of_ours(hub: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a passage with questions in its validation and in its test set."""
+    monkeypatch.setitem(HUB_TASKS, "piqa", dataclasses.replace(
+        HUB_TASKS["piqa"], parts={"train": "train", "validation": "validation", "test": "validation"}))
+    table = load_table(default_task("piqa", **SMALL))
+    parts = splits(table, 0)
+    groups = [set(table.frame.loc[rows, "group"]) for rows in vars(parts).values()]
+    assert set(table.frame.loc[parts.validation, "split"]) == {"validation"}
+    assert sum(map(len, groups)) == len(set().union(*groups))
 
 
 def test_what_was_read_once_needs_neither_hub_nor_function(hub: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:

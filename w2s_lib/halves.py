@@ -32,15 +32,15 @@ def splits(table: TaskTable, seed: int) -> Splits:
     """
     task, part = table.task, table.frame["split"].to_numpy()
     fixed = np.random.default_rng(int(table.digest[:16], 16))
-    train = np.isin(part, ("", "train"))
+    train, free = np.isin(part, ("", "train")), np.ones(len(part), dtype=bool)
     held: dict[str, Rows] = {}
     for name, size in (("test", task.n_test), ("validation", task.n_validation)):
         own = part == name
-        held[name] = _deal(table, own if own.any() else train, {f"n_{name}": size}, fixed)[0]
-        used = table.frame["group"].isin(table.frame["group"].iloc[held[name]]).to_numpy()
-        train = train & ~used  # the rows of its groups that it did not need must not be trained on either
+        held[name] = _deal(table, (own if own.any() else train) & free, {f"n_{name}": size}, fixed)[0]
+        # The rows of its groups that it did not need must not be used elsewhere either.
+        free &= ~table.frame["group"].isin(table.frame["group"].iloc[held[name]]).to_numpy()
     halves = {"n_train (supervisor)": task.n_train, "n_train (student)": task.n_train}
-    supervisor, student = _deal(table, train, halves, np.random.default_rng([seed, int(table.digest[:16], 16)]))
+    supervisor, student = _deal(table, train & free, halves, np.random.default_rng([seed, int(table.digest[:16], 16)]))
     return Splits(held["test"], held["validation"], supervisor, student)
 
 
