@@ -271,8 +271,8 @@ class TestJoins:
 class TestFormat:
     def test_formats(self):
         one = Interval(0.412, 0.333, 0.4867)
-        assert f"{one:.2f}" == str(one) == "0.41 [0.33, 0.49]" and f"{one:.1%}" == "41.2% [33.3%, 48.7%]"
-        assert str(Interval(-0.0004, -0.01, 0.01)) == "0.00 [-0.01, 0.01]"
+        assert f"{one:.2f}" == str(one) == "0.41 [0.33,\xa00.49]" and f"{one:.1%}" == "41.2% [33.3%,\xa048.7%]"
+        assert str(Interval(-0.0004, -0.01, 0.01)) == "0.00 [-0.01,\xa00.01]"
         assert str(Interval(math.nan, math.nan, math.nan)) == "not available"
 
 

@@ -155,7 +155,7 @@ class TestAccuracyDots:
     def test_labels(self):
         chart = accuracy_dots(self.intervals, title="t", seeds={"soft labels": [0.79, 0.81]}, references={"ceiling": 0.88})
         drawing = svg(chart)
-        assert {"soft labels", "ceiling", "0.80 [0.78, 0.82]", "no gap to recover"} <= set(texts(drawing))
+        assert {"soft labels", "ceiling", "0.80 [0.78,\xa00.82]", "no gap to recover"} <= set(texts(drawing))
         assert any("hard" in text for text in texts(drawing)) and "NaN" not in drawing
         assert {0.79, 0.81} <= {row.get("value") for row in values(chart)}
 

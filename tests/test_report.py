@@ -122,7 +122,7 @@ def test_reports_are_read_back_as_data(tmp_path, monkeypatch):
     assert found == reports(tmp_path) and list(found) == ["one", "two"]
     assert found["two"]["n"] == {"text": "5", "value": 5}
     bounds = {"strict_low": -math.inf, "strict_high": math.inf}
-    assert found["one"]["pgr"] == {"text": "0.4 [0.3, 0.5]", "value": 0.4, "low": 0.3, "high": 0.5, "n_seeds": 5,
+    assert found["one"]["pgr"] == {"text": "0.4 [0.3,\xa00.5]", "value": 0.4, "low": 0.3, "high": 0.5, "n_seeds": 5,
                                    "n_items": 2000, **bounds}
     nothing = dict.fromkeys(("value", "low", "high", "strict_low", "strict_high"))
     assert found["one"]["gap"] == {"text": "no gap to recover", "n_seeds": 5, "n_items": 2000, **nothing}

@@ -69,7 +69,7 @@ class Interval:
             return self.note or "not available"
         sign, digits = (spec[:1], spec[1:]) if spec[:1] in ("+", "-", " ") else ("", spec or ".2f")
         spec = f"{sign}z{digits}" if digits.startswith(".") else spec  # z: never print -0.00
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        return f"{self.value:{spec}} [{self.low:{spec}},\N{NO-BREAK SPACE}{self.high:{spec}}]"  # bounds stay on one line
 
     def __str__(self) -> str:
         """Two decimals."""
