@@ -309,6 +309,13 @@ class TestTable:
             assert [seed for seed, _, _ in row.seeds] == [0, 1, 2]
             assert np.mean([a for _, a, _ in row.seeds]) == pytest.approx(row.student.value)
 
+    def test_models_without_a_depth_keep_the_order_of_the_frame(self):
+        cells = [(role, model, None, "tfidf" if role == "student" else "", a) for role in ("ceiling", "student")
+                 for model, a in (("hf:me/small", 0.8), ("hf:me/large", 0.85))]
+        frame = runs_frame([("supervisor", "tfidf", None, "", 0.7), *cells])
+        table = pgr_table(frame.astype({"depth": "Int64"}))
+        assert list(table["model"]) == ["hf:me/small", "hf:me/large"] and table["depth"].isna().all()
+
     def test_missing_or_ambiguous_arms_are_named(self):
         runs = runs_frame(CELLS)
         with pytest.raises(ValueError, match="student 'big' of supervisor 'tfidf': weak: expected one record a seed"):

@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # what is shown
     "theme": set(),
     "marks": {"intervals", "theme"},
-    "plots": {"intervals", "marks", "metrics", "theme"},
+    "plots": {"intervals", "marks", "metrics", "names", "theme"},
     "curves": {"intervals", "marks", "theme"},
     "interactive": {"intervals", "marks", "theme"},
     "report": {"store"},

@@ -120,7 +120,17 @@ class TestPlotPgr:
     def test_labels(self, runs):
         found = texts(svg(plot_pgr(runs, title="t", baselines={"zero-shot": 0.7}, names={"big@4": "four blocks"})))
         assert {"15", "30", "zero-shot: 0.70", "ceiling", "TF-IDF", "four blocks"} <= set(found)
-        assert "depth 4" not in found and not any("undefined" in text or "null" in text for text in found)
+        assert "big, 4 blocks" not in found and not any("undefined" in text or "null" in text for text in found)
+
+    def test_a_ladder_of_sizes_bears_the_models_names(self):
+        """Whole models of a hub have no depth: they stand in the order of the frame, that is of the chapter's list."""
+        models = [f"hf:me/smol-{size}" for size in ("small", "middle", "large")]
+        cells = [("supervisor", models[0], None, "", 0.7)]
+        for model, a in zip(models[1:], (0.8, 0.9), strict=True):
+            cells += [("ceiling", model, None, "", a), ("student", model, None, models[0], a - 0.05)]
+        found = texts(svg(plot_pgr(runs_frame(cells).astype({"depth": "Int64"}), title="t")))
+        assert [text for text in found if text.startswith("smol-")][:2] == ["smol-middle", "smol-large"]
+        assert "student" in found and "student depth (blocks)" not in found
 
     def test_fits_the_page(self, runs):
         width = float(re.search(r'<svg[^>]* width="([\d.]+)"', svg(plot_pgr(runs, title="long " * 40)))[1])

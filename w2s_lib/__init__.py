@@ -15,6 +15,7 @@ from typing import Any
 _WHERE = {
     "spec": ("AdaptiveLoss", "ConfidenceLoss", "Continue", "EntropyLoss", "Flip", "FromRun", "GroundTruth", "Lora", "NextToken",
              "ProductLoss", "Recipe", "ReverseLoss", "RunSpec", "SpecError", "Task", "WindowLoss", "XentLoss"),
+    "names": ("short_name",),
     "arms": ("ceiling", "chain", "generative", "probe", "student", "supervisor", "zero_shot"),
     "tasks": ("default_task", "load_table"),
     "halves": ("splits",),

@@ -147,8 +147,9 @@ def pgr_interval(*, weak: Iterable[Record], student: Iterable[Record], ceiling: 
 def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a cell of a sweep's tidy frame: a student, its supervisor, and the ceiling of the student's model.
 
-    Columns: `supervisor`, `model`, `depth`; `weak`, `student`, `ceiling`, `gap` and `pgr`, each an `Interval`;
-    `seeds`, a list of (seed, student accuracy, PGR). Ordered by depth, then by the supervisor's accuracy.
+    Columns: `supervisor`, `model`, `depth` (NA for a whole hub model); `weak`, `student`, `ceiling`, `gap` and `pgr`, each
+    an `Interval`; `seeds`, a list of (seed, student accuracy, PGR). Ordered by depth, models without one last and in the
+    order of the frame, then by the supervisor's accuracy.
 
     Raises:
         ValueError: no student, no supervisor or ceiling for one, or two runs of a seed in a cell (filter first).
@@ -157,7 +158,8 @@ def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
     students = runs[runs["role"] == "student"]
     if students.empty:
         raise ValueError("no run has the role 'student'")
-    for (supervisor, model, _), cell in students.groupby(["supervisor", "model", "depth"], sort=False):
+    order = list(students["model"].unique())
+    for (supervisor, model), cell in students.groupby(["supervisor", "model"], sort=False):
         arms = {"weak": runs[(runs["role"] == "supervisor") & (runs["model"] == supervisor)], "student": cell,
                 "ceiling": runs[(runs["role"] == "ceiling") & (runs["model"] == model)]}
         try:
@@ -166,12 +168,13 @@ def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
             raise ValueError(f"student {model!r} of supervisor {supervisor!r}: {error}") from error
         of_seed = zip(sorted(record.spec.seed for record in cell["record"]), x.mean(axis=2).T, strict=True)
         cells.append({
-            "supervisor": supervisor, "model": model, "depth": int(cell["depth"].iloc[0]),
+            "supervisor": supervisor, "model": model, "depth": cell["depth"].iloc[0],
             **{arm: mean_interval(values, group) for arm, values in zip(arms, x, strict=True)},
             "gap": mean_interval(x[2] - x[0], group), "pgr": ratio_interval(x[1] - x[0], x[2] - x[0], group),
             "seeds": [(seed, float(s), float(pgr(weak=w, student=s, ceiling=c))) for seed, (w, s, c) in of_seed]})
-    cells.sort(key=lambda row: (row["depth"], row["weak"].value))
-    return pd.DataFrame(cells)
+    cells.sort(key=lambda row: (math.inf if pd.isna(row["depth"]) else row["depth"], order.index(row["model"]),
+                                row["weak"].value))
+    return pd.DataFrame(cells).astype({"depth": "Int64"})
 
 
 def _hits(p: npt.ArrayLike, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:

@@ -26,3 +26,11 @@ def canonical_model(model: str) -> str:
     require(depth is None or (depth >= 1 and (most is None or depth <= most)),
              f"depth {depth} of {name!r}: must be 1 to {most or 'the number of its blocks'}")
     return name if depth is None or depth == most else f"{name}@{depth}"
+
+
+def short_name(model: str) -> str:
+    """What figures and sentences call a model: "4 blocks" of the embedded one, "Qwen3-8B", "Qwen3-8B, 6 blocks", "TF-IDF"."""
+    name, depth = split_model(model)
+    if name in EMBEDDED_DEPTH:
+        return f"{depth or EMBEDDED_DEPTH[name]} blocks"
+    return "TF-IDF" if name == "tfidf" else name.rpartition("/")[2] + (f", {depth} blocks" if depth else "")

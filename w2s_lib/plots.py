@@ -15,18 +15,21 @@ import pandas as pd
 from .intervals import Interval
 from .marks import DASHED, DOTTED, Row, chart, estimate, extent, margin_labels, measure, name_axis, notes, scale, series
 from .metrics import pgr_table
-from .theme import COLOURS, GREY, LABEL_HEIGHT, SHAPES, levels, padded_domain, use_theme, wrapped
+from .names import short_name, split_model
+from .theme import CHARACTER_WIDTH, COLOURS, GREY, LABEL_HEIGHT, SHAPES, levels, padded_domain, use_theme, wrapped
 
 __all__ = ["accuracy_dots", "plot_pgr"]
 
 PANEL: dict[str, Any] = {"width": 200, "height": 270}
+LABEL = 17
+"""Characters of a label between the panels before they have to make room for it."""
 BESIDE = 0.06
 """How far to the right of its mean a seed is drawn, in steps from one depth to the next."""
 
 
 def plot_pgr(runs: pd.DataFrame, *, title: str, baselines: Mapping[str, float] | None = None,
              names: Mapping[str, str] | None = None) -> alt.HConcatChart:
-    """Test accuracy and PGR against student depth, a line a supervisor, in the manner of Burns et al. 2023, figure 3.
+    """Test accuracy and PGR against student depth, or size, a line a supervisor, in the manner of Burns et al. 2023, figure 3.
 
     Large marks with bars are means with 95% intervals over seeds and test rows; the small dots beside them are the
     seeds. Dashed: the ceiling. Dotted, in a supervisor's colour: that supervisor's own accuracy. Where the gap is not
@@ -36,7 +39,7 @@ def plot_pgr(runs: pd.DataFrame, *, title: str, baselines: Mapping[str, float] |
         runs: a sweep's tidy frame with one student a supervisor, model and seed (see `pgr_table`).
         title: the finding, in a sentence.
         baselines: accuracies drawn as labelled lines, e.g. `{"zero-shot": 0.71}`.
-        names: what to call a supervisor's model; by default "depth 4" for `smollm2-135m@4`, "TF-IDF" for `tfidf`.
+        names: what to call a supervisor's model; by default its `short_name`.
 
     Raises:
         ValueError: see `pgr_table`; or more supervisors than colours that can be told apart.
@@ -45,23 +48,25 @@ def plot_pgr(runs: pd.DataFrame, *, title: str, baselines: Mapping[str, float] |
     weak = dict(sorted(zip(table["supervisor"], table["weak"], strict=True), key=lambda pair: pair[1].value))
     if len(weak) > len(COLOURS):
         raise ValueError(f"{len(weak)} supervisors, but only {len(COLOURS)} colours that can be told apart")
-    named = {model: (names or {}).get(model) or _name(model) for model in weak}
-    rungs = sorted(set(table["depth"]))
+    named = {model: (names or {}).get(model) or short_name(model) for model in weak}
+    rungs = list(table["model"].unique())
+    sizes = len({split_model(model)[0] for model in rungs}) > 1 or table["depth"].isna().any()  # not one model, cut
+    ticks = [short_name(model) if sizes else str(depth) for model, depth in dict(table[["model", "depth"]].values).items()]
     tops: dict[str, Row] = {}
     students, shares = [], []
     for cell in table.to_dict("records"):
         beside = 0.16 * (list(weak).index(cell["supervisor"]) - (len(weak) - 1) / 2)
-        at = {"x": rungs.index(cell["depth"]) + beside, "supervisor": named[cell["supervisor"]]}
+        at = {"x": rungs.index(cell["model"]) + beside, "supervisor": named[cell["supervisor"]]}
         students.append({**at, **estimate(cell["student"]), "seeds": [_seed(seed, a) for seed, a, _ in cell["seeds"]]})
         shares.append({**at, **estimate(cell["pgr"]), "seeds": [_seed(seed, share) for seed, _, share in cell["seeds"]]})
         own = runs[(runs["role"] == "ceiling") & (runs["model"] == cell["model"])]
-        tops[cell["model"]] = {"x": rungs.index(cell["depth"]), **estimate(cell["ceiling"]),
+        tops[cell["model"]] = {"x": rungs.index(cell["model"]), **estimate(cell["ceiling"]),
                                "seeds": [_seed(*pair) for pair in zip(own["seed"], own["accuracy"], strict=True)]}
     lines = [{"value": interval.value, "supervisor": named[model]} for model, interval in weak.items()]
     legend: Row = {"title": "supervisor (dotted: its own accuracy; dashed: the ceiling)",
                    "legend": alt.Legend(orient="bottom", symbolOpacity=1)}
     style: Row = {
-        "x": alt.X("x:Q", axis=name_axis([str(rung) for rung in rungs], title="student depth (blocks)"),
+        "x": alt.X("x:Q", axis=name_axis(ticks, title="student" if sizes else "student depth (blocks)"),
                    scale=alt.Scale(domain=[-0.5, len(rungs) - 0.5], nice=False)),
         "color": alt.Color("supervisor:N", scale=scale(list(named.values()), COLOURS), **legend),
         "shape": alt.Shape("supervisor:N", scale=scale(list(named.values()), SHAPES), **legend)}
@@ -72,19 +77,21 @@ def plot_pgr(runs: pd.DataFrame, *, title: str, baselines: Mapping[str, float] |
     y = measure("test accuracy", domain)
     labels = {f"{name}: {v:.2f}": v for name, v in known.items()}
     labels["ceiling"] = max(top, key=lambda mark: mark["x"])["value"]
+    wider = max(0.0, CHARACTER_WIDTH * (max(map(len, labels)) - LABEL))
+    panel = PANEL | {"width": round(max(120, PANEL["width"] - wider / 2))}
     left = alt.layer(
         chart([{"value": v} for v in (baselines or {}).values()])
         .mark_rule(color=GREY, opacity=0.6).encode(y=y("value")),
         chart(lines).mark_rule(strokeDash=DOTTED, strokeWidth=2).encode(y=y("value"), color=style["color"]),
         *series(top, y, plain, beside=BESIDE, strokeDash=DASHED, color=GREY),
-        *series(students, y, style, beside=BESIDE, tips=["supervisor:N"]), *margin_labels(labels, domain, **PANEL), **PANEL)
+        *series(students, y, style, beside=BESIDE, tips=["supervisor:N"]), *margin_labels(labels, domain, **panel), **panel)
     y = measure("performance gap recovered (PGR)", padded_domain([0.0, 1.0, *extent(shares)]))
     right = alt.layer(
         *(chart([{"value": share}]).mark_rule(strokeDash=dash, strokeWidth=1.5, color=GREY).encode(y=y("value"))
           for share, dash in ((0.0, DOTTED), (1.0, DASHED))),
         *series(shares, y, style, beside=BESIDE, tips=["supervisor:N"]),
-        *notes(shares, style, height=PANEL["height"], gap=LABEL_HEIGHT * len(rungs) / PANEL["width"]), **PANEL)
-    return alt.hconcat(left, right, spacing=30, title=wrapped(title), description=title,
+        *notes(shares, style, height=panel["height"], gap=LABEL_HEIGHT * len(rungs) / panel["width"]), **panel)
+    return alt.hconcat(left, right, spacing=30 + wider, title=wrapped(title), description=title,
                        resolve=alt.Resolve(scale={"color": "shared", "shape": "shared"}))
 
 
@@ -133,11 +140,6 @@ def accuracy_dots(intervals: Mapping[str, Interval], *, title: str, x_title: str
             x=x("value"), y=y.axis(right), color=blue, tooltip=["name:N", "interval:N"]),
         width=width, height=34 * len(order), title=wrapped(title), description=title,
         resolve=alt.Resolve(axis={"y": "independent"}))
-
-
-def _name(model: str) -> str:
-    depth = model.partition("@")[2]
-    return f"depth {depth}" if depth else {"tfidf": "TF-IDF"}.get(model, model)
 
 
 def _seed(seed: int, value: float) -> Row:
