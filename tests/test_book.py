@@ -15,7 +15,8 @@ import pytest
 
 from w2s_lib import __main__ as cli
 from w2s_lib import build
-from w2s_lib.book import BookError, Chapter, Job, UsageError, chapters, planned_specs, resolve
+from w2s_lib.book import BookError, Chapter, Job, UsageError, chapters, planned_specs
+from w2s_lib.profiles import load_profile, resolve
 from w2s_lib.record import Record
 from w2s_lib.spec import RunSpec, Task
 from w2s_lib.store import find, write
@@ -113,7 +114,7 @@ PAGES = {
     "one.md": ONE,
     "gathers.md": GATHERS,
     "constraints.txt": "",
-    "profiles/laptop.yaml": "seeds: [0, 1]\nworkers: 2\nunknown_to_all: 1\n",
+    "profiles/laptop.yaml": "seeds: [0, 1]\nworkers: 2\n",
 }
 SPEC = RunSpec(model="tfidf", half="supervisor", task=Task(n_train=16))
 
@@ -380,10 +381,27 @@ def test_parameters_are_the_profiles_then_the_overrides(job):
         return resolve([job.chapter], profile="laptop", overrides=overrides)[0].parameters
 
     assert job.chapter.defaults() == {"seeds": [0, 1], "n": 3}
-    assert parameters() == {}  # the profile says what the chapter says; `unknown_to_all` is no override
+    assert parameters() == {}
     assert parameters(n=4, seeds=3) == {"n": 4, "seeds": [3]}
     with pytest.raises(UsageError, match="Unknown parameter 'seed': did you mean 'seeds'"):
         parameters(seed=1)
+
+
+def test_a_profile_that_sets_what_no_chapter_takes(job):
+    """Also in a variant, and by the path of a file of one's own."""
+    own = job.chapter.root / "mine.yaml"
+    for text, wrong in (("seed: 1", "seed"), ("variants: [{n: 4}, {nn: 4}]", "nn")):
+        own.write_text(text)
+        with pytest.raises(UsageError, match=f"mine.yaml sets '{wrong}', which no chapter takes: did you mean"):
+            load_profile(job.chapter.root, str(own))
+    for text in ("- 1", "variants: {n: 4}"):
+        own.write_text(text)
+        with pytest.raises(UsageError, match="must set parameters by their names"):
+            load_profile(job.chapter.root, str(own))
+    own.write_text("n: 4\nworkers: 1\nvariants: [{n: 5}]")
+    assert load_profile(job.chapter.root, str(own)) == {"n": 4, "workers": 1, "variants": [{"n": 5}]}
+    found = [resolve([job.chapter], profile=str(own), overrides={}, variant=v)[0].parameters for v in (None, {"n": 5})]
+    assert found == [{"n": 4}, {"n": 5}]
 
 
 def test_retraining_hides_the_published_records_and_takes_one_seed(job):

@@ -63,9 +63,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"store"},
     "verdicts": {"intervals", "parts", "report", "store"},
     "book": {"parts", "sweep"},
+    "profiles": {"book", "parts"},
     "listing": {"book", "parts", "record", "spec", "store"},
     "build": {"book", "listing"},
-    "__main__": {"book", "build", "parts"},
+    "__main__": {"book", "build", "parts", "profiles"},
     "__init__": {"spec"},
 }
 """The import table of the design, with the modules that it was cut into. Every import counts, wherever it stands."""

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from w2s_lib import book, build
+from w2s_lib import book, build, profiles
 from w2s_lib.parts import nearest
 
 ROOT = Path.cwd()
@@ -27,9 +27,9 @@ def take_jobs(options: Options) -> tuple[list[book.Job], int]:
     for name in set(asked) - set(names):
         raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), names)}")
     profile = str(options.pop("profile", "laptop"))
-    workers = int(options.pop("workers", book.load_profile(ROOT, profile).get("workers", 1)))
+    workers = int(options.pop("workers", profiles.load_profile(ROOT, profile).get("workers", 1)))
     chosen = [page for page in notebooks if page.name in asked]
-    return book.resolve(chosen, profile=profile, overrides=options), workers
+    return profiles.resolve(chosen, profile=profile, overrides=options), workers
 
 
 def make_book(options: Options, *, retrain: bool = False) -> int:
@@ -40,7 +40,7 @@ def make_book(options: Options, *, retrain: bool = False) -> int:
     pages = book.chapters(ROOT)
     # A book is whole or it is none: the chapters not asked for are in it as they are published.
     others = [page for page in pages if page.is_notebook and page not in [job.chapter for job in jobs]]
-    table = build.execute(jobs + book.resolve(others, profile="laptop", overrides={}), workers=workers)
+    table = build.execute(jobs + profiles.resolve(others, profile="laptop", overrides={}), workers=workers)
     built = build.build(pages)
     build.verify(pages)
     width = max(len(name) for name in ["chapter", *(row[0] for row in table)])
@@ -141,7 +141,10 @@ def main(arguments: list[str]) -> int:
             raise book.UsageError(f"Unknown verb {name!r}: {nearest(name, VERBS)}")
         verb, allowed = VERBS[name]
         options: Options = {}
-        for setting in settings:
+        while settings:
+            setting = settings.pop(0)
+            if setting == "-f" and settings:  # a profile's file, as papermill takes it
+                setting = f"PROFILE={settings.pop(0)}"
             key, _, text = setting.partition("=")
             if allowed is not None and key.lower() not in allowed:
                 raise book.UsageError(f"`{name}` takes no {key!r}: {nearest(key.lower(), allowed)}")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2s_lib.parts import SpecError, nearest
+from w2s_lib.parts import SpecError
 
 Parameters = dict[str, Any]
 Row = tuple[str, float | None, int, int]  # chapter, seconds (None: unchanged), runs read, runs trained
@@ -156,37 +156,6 @@ def chapters(root: Path) -> list[Chapter]:
     if absent := [chapter.name for chapter in found if not chapter.source.exists()]:
         raise BookError(f"book/_toc.yml names pages that do not exist: {', '.join(absent)}")
     return found
-
-
-def load_profile(root: Path, profile: str) -> Parameters:
-    """The parameters in `book/profiles/<profile>.yaml`."""
-    path = root / "book" / "profiles" / f"{profile}.yaml"
-    if not path.exists():
-        known = sorted(other.stem for other in path.parent.glob("*.yaml"))
-        raise UsageError(f"Unknown profile {profile!r}: {nearest(profile, known)}")
-    values: Parameters = from_yaml(path.read_text(encoding="utf-8")) or {}
-    return values
-
-
-def resolve(notebooks: list[Chapter], *, profile: str, overrides: Parameters) -> list[Job]:
-    """The jobs whose parameters are the profile's values, then the overrides.
-
-    A profile may name what only some chapters take; an override that no chapter takes is an error.
-    """
-    defaults = {chapter: chapter.defaults() for chapter in notebooks}
-    known = {name for own in defaults.values() for name in own}
-    for name in overrides.keys() - known:
-        allowed = sorted(known | {"chapters", "profile", "workers"})
-        raise UsageError(f"Unknown parameter {name!r}: {nearest(name, allowed)}")
-    jobs = []
-    for chapter, own in defaults.items():
-        values = load_profile(chapter.root, profile) | overrides
-        taken = {name: values[name] for name in own if name in values}
-        for name, value in taken.items():
-            taken[name] = [value] if isinstance(own[name], list) and not isinstance(value, list) else value
-        # What equals the chapter's own default is not injected, so the page shows no cell that changes nothing.
-        jobs.append(Job(chapter, {name: value for name, value in taken.items() if value != own[name]}))
-    return jobs
 
 
 def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
