@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s_lib import arms
+from w2s_lib import arms, codec, names, parts
 from w2s_lib.codec import UNIONS
 from w2s_lib.parts import LOSSES, Part, nearest
 from w2s_lib.spec import (
@@ -511,6 +511,14 @@ def test_what_would_be_ignored_is_refused(settings: dict[str, Any]) -> None:
 def test_specs_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         WEAK.seed = 3
+
+
+def test_no_message_is_made_for_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for the nearest name takes a hundred times as long as the check, and a sweep makes thousands of specs."""
+    made = arms.student("smollm2-135m", arms.supervisor("smollm2-135m@2", "movie"))
+    for module in (parts, codec, names):
+        monkeypatch.setattr(module, "nearest", lambda *names: pytest.fail("a message was made"))
+    assert made.with_seed(3).with_seed(0) == made and RunSpec.from_json(made.to_json()) == made
 
 
 def test_nearest_says_the_name_meant_and_all_that_are_allowed() -> None:

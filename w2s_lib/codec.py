@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import fields
 from typing import Any
 
-from .parts import Part, nearest, require
+from .parts import Part, SpecError, nearest, require
 
 UNIONS: dict[str, tuple[type[Part], ...]] = {}
 """Fields that hold one of several parts; their JSON names its type. `spec` fills it, as it does `NESTED`."""
@@ -33,9 +33,10 @@ def require_parts(part: Part) -> None:
     """Raises `SpecError` where a field that holds a part holds something else."""
     for f in fields(part):
         kinds = UNIONS.get(f.name) or ((NESTED[f.name],) if f.name in NESTED else ())
-        value, names = getattr(part, f.name), [kind.__name__ for kind in kinds]
-        require(not kinds or isinstance(value, kinds),
-                f"{type(part).__name__}.{f.name} is {value!r}: {nearest(str(value), names)}")
+        value = getattr(part, f.name)
+        if kinds and not isinstance(value, kinds):
+            names = [kind.__name__ for kind in kinds]
+            raise SpecError(f"{type(part).__name__}.{f.name} is {value!r}: {nearest(str(value), names)}")
 
 
 def decode(kind: type[Part], data: Any) -> dict[str, Any]:
@@ -46,7 +47,8 @@ def decode(kind: type[Part], data: Any) -> dict[str, Any]:
         if key in UNIONS:
             types = {k.__name__: k for k in UNIONS[key]}
             tag = value.get("type", "") if isinstance(value, dict) else value
-            require(tag in types, f"unknown type {tag!r} of {key}: {nearest(str(tag), types)}")
+            if tag not in types:
+                raise SpecError(f"unknown type {tag!r} of {key}: {nearest(str(tag), types)}")
             out[key] = types[tag](**decode(types[tag], {k: v for k, v in value.items() if k != "type"}))
         elif key in NESTED and kind is not NESTED["task"]:
             out[key] = NESTED[key](**decode(NESTED[key], value))

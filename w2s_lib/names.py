@@ -19,8 +19,8 @@ def canonical_model(model: str) -> str:
     """Checks a model's name and depth; a depth that keeps every block is left out, so one model has one name."""
     name, depth = split_model(model)
     known = [*EMBEDDED_DEPTH, "tfidf"]
-    require(name in known or (name.startswith("hf:") and len(name) > 3) or "/" in name,
-             f"unknown model {name!r}: {nearest(name, known)} Also 'hf:<owner>/<name>' or a local folder with a '/' in it.")
+    require(name in known or (name.startswith("hf:") and len(name) > 3) or "/" in name, lambda: (
+        f"unknown model {name!r}: {nearest(name, known)} Also 'hf:<owner>/<name>' or a local folder with a '/' in it."))
     require(depth is None or name != "tfidf", "'tfidf' has no depth")
     most = EMBEDDED_DEPTH.get(name)
     require(depth is None or (depth >= 1 and (most is None or depth <= most)),

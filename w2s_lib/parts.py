@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -21,10 +21,10 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"{hint}Allowed: {', '.join(allowed)}."
 
 
-def require(ok: bool, message: str) -> None:
-    """Raises `SpecError` unless `ok`."""
+def require(ok: bool, message: str | Callable[[], str]) -> None:
+    """Raises `SpecError` unless `ok`. A message that takes time, such as one with `nearest`, is given as a function."""
     if not ok:
-        raise SpecError(message)
+        raise SpecError(message if isinstance(message, str) else message())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class Part:
         """Refuses, by its name, a field that does not exist."""
         known = [f.name for f in fields(cls)]
         for name in given:
-            require(name in known, f"unknown field {name!r} of {cls.__name__}: {nearest(name, known)}")
+            if name not in known:
+                raise SpecError(f"unknown field {name!r} of {cls.__name__}: {nearest(name, known)}")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -73,7 +74,7 @@ class Part:
 
     def _one_of(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)
-        require(value in choices, f"{type(self).__name__}.{name} is {value!r}: {nearest(str(value), choices)}")
+        require(value in choices, lambda: f"{type(self).__name__}.{name} is {value!r}: {nearest(str(value), choices)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class Record:
         for part in (self.spec.to_json(), json.dumps([self.metrics, self.provenance], sort_keys=True)):
             h.update(part.encode() + b"\0")
         frame = self.predictions
-        h.update(",".join(frame["split"]).encode())
+        h.update(",".join(frame["split"].tolist()).encode())
         for column in (frame.index.to_numpy(np.int32), frame["label"].to_numpy(np.int8),
                        frame["p"].to_numpy(np.float32), frame["group"].to_numpy(np.int32)):
             h.update(np.ascontiguousarray(column).tobytes())
