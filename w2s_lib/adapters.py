@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from .models import blocks_of, quiet
+from .families import blocks_of
+from .models import quiet
 from .spec import RunSpec, SpecError
 
 
@@ -25,12 +26,15 @@ def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
         The peft model. Its adapters are drawn from torch's global generator: seed it first.
     """
     from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight (in, out); in 4 bits an ordinary one
 
     blocks = blocks_of(backbone)
-    names = sorted({name.rsplit(".", 1)[-1] for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear)})
-    if not names:
-        raise SpecError(f"{spec.name} has no linear layers to adapt as it is loaded; with quantization='nf4' it may")
-    config = LoraConfig(r=spec.lora.rank, lora_alpha=spec.lora.alpha, lora_dropout=0.0,
+    layers = {name: layer for name, layer in blocks.named_modules() if isinstance(layer, (nn.Linear, Conv1D))}
+    if not layers:
+        raise SpecError(f"{spec.name} has no linear layers to adapt")
+    names = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    turned = any(isinstance(layer, Conv1D) for layer in layers.values())
+    config = LoraConfig(r=spec.lora.rank, lora_alpha=spec.lora.alpha, lora_dropout=0.0, fan_in_fan_out=turned,
                         target_modules=lora_targets(range(len(blocks) - n_top, len(blocks)), names))
     with quiet():
         return get_peft_model(backbone, config, autocast_adapter_dtype=False)
@@ -89,4 +93,4 @@ def load_adapters(backbone: Any, boundary: int, folder: Path) -> None:
 
 
 def _renumbered(name: str, by: int) -> str:
-    return re.sub(r"(?<=\.layers\.)\d+", lambda number: str(int(number[0]) + by), name)
+    return re.sub(r"(?<=\.layers\.)\d+|(?<=\.h\.)\d+", lambda number: str(int(number[0]) + by), name)
