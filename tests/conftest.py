@@ -137,7 +137,7 @@ def small_tokenizer() -> Any:
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    made.train_from_iterator([f"{text} It was {word}." for text in sentences()["text"] for word in ("terrible", "great")], trainer)
+    made.train_from_iterator([f"{t} It was {word}." for t in sentences()["text"] for word in ("terrible", "great")], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 

@@ -100,7 +100,9 @@ def checkpoint_where_needed(backbone: Any, spec: RunSpec, longest: int, *, texts
     needed = training_bytes(spec, config, longest, texts_a_row=texts_a_row)
     if on := needed > room:
         needed = training_bytes(spec, config, longest, texts_a_row=texts_a_row, checkpointing=True)
-        backbone.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+        base = backbone.get_base_model()  # newer releases of `transformers` have another name for it
+        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return {"training_bytes": needed, "gradient_checkpointing": on}
 
 

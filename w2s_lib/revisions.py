@@ -152,7 +152,8 @@ def explained(error: BaseException, name: str, revision: str) -> Exception:
     """
     seen, repository = _classes(error), name.removeprefix("hf:")
     page = f"https://huggingface.co/{repository}"
-    why = (str(error).strip().splitlines() or [""])[0]
+    root = next((e for e in _chain(error) if "HfHubHTTPError" in _classes(e, alone=True)), error)
+    why = (str(root).strip().splitlines() or [""])[0]
     if "GatedRepoError" in seen:
         return AssetError(f"{name} is gated: ask for access on {page}, then log in with `hf auth login`")
     if "LocalTokenNotFoundError" in seen:
@@ -170,7 +171,7 @@ def explained(error: BaseException, name: str, revision: str) -> Exception:
                           "network, or give a local folder")
     if "trust_remote_code" in str(error):
         return SpecError(f"{name} needs code of its own to be loaded, and such code is never run here")
-    return AssetError(f"cannot load {name} ({type(error).__name__}: {why})")
+    return AssetError(f"cannot load {name} ({type(root).__name__}: {why})")
 
 
 def _offline() -> bool:
@@ -179,10 +180,13 @@ def _offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _classes(error: BaseException | None) -> set[str]:
-    """Names of the classes, and of their bases, of an error and of all that it was raised from."""
-    names: set[str] = set()
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that it was raised from."""
     while error is not None:
-        names |= {kind.__name__ for kind in type(error).__mro__}
+        yield error
         error = error.__cause__ or error.__context__
-    return names
+
+
+def _classes(error: BaseException, *, alone: bool = False) -> set[str]:
+    """Names of the classes, and of their bases, of an error, and of all that it was raised from unless `alone`."""
+    return {kind.__name__ for each in ([error] if alone else _chain(error)) for kind in type(each).__mro__}
