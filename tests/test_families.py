@@ -213,8 +213,8 @@ def test_every_family_is_trained_saved_and_predicts(
             with tuned.disable_adapter():
                 bare.append(head["weight"] @ states(tuned, ids)[0, -1] + head["bias"])
     found = fitted.logits(asked, progress=False)
-    torch.testing.assert_close(found, torch.stack(logits), atol=1e-3, rtol=0)
-    assert (torch.stack(bare) - found).abs().mean() > 0.01  # the adapters do something
+    torch.testing.assert_close(found, torch.stack(logits), atol=1e-4, rtol=0)
+    assert (torch.stack(bare) - found).abs().mean() > 1e-3  # four steps are few, and do something
 
 
 @pytest.mark.parametrize("family", FAMILIES)

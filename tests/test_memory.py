@@ -143,7 +143,7 @@ def test_checkpointing_is_on_where_a_run_would_not_fit_and_changes_no_gradient(
         calls: list[int] = []
         base = model.backbone.get_base_model()
         blocks = base.layers if hasattr(base, "layers") else base.h
-        blocks[1].register_forward_pre_hook(lambda *args, calls=calls: calls.append(1))
+        blocks[1].mlp.register_forward_pre_hook(lambda *args, calls=calls: calls.append(1))
         ids = torch.randint(0, 5000, (2, 8), generator=torch.Generator().manual_seed(0))
         (model(ids, torch.tensor([8, 5]))[:, 1] * torch.tensor([1.0, -2.0])).sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})

@@ -6,10 +6,12 @@ An estimate, made to decide on gradient checkpointing and to plan; the rule for 
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .families import blocks_of, skeleton
 from .models import load_config
@@ -100,9 +102,8 @@ def checkpoint_where_needed(backbone: Any, spec: RunSpec, longest: int, *, texts
     needed = training_bytes(spec, config, longest, texts_a_row=texts_a_row)
     if on := needed > room:
         needed = training_bytes(spec, config, longest, texts_a_row=texts_a_row, checkpointing=True)
-        base = backbone.get_base_model()  # newer releases of `transformers` have another name for it
-        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        # Not by the public method, which also makes the embeddings' output need a gradient, through every frozen block.
+        backbone.get_base_model()._set_gradient_checkpointing(True, functools.partial(checkpoint, use_reentrant=False))
     return {"training_bytes": needed, "gradient_checkpointing": on}
 
 

@@ -105,14 +105,12 @@ def adapted(spec: RunSpec, table: TaskTable, *, causal_lm: bool = False, start: 
             progress: bool = True) -> tuple[Any, Inputs, int, Any]:
     """The adapted top of a run's backbone before its first step, drawn from torch's global generator.
 
-    Where `families.trunk_exact` does not hold, the whole model runs from the token ids on: slower, and as exact.
-
     Args:
         spec: a run with `method="finetune"`.
         table: the texts.
         causal_lm: load the language-modelling head as well.
         start: a folder of adapters to start from, in place of fresh ones.
-        trunk: see `build`.
+        trunk: see `build`. Where `families.trunk_exact` does not hold there is none: slower, and as exact.
         progress: show bars.
 
     Returns:
@@ -175,8 +173,8 @@ def fit(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, start
                         f"{batch_size}")
     with advice_on_memory(spec):
         fitted = build(spec, table, start=start, trunk=trunk, progress=progress)
-        fitted.notes = checkpoint_where_needed(fitted.model.backbone, spec, int(fitted.inputs.length[rows].max()),
-                                               texts_a_row=table.texts_a_row)
+        longest = int(fitted.inputs.length[rows].max())
+        fitted.notes = checkpoint_where_needed(fitted.model.backbone, spec, longest, texts_a_row=table.texts_a_row)
         label_of = np.full(len(fitted.inputs.length), np.nan, dtype=np.float32)
         label_of[np.asarray(rows)] = np.asarray(labels, dtype=np.float32)
 
