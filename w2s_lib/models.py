@@ -138,14 +138,20 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
     """The pretrained model of `spec.model`, cut to its depth, frozen, in the spec's precision and quantization.
 
     On a CPU the NF4 blocks are dequantised once: the values are those of NF4, and a forward pass no longer pays for
-    unpacking them (bitsandbytes would do it at each call).
+    unpacking them (bitsandbytes would do it at each call). On CUDA they stay packed, and the model must fit on one GPU: by
+    `memory.training_memory` (an estimate; no GPU was at hand) 80 GB are enough for 70 billion parameters in NF4 with the
+    default recipe and texts of 512 tokens: about 73 GiB, or 40 with gradient checkpointing. Models are not split over GPUs.
 
     Args:
         spec: gives model, depth, quantization, precision and device.
         causal_lm: keep the language-modelling head (for `zero_shot`).
 
     Returns:
-        A `transformers` model on the spec's device, in eval mode.
+        A `transformers` model on the spec's device, in eval mode, without dropout.
+
+    Raises:
+        SpecError: the model is not pinned, or its folder has changed.
+        AssetError: it cannot be had.
     """
     from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 
