@@ -7,13 +7,15 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from hypothesis import settings
 
 from w2s_lib import assets
-from w2s_lib.spec import Lora, Recipe, Task
+from w2s_lib.revisions import current
+from w2s_lib.spec import Lora, Recipe, RunSpec, Task
 from w2s_lib.tasks import default_task
 
 settings.register_profile("book", deadline=None, derandomize=True)  # the machine may be busy; and the same cases everywhere
@@ -120,21 +122,51 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
     return limit
 
 
+def pinned(model: Path | str, **settings: Any) -> RunSpec:
+    """A run of a local folder, `folder@depth`, as its files are now; or of an embedded model."""
+    return RunSpec(model=str(model), revision=current(str(model).partition("@")[0]), **settings)
+
+
+def small_tokenizer() -> Any:
+    """Bytes, pieces and words of our sentences; no token for padding."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    made.train_from_iterator([f"{t} It was {word}." for t in sentences()["text"] for word in ("terrible", "great")], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a three-block model of random weights for each of several families."""
+    """A folder with a three-block model of random weights, and a tokenizer, for each of several families.
+
+    Windows are of four tokens, so that texts are longer than they are.
+    """
     import torch
     import transformers as tf
 
-    root = tmp_path_factory.mktemp("models")
+    root, tokenizer = tmp_path_factory.mktemp("models"), small_tokenizer()
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 6000,
             "bos_token_id": 1, "eos_token_id": 2}
     grouped = {**size, "num_attention_heads": 4, "num_key_value_heads": 2}  # two query heads share a key head
     gpt2 = {"n_embd": 32, "n_layer": 3, "n_head": 2, "vocab_size": 6000, "bos_token_id": 1, "eos_token_id": 2}
     for name, model in {
         "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**grouped)),
-        "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(**grouped, head_dim=8)),
+        "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(**grouped, head_dim=8, sliding_window=4)),
         "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**grouped)),
+        "qwen2_window": lambda: tf.Qwen2ForCausalLM(
+            tf.Qwen2Config(**grouped, use_sliding_window=True, sliding_window=4, max_window_layers=1)),
+        "smollm3": lambda: tf.SmolLM3ForCausalLM(tf.SmolLM3Config(**grouped, pad_token_id=0, no_rope_layer_interval=2)),
+        "gemma": lambda: tf.GemmaForCausalLM(tf.GemmaConfig(**grouped, head_dim=16)),
+        "gemma2": lambda: tf.Gemma2ForCausalLM(
+            tf.Gemma2Config(**grouped, head_dim=16, sliding_window=4, final_logit_softcapping=2.0)),
+        "gemma3": lambda: tf.Gemma3ForCausalLM(
+            tf.Gemma3TextConfig(**grouped, head_dim=16, sliding_window=4, sliding_window_pattern=2)),
         "qwen3": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**grouped, head_dim=8)),
         "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**size)),
         "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2)),
@@ -144,4 +176,5 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in made.parameters():  # norms and biases too: at their first values some mistakes do not show
             torch.nn.init.normal_(parameter, mean=0.1 if parameter.ndim == 1 else 0.0, std=0.2)
         made.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
     return root

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import pinned
 from safetensors.torch import load_file
 
-from w2s_lib.adapters import add_lora, load_adapters, lora_targets, save_adapters
-from w2s_lib.models import keep_blocks, load_backbone
+from w2s_lib.adapters import add_lora, load_adapters, lora_targets, merge_adapters, save_adapters
+from w2s_lib.families import keep_blocks
+from w2s_lib.models import load_backbone
 from w2s_lib.spec import Lora, RunSpec, SpecError
 
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
@@ -39,10 +41,27 @@ def test_lora_sits_on_every_linear_layer_of_the_top_blocks_and_starts_as_nothing
     assert torch.equal(states(model), before)
 
 
-def test_layers_that_cannot_be_adapted_are_an_error(tiny_models: Path) -> None:
-    spec = RunSpec(model=f"{tiny_models}/gpt2", quantization="none")
-    with pytest.raises(SpecError, match="no linear layers to adapt"):
-        add_lora(load_backbone(spec), spec, n_top=1)
+def test_layers_that_cannot_be_adapted_are_an_error() -> None:
+    backbone = torch.nn.Module()
+    backbone.layers = torch.nn.ModuleList([torch.nn.LayerNorm(4)])
+    with pytest.raises(SpecError, match="smollm2-135m has no linear layers to adapt"):
+        add_lora(backbone, THREE, n_top=1)
+
+
+def test_gpt2s_own_linear_layers_are_adapted_the_way_round_that_they_are(tiny_models: Path) -> None:
+    """Its weights are (in, out): merged, the adapters do what they did beside them. In 4 bits its layers are ordinary ones."""
+    for quantization, turned in (("none", True), ("nf4", False)):
+        spec = pinned(tiny_models / "gpt2", precision="fp32", quantization=quantization, lora=Lora(rank=4, alpha=8.0))
+        model = adapted(spec, 0, 3, 0)
+        assert model.peft_config["default"].fan_in_fan_out == turned
+        layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name, p in model.named_parameters() if p.requires_grad}
+        assert layers == {"c_attn", "c_proj", "c_fc"}
+        with model.disable_adapter():
+            bare = states(model)
+        before = states(model)
+        assert merge_adapters(model, spec)
+        torch.testing.assert_close(states(model), before, atol=1e-4, rtol=1e-4)
+        assert (before - bare).abs().mean() > 1e-3
 
 
 def test_targets_by_hand() -> None:

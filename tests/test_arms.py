@@ -25,6 +25,7 @@ from w2s_lib.spec import (
 )
 
 WEAK = w2s.supervisor("smollm2-135m@4", "movie")
+COMMIT = "0123456789" * 4
 READ = w2s.generative("smollm2-135m", "movie")
 
 
@@ -32,8 +33,8 @@ READ = w2s.generative("smollm2-135m", "movie")
     (WEAK, "supervisor", "supervisor", "finetune", 4),
     (w2s.supervisor("tfidf", "movie"), "supervisor", "supervisor", "finetune", None),
     (w2s.ceiling("smollm2-135m", "movie"), "ceiling", "student", "finetune", 30),
-    (w2s.ceiling("hf:a/b@6", "movie"), "ceiling", "student", "finetune", 6),
-    (w2s.ceiling("hf:a/b", "movie"), "ceiling", "student", "finetune", None),
+    (w2s.ceiling(f"hf:a/b:{COMMIT}@6", "movie"), "ceiling", "student", "finetune", 6),
+    (w2s.ceiling(f"hf:a/b:{COMMIT}", "movie"), "ceiling", "student", "finetune", None),
     (w2s.ceiling("tfidf", "movie"), "baseline", "student", "finetune", None),
     (w2s.student("smollm2-135m@14", WEAK), "student", "student", "finetune", 14),
     (w2s.probe("smollm2-135m@20", "movie"), "baseline", "student", "probe", 20),

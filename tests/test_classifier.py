@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import pinned
 
 from w2s_lib import train
 from w2s_lib.adapters import add_lora
 from w2s_lib.classifier import Classifier, Finetuned, rounded
+from w2s_lib.families import blocks_of, keep_blocks
 from w2s_lib.halves import splits
-from w2s_lib.models import blocks_of, keep_blocks, load_backbone
+from w2s_lib.models import load_backbone
 from w2s_lib.spec import Lora, RunSpec, Task
 from w2s_lib.tasks import TaskTable, load_table
 from w2s_lib.trunk import Inputs
@@ -40,13 +42,14 @@ def pair(spec: RunSpec, n_top: int = 1) -> tuple[Classifier, Classifier]:
 
 
 @pytest.mark.parametrize("model, last_only", [
-    ("llama", True), ("qwen2", True), ("qwen3", True), ("mistral", False), ("gpt_neox", False), ("gpt2", False),
+    ("llama", True), ("qwen2", True), ("qwen2_window", True), ("qwen3", True), ("mistral", True), ("smollm3", True),
+    ("smollm3@2", True), ("gemma", True), ("gemma2", False), ("gemma3", False), ("gpt_neox", False), ("gpt2", False),
     ("llama@2", True), ("llama@1", True), ("smollm2-135m@3", True), ("smollm2-135m@1", True),
 ])
 def test_the_last_token_alone_is_what_the_familys_own_forward_computes(model: str, last_only: bool, tiny_models: Path) -> None:
     """Logits and the gradients of every adapter, in float32, texts of several lengths in one batch."""
     name = model if model.startswith("smollm2") else f"{tiny_models}/{model}"
-    spec = RunSpec(model=name, precision="fp32", quantization="nf4" if model == "gpt2" else "none", lora=Lora(rank=2))
+    spec = pinned(name, precision="fp32", quantization="none", lora=Lora(rank=2))
     short, whole = pair(spec)
     assert (short.last_only, whole.last_only) == (last_only, False)
     a, b = short(IDS, LENGTH), whole(IDS, LENGTH)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import pinned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tasks import write
@@ -166,7 +167,7 @@ def test_exchanging_the_texts_of_a_row_negates_its_log_odds(model: str, tiny_mod
     """One reward a text, the head one number: the logit is r(first) - r(second), whatever the head's bias."""
     name = model if "@" in model else f"{tiny_models}/{model}"
     torch.manual_seed(0)
-    classifier = Classifier(models.load_backbone(RunSpec(model=name, precision="fp32", quantization="none")), comparison=True)
+    classifier = Classifier(models.load_backbone(pinned(name, precision="fp32", quantization="none")), comparison=True)
     assert classifier.head.weight.shape[0] == 1
     ids = torch.tensor([[504, 21, 436, 50, 30], [504, 14, 7, 0, 0], [30, 8, 0, 0, 0], [9, 9, 9, 9, 0]])
     length = torch.tensor([5, 3, 2, 4])

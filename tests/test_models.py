@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import pinned
 from torch import nn
 
 from w2s_lib import models
-from w2s_lib.models import DeviceError, blocks_of, check, keep_blocks, load_backbone
+from w2s_lib.assets import AssetError
+from w2s_lib.families import blocks_of, keep_blocks
+from w2s_lib.models import DeviceError, check, load_backbone
 from w2s_lib.spec import RunSpec, SpecError
 
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
@@ -92,14 +96,77 @@ def test_trust_remote_code_is_never_true() -> None:
 # Refused before anything is loaded
 
 def test_a_depth_beyond_a_users_model(tiny_models: Path) -> None:
-    check(RunSpec(model=f"{tiny_models}/llama@3"))
-    with pytest.raises(SpecError, match="depth 4 of .*llama': must be 1 to 3"):
-        check(RunSpec(model=f"{tiny_models}/llama@4"))
+    for family in ("llama", "gpt2", "gpt_neox"):
+        check(pinned(f"{tiny_models}/{family}@3"))
+        with pytest.raises(SpecError, match=f"depth 4 of .*{family}': must be 1 to 3"):
+            check(pinned(f"{tiny_models}/{family}@4"))
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"no model in .*: there is no config\.json"):
-        check(RunSpec(model=f"{tmp_path}@4"))
+        check(RunSpec(model=f"{tmp_path}@4", revision="a" * 64))
+
+
+def test_a_model_without_a_tokenizer(tiny_models: Path, tmp_path: Path) -> None:
+    """Where no file is there, some classes make up an empty tokenizer, and others raise."""
+    for family in ("llama", "gpt2", "gemma"):
+        folder = tmp_path / family
+        shutil.copytree(tiny_models / family, folder, ignore=shutil.ignore_patterns("tokenizer*", "special_tokens*"))
+        with pytest.raises(SpecError, match=f"{family} has no tokenizer: none of its files, such as tokenizer.json, is there"):
+            check(pinned(folder))
+
+
+def test_a_model_without_a_list_of_blocks(tiny_models: Path, tmp_path: Path) -> None:
+    import transformers
+
+    transformers.OPTConfig(num_hidden_layers=2).save_pretrained(tmp_path)
+    shutil.copy(tiny_models / "llama" / "tokenizer.json", tmp_path)
+    with pytest.raises(SpecError, match="no list of blocks in a OPTModel"):
+        check(pinned(tmp_path))
+
+
+def test_a_model_with_code_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}')
+    with pytest.raises(SpecError, match="needs code of its own to be loaded, and such code is never run here"):
+        check(pinned(tmp_path))
+
+
+def test_a_model_that_nobody_knows(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "nobodys"}')
+    with pytest.raises(AssetError, match=r"cannot load .* \(ValueError: .*nobodys"):
+        check(pinned(tmp_path))
+
+
+def test_what_is_loaded_is_pinned(tiny_models: Path, tmp_path: Path) -> None:
+    """Neither `check` nor any loading takes a model whose revision nobody named, or a folder that has changed since."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_models / "llama", folder)
+    spec = pinned(folder)
+    load_backbone(spec)
+    loads = (check, load_backbone, lambda spec: models.load_tokenizer(spec.name, spec.revision),
+             lambda spec: models.load_config(spec.name, spec.revision))
+    for load in loads:
+        with pytest.raises(SpecError, match=f"nothing says which revision of '{folder}' is meant: build the run by "):
+            load(RunSpec(model=str(folder)))
+    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+    for load in loads:
+        with pytest.raises(SpecError, match=f"the files in '{folder}' have changed"):
+            load(spec)
+    load_backbone(pinned(folder))
+
+
+# On CUDA
+
+def test_attention_is_flash_attention_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed, on CUDA and in bf16, which it needs; else PyTorch's own, which is the default. On a CPU always eager."""
+    import transformers.utils
+
+    assert models.attention("cpu", "bf16") == {"attn_implementation": "eager"}
+    for installed, precision, expected in ((True, "bf16", {"attn_implementation": "flash_attention_2"}),
+                                           (True, "fp32", {}), (False, "bf16", {})):
+        monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda installed=installed: installed)
+        assert models.attention("cuda", precision) == expected
+    assert models.attention("cpu", "bf16") == {"attn_implementation": "eager"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

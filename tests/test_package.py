@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "names": {"parts"},
     "codec": {"parts"},
     "spec": {"codec", "names", "parts"},
-    "arms": {"spec", "tasks"},
+    "revisions": {"assets", "names", "parts"},
+    "arms": {"names", "revisions", "spec", "tasks"},
     # what is measured
     "losses": set(),
     "objective": {"losses", "parts"},
@@ -38,16 +39,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "readers": {"assets", "comparisons", "spec"},
     "registry": {"assets", "comparisons", "readers", "spec"},
     "hub_tasks": {"registry"},
-    "tasks": {"assets", "cache", "comparisons", "hub_tasks", "readers", "registry", "spec"},
+    "tasks": {"assets", "cache", "comparisons", "hub_tasks", "names", "readers", "registry", "spec"},
     "halves": {"spec", "tasks"},
     # what is trained
-    "models": {"assets", "names", "spec"},
-    "adapters": {"models", "spec"},
-    "trunk": {"assets", "cache", "models", "spec", "tasks"},
-    "classifier": {"adapters", "models", "spec", "trunk"},
-    "train": {"adapters", "classifier", "models", "objective", "spec", "tasks", "trunk"},
-    "next_token": {"adapters", "classifier", "models", "spec", "tasks", "train", "trunk"},
-    "probing": {"adapters", "assets", "cache", "classifier", "models", "spec", "tasks", "train", "trunk"},
+    "families": {"spec"},
+    "models": {"assets", "families", "names", "revisions", "spec"},
+    "memory": {"families", "models", "spec"},
+    "adapters": {"families", "models", "names", "spec"},
+    "trunk": {"assets", "cache", "families", "models", "spec", "tasks"},
+    "classifier": {"adapters", "families", "spec", "trunk"},
+    "train": {"adapters", "classifier", "families", "memory", "models", "objective", "spec", "tasks", "trunk"},
+    "next_token": {"adapters", "classifier", "memory", "models", "spec", "tasks", "train", "trunk"},
+    "probing": {"adapters", "assets", "cache", "classifier", "families", "models", "spec", "tasks", "train", "trunk"},
     # what is kept
     "record": {"spec"},
     "store": {"record", "spec"},
@@ -71,8 +74,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """The import table of the design, with the modules that it was cut into. Every import counts, wherever it stands."""
 
-WITH_TORCH = {"losses", "objective", "models", "adapters", "trunk", "classifier", "train", "next_token", "probing", "runner",
-              "engines"}
+WITH_TORCH = {"losses", "objective", "families", "memory", "models", "adapters", "trunk", "classifier", "train", "next_token",
+              "probing", "runner", "engines"}
 """Modules that load torch when they are imported. No other may; `sweep` does where a run is missing."""
 
 IN_CHAPTERS = {"w2s_lib", "torch", "numpy", "pandas", "altair"}

@@ -45,6 +45,7 @@ from w2s_lib.tasks import default_task
 
 PINS = Path(__file__).with_name("pinned_ids.json")
 
+COMMIT = "0123456789" * 4
 ALTERNATIVES: dict[type[Part], dict[str, Any]] = {
     Task: {"name": "amazon", "n_train": 400, "n_validation": 300, "n_test": 800, "min_rating": 1.0, "template": "So: {text}",
            "label_words": "bad/good", "max_tokens": 64, "cut": "start", "sha256": "ab"},
@@ -60,7 +61,7 @@ ALTERNATIVES: dict[type[Part], dict[str, Any]] = {
     FromRun: {"hard": True, "own_texts": True},
     Flip: {"hard": True},
     NextToken: {"corpus": "nyt"},
-    RunSpec: {"model": "smollm2-135m@7", "half": "supervisor", "quantization": "none", "precision": "fp32",
+    RunSpec: {"model": "smollm2-135m@7", "revision": COMMIT, "half": "supervisor", "quantization": "none", "precision": "fp32",
               "device": "cuda", "method": "probe", "snapshots": (0.5,), "predict_halves": False, "seed": 7,
               "semantics": SEMANTICS + 1},
 }
@@ -166,6 +167,7 @@ def test_every_alternative_is_a_valid_value_of_a_field_that_exists() -> None:
     for kind, values in ALTERNATIVES.items():
         needed = {RunSpec: {"model": "smollm2-135m"}, FromRun: {"run": OTHER_RUN}, Flip: {"run": OTHER_RUN}}.get(kind, {})
         for name, value in values.items():
+            needed |= {"model": "hf:a/b"} if name == "revision" else {}
             assert getattr(kind(**(needed | {name: value})), name) == value
 
 
@@ -306,10 +308,30 @@ def test_json_of_something_else_is_refused_by_name(text: str, message: str) -> N
     ("smollm2-135m@", "must be a whole number"),
     ("hf:a/b@0", "depth 0 of 'hf:a/b'"),
     ("tfidf@3", "'tfidf' has no depth"),
+    ("hf:a/b:main", "RunSpec.model is 'hf:a/b:main': its revision belongs in RunSpec.revision"),
 ])
 def test_unknown_models_and_depths(name: str, message: str) -> None:
     with pytest.raises(SpecError, match=re.escape(message)):
         RunSpec(model=name)
+
+
+@pytest.mark.parametrize("model, revision, message", [
+    ("hf:a/b", "main", "RunSpec.revision of 'hf:a/b' is 'main': it must be a commit of the hub, 40 hexadecimal digits"),
+    ("hf:a/b@3", COMMIT.upper().replace("0", "A"), "it must be a commit of the hub"),
+    ("hf:a/b", COMMIT + "0", "it must be a commit of the hub"),
+    ("./model", COMMIT, "RunSpec.revision of './model' is '0123456789012345678901234567890123456789': it must be the SHA-256"),
+    ("smollm2-135m", COMMIT, "it must be empty"),
+    ("tfidf", COMMIT, "it must be empty"),
+])
+def test_revisions_that_pin_nothing_are_refused(model: str, revision: str, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        RunSpec(model=model, revision=revision)
+
+
+def test_a_revision_is_in_the_id_and_its_absence_is_not() -> None:
+    plain, one, other = (RunSpec(model="hf:a/b@3", revision=revision) for revision in ("", COMMIT, COMMIT[::-1]))
+    assert len({spec.run_id for spec in (plain, one, other)}) == 3 and "revision" not in plain.to_json()
+    assert RunSpec.from_json(one.to_json()) == one and one.model == "hf:a/b@3" and one.with_seed(3).revision == COMMIT
 
 
 def numbers() -> Iterator[tuple[type[Part], str]]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from .models import blocks_of, quiet
+from .families import blocks_of
+from .models import quiet
+from .names import is_hub
 from .spec import RunSpec, SpecError
 
 
@@ -25,12 +27,16 @@ def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
         The peft model. Its adapters are drawn from torch's global generator: seed it first.
     """
     from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight (in, out); in 4 bits an ordinary one
 
     blocks = blocks_of(backbone)
-    names = sorted({name.rsplit(".", 1)[-1] for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear)})
-    if not names:
-        raise SpecError(f"{spec.name} has no linear layers to adapt as it is loaded; with quantization='nf4' it may")
-    config = LoraConfig(r=spec.lora.rank, lora_alpha=spec.lora.alpha, lora_dropout=0.0,
+    layers = {name: layer for name, layer in blocks.named_modules() if isinstance(layer, (nn.Linear, Conv1D))}
+    if not layers:
+        raise SpecError(f"{spec.name} has no linear layers to adapt")
+    names = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    turned = any(isinstance(layer, Conv1D) for layer in layers.values())
+    config = LoraConfig(r=spec.lora.rank, lora_alpha=spec.lora.alpha, lora_dropout=0.0, fan_in_fan_out=turned,
+                        revision=spec.revision if is_hub(spec.name) else None,
                         target_modules=lora_targets(range(len(blocks) - n_top, len(blocks)), names))
     with quiet():
         return get_peft_model(backbone, config, autocast_adapter_dtype=False)
@@ -57,7 +63,8 @@ def save_adapters(backbone: Any, boundary: int, folder: Path, *, head: nn.Module
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    shifted = {_renumbered(name, boundary): value.contiguous() for name, value in get_peft_model_state_dict(backbone).items()}
+    state = get_peft_model_state_dict(backbone, save_embedding_layers=False)  # else peft asks the hub whether they are new
+    shifted = {_renumbered(name, boundary): value.contiguous() for name, value in state.items()}
     config = backbone.peft_config["default"]
     n_blocks = len(blocks_of(backbone.get_base_model()))
     names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in shifted}
@@ -81,7 +88,7 @@ def load_adapters(backbone: Any, boundary: int, folder: Path) -> None:
     from safetensors.torch import load_file
 
     loaded = {_renumbered(name, -boundary): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
-    own = get_peft_model_state_dict(backbone)
+    own = get_peft_model_state_dict(backbone, save_embedding_layers=False)
     if {name: value.shape for name, value in loaded.items()} != {name: value.shape for name, value in own.items()}:
         raise SpecError(f"the adapters in {folder} are not of this model: {len(loaded)} weights against {len(own)}, or of "
                         "other shapes")
@@ -89,4 +96,4 @@ def load_adapters(backbone: Any, boundary: int, folder: Path) -> None:
 
 
 def _renumbered(name: str, by: int) -> str:
-    return re.sub(r"(?<=\.layers\.)\d+", lambda number: str(int(number[0]) + by), name)
+    return re.sub(r"(?<=\.layers\.)\d+|(?<=\.h\.)\d+", lambda number: str(int(number[0]) + by), name)

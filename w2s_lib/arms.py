@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .names import split_model, split_revision
+from .revisions import current
 from .spec import Continue, Flip, FromRun, GroundTruth, NextToken, RunSpec, SpecError, Task, XentLoss, nearest
 from .tasks import default_task
 
@@ -19,14 +21,17 @@ def _spec(model: str, task: Task | str, settings: dict[str, Any], **given: Any) 
         settings = settings | {"start": Continue(run=start)}
     if model == "tfidf":  # nothing but the seed and the labels changes it, so nothing else may change its id
         settings = {name: value for name, value in settings.items() if name == "seed"}
-    return RunSpec(model=model, task=default_task(task) if isinstance(task, str) else task, **given, **settings)
+    model, revision = split_revision(model)
+    return RunSpec(model=model, revision=current(split_model(model)[0], revision),
+                   task=default_task(task) if isinstance(task, str) else task, **given, **settings)
 
 
 def supervisor(model: str, task: Task | str, **settings: Any) -> RunSpec:
     """The weak supervisor: ground truth, on the supervisor half.
 
     Args:
-        model: `smollm2-135m@4`, `tfidf`, ...: see `RunSpec.model`.
+        model: `smollm2-135m@4`, `tfidf`, ...: see `RunSpec.model`. Of a hub model the commit that is current is asked for
+            and pinned, or that of a branch, a tag or a commit in `hf:owner/name:revision@6`; of a folder its content's digest.
         task: a task's name or a `Task`.
         **settings: `recipe`, `lora`, `quantization`, `precision`, `device`, `seed`; `start`, a run whose adapters it
             continues; `snapshots`, `predict_halves`: see `RunSpec`.

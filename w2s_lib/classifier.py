@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from . import models
 from .adapters import merge_adapters, save_adapters
+from .families import blocks_of, last_token_exact, window_of
 from .spec import RunSpec
 from .trunk import Inputs
 
@@ -29,7 +29,7 @@ class Classifier(nn.Module):
     values for all tokens, the rest for one. That is a tenth of the work of ten blocks, and half of two.
 
     Args:
-        backbone: a `transformers` model after `models.keep_blocks`, as it is or wrapped by peft.
+        backbone: a `transformers` model after `families.keep_blocks`, as it is or wrapped by peft.
         last_only: False runs the top block for every token, for comparison.
         comparison: a row is two texts; the head is one number, a reward r, and the logit of "the first is better" is
             r(first) - r(second) (Bradley & Terry 1952).
@@ -39,13 +39,12 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         base = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
-        self.head = nn.Linear(base.config.hidden_size, 1 if comparison else 2)  # float32, whatever the backbone's dtype
-        sliding = getattr(base.config, "use_sliding_window", False)
-        self.last_only = last_only and base.config.model_type in models.LAST_TOKEN_EXACT and not sliding
+        self.head: nn.Module = nn.Linear(base.config.hidden_size, 1 if comparison else 2)  # float32, whatever the backbone is
+        self.last_only = last_only and last_token_exact(base)
         if self.last_only:
             base.config.num_hidden_layers -= 1  # the family's own forward stops before the top block
             self.norm, base.norm = base.norm, nn.Identity()
-            self.top, self.rotary = [models.blocks_of(base)[-1]], base.rotary_emb  # in a list: it stays the backbone's
+            self.top, self.rotary = [blocks_of(base)[-1]], base.rotary_emb  # in a list: it stays the backbone's
 
     def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
         """Logits (n, 2) in float32.
@@ -73,7 +72,7 @@ def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor,
     """What a Llama-like block hands on for each row's last token, (n, hidden), without computing the others.
 
     Args:
-        block: a decoder block of a family in `models.LAST_TOKEN_EXACT`.
+        block: a decoder block of a family in `families.LAST_TOKEN_EXACT`.
         hidden: (n, longest, hidden), what enters the block, right-padded.
         length: (n,) real tokens in each row.
         rotary: cosine and sine of the positions, each (1, longest, head).
@@ -87,6 +86,8 @@ def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor,
         return normed
 
     def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if not getattr(attention, "use_rope", True):  # in SmolLM3 one block of four
+            return states
         left, right = states.chunk(2, dim=-1)
         return states * cos + torch.cat([-right, left], dim=-1) * sin
 
@@ -97,6 +98,8 @@ def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor,
     query = query.view(n, key.shape[2], -1, attention.head_dim)  # the query heads that share one key head, together
     scores = torch.einsum("ngqd,ntgd->ngqt", query, key) * attention.scaling
     unread = torch.arange(longest, device=hidden.device) > last[:, None]
+    if window := window_of(attention):
+        unread = unread | (torch.arange(longest, device=hidden.device) <= last[:, None] - window)
     weights = scores.float().masked_fill(unread[:, None, None], -torch.inf).softmax(dim=-1).to(value.dtype)
     read = torch.einsum("ngqt,ntgd->ngqd", weights, value).reshape(n, -1)
     after = hidden[row, last] + attention.o_proj(read)
@@ -122,12 +125,14 @@ class Finetuned:
         model: the `Classifier`; its first block is number `boundary` of the backbone.
         inputs: what enters that block.
         snapshots: share of training -> rows and P(y = 1), where the spec asks for them.
+        notes: what provenance says of how it was trained.
     """
 
     def __init__(self, spec: RunSpec, model: Classifier, inputs: Inputs, boundary: int) -> None:
         self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
         self.trunk_seconds, self.merged = inputs.seconds, False
         self.snapshots: dict[float, tuple[Any, FloatArray]] = {}
+        self.notes: dict[str, Any] = {}
 
     def logits(self, rows: Any, *, progress: bool = True) -> Tensor:
         """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone.

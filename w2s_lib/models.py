@@ -6,27 +6,23 @@ Texts are padded on the right and attention is causal, so padding is never seen 
 from __future__ import annotations
 
 import contextlib
-import copy
-import json
+import functools
 import logging
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from . import assets
-from .names import EMBEDDED_DEPTH, split_model
-from .spec import SEMANTICS, RunSpec, SpecError, nearest
+from .assets import AssetError
+from .families import cut, skeleton, without_dropout
+from .names import EMBEDDED_DEPTH, is_folder, is_hub, split_model
+from .revisions import explaining, require_current
+from .spec import SEMANTICS, RunSpec, SpecError
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-TRUNK_EXACT = ("llama", "mistral", "qwen2", "qwen3")
-"""Families whose first blocks, run alone, hand on exactly what the whole model computes: nothing is added to or scaled
-in `inputs_embeds`, and no block depends on its own number."""
-LAST_TOKEN_EXACT = ("llama", "qwen2", "qwen3")
-"""Families whose top block `classifier.last_token` computes for the last token alone."""
 
 
 class DeviceError(RuntimeError):
@@ -52,20 +48,28 @@ def quiet() -> Iterator[None]:
             transformers.logging.enable_progress_bar()
 
 
-def source(model: str) -> str:
-    """Where `transformers` finds the weights of `model`: a folder, or a hub's name."""
-    name, _ = split_model(model)
+def place(name: str, revision: str) -> dict[str, Any]:
+    """Where `transformers` finds a model, and which revision: the first arguments of every `from_pretrained`.
+
+    Raises:
+        SpecError: a model of the hub or a folder that is not pinned, or a folder that has changed.
+        AssetError: an embedded model that cannot be had.
+    """
+    require_current(name, revision)
     if name in EMBEDDED_DEPTH:
-        return str(assets.fetch_model(name))
-    return name.removeprefix("hf:")
+        return {"pretrained_model_name_or_path": str(assets.fetch_model(name))}
+    where = {"pretrained_model_name_or_path": name.removeprefix("hf:")}
+    return where | ({"revision": revision} if is_hub(name) else {})
 
 
 def check(spec: RunSpec) -> None:
-    """Refuses, before anything is loaded, a device that is not here and a depth that the model does not have.
+    """Refuses, before anything is trained, what cannot be run: of a hub model, its configuration and tokenizer are fetched.
 
     Raises:
         DeviceError: CUDA was asked for and there is none.
-        SpecError: the folder has no model in it, or fewer blocks than asked for; a spec of other training semantics.
+        SpecError: a spec of other training semantics; a model that is not pinned or has changed, that has no tokenizer or
+            no list of blocks, does not read from left to right, or has fewer blocks than asked for.
+        AssetError: a model of the hub that is missing, gated or private, or cannot be fetched.
     """
     if spec.semantics != SEMANTICS:
         raise SpecError(f"run {spec.run_id} is of training semantics {spec.semantics}; this library trains {SEMANTICS}, so it "
@@ -73,59 +77,95 @@ def check(spec: RunSpec) -> None:
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("the run asks for device='cuda' and this machine has none; say device='cpu' to use the CPU")
     name, depth = split_model(spec.model)
-    if "/" in name and not name.startswith("hf:"):
-        config = Path(name) / "config.json"
-        if not config.is_file():
-            raise SpecError(f"no model in {name!r}: there is no config.json")
-        most = json.loads(config.read_text(encoding="utf-8")).get("num_hidden_layers")
-        if depth and most and depth > most:
+    if is_hub(name) or is_folder(name):
+        require_current(name, spec.revision)
+        most = _examined(name, spec.revision)
+        if depth and depth > most:
             raise SpecError(f"depth {depth} of {name!r}: must be 1 to {most}")
 
 
-def load_tokenizer(model: str) -> Any:
-    """The model's tokenizer."""
-    from transformers import AutoTokenizer
+@functools.lru_cache(maxsize=64)
+def _examined(name: str, revision: str) -> int:
+    """How many blocks a model has, once it is known that it can be used."""
+    config = load_config(name, revision)
+    with quiet(), explaining(name, revision):
+        skeleton(config)
+    tokenizer = load_tokenizer(name, revision)
+    if set(tokenizer("It was good.")["input_ids"]) <= set(tokenizer.all_special_ids):  # what is made up where no file is
+        raise SpecError(f"{name} has no tokenizer: none of its files, such as tokenizer.json, is there")
+    return int(config.num_hidden_layers)
 
-    with quiet():
-        return AutoTokenizer.from_pretrained(source(model))
 
-
-def max_length(model: str) -> int:
-    """How many tokens the model has positions for."""
+def load_config(name: str, revision: str = "") -> Any:
+    """The model's configuration, every dropout at 0. Raises what `place` does, and `AssetError`."""
     from transformers import AutoConfig
 
-    with quiet():
-        config = AutoConfig.from_pretrained(source(model))
-    return getattr(config, "max_position_embeddings", None) or 2**31
+    with quiet(), explaining(name, revision):
+        return without_dropout(AutoConfig.from_pretrained(**place(name, revision), trust_remote_code=False))
+
+
+def load_tokenizer(name: str, revision: str = "") -> Any:
+    """The model's tokenizer. It needs no token for padding: what pads is never read. Raises what `load_config` does."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet(), explaining(name, revision):
+            return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
+    except AssetError as error:
+        if isinstance(error.__cause__, ValueError) and "tokenizer" in str(error.__cause__):
+            raise SpecError(f"{name} has no tokenizer: none of its files, such as tokenizer.json, is there") from error
+        raise
+
+
+def max_length(name: str, revision: str = "") -> int:
+    """How many tokens the model has positions for."""
+    return getattr(load_config(name, revision), "max_position_embeddings", None) or 2**31
+
+
+def attention(device: str, precision: str) -> dict[str, str]:
+    """Which attention a model is asked to use: FlashAttention 2 on CUDA in bf16, where it is installed, else PyTorch's own.
+
+    On a CPU the eager one: on short texts PyTorch's fused backward is the slower one there.
+    """
+    from transformers.utils import is_flash_attn_2_available
+
+    if device == "cpu":
+        return {"attn_implementation": "eager"}
+    return {"attn_implementation": "flash_attention_2"} if precision == "bf16" and is_flash_attn_2_available() else {}
 
 
 def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
     """The pretrained model of `spec.model`, cut to its depth, frozen, in the spec's precision and quantization.
 
     On a CPU the NF4 blocks are dequantised once: the values are those of NF4, and a forward pass no longer pays for
-    unpacking them (bitsandbytes would do it at each call).
+    unpacking them (bitsandbytes would do it at each call). On CUDA they stay packed, and the model must fit on one GPU: by
+    `memory.training_memory` (an estimate; no GPU was at hand) 80 GB are enough for 70 billion parameters in NF4 with the
+    default recipe and texts of 512 tokens: about 73 GiB, or 40 with gradient checkpointing. Models are not split over GPUs.
 
     Args:
         spec: gives model, depth, quantization, precision and device.
         causal_lm: keep the language-modelling head (for `zero_shot`).
 
     Returns:
-        A `transformers` model on the spec's device, in eval mode.
+        A `transformers` model on the spec's device, in eval mode, without dropout.
+
+    Raises:
+        SpecError: the model is not pinned, or its folder has changed.
+        AssetError: it cannot be had.
     """
     from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 
-    dtype = DTYPES[spec.precision]
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False}
-    if spec.device == "cpu":
-        options["attn_implementation"] = "eager"  # on short texts PyTorch's fused backward is the slower one on a CPU
+    dtype, (name, depth) = DTYPES[spec.precision], split_model(spec.model)
+    config = load_config(name, spec.revision)
+    if depth:
+        config = cut(config, 0, depth)
+    options: dict[str, Any] = {"dtype": dtype, "config": config} | attention(spec.device, spec.precision)
     if spec.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-    if depth := split_model(spec.model)[1]:
-        options["num_hidden_layers"] = depth
-    with quiet():
+    with quiet(), explaining(name, spec.revision):
         kind = AutoModelForCausalLM if causal_lm else AutoModel
-        model = kind.from_pretrained(source(spec.model), **options)
+        model = kind.from_pretrained(**place(name, spec.revision), trust_remote_code=False, **options)
         if spec.quantization == "none" or spec.device == "cuda":
             model.to(spec.device)
     if spec.quantization == "nf4" and spec.device == "cpu":
@@ -146,28 +186,3 @@ def dequantise(model: nn.Module) -> None:
                 dense.weight = nn.Parameter(weight, requires_grad=False)
                 dense.bias = layer.bias
                 setattr(parent, name, dense)
-
-
-def blocks_of(backbone: Any) -> nn.ModuleList:
-    """The list of a backbone's transformer blocks, whatever its family calls it."""
-    for name in ("layers", "h"):
-        found = getattr(backbone, name, None)
-        if isinstance(found, nn.ModuleList):
-            return found
-    raise SpecError(f"no list of blocks in a {type(backbone).__name__}: {nearest(backbone.config.model_type, TRUNK_EXACT)}")
-
-
-def keep_blocks(backbone: Any, start: int, stop: int) -> Any:
-    """Cuts a backbone of a family in `TRUNK_EXACT` to its blocks [start, stop), in place, renumbered from 0."""
-    if (start, stop) == (0, len(blocks_of(backbone))):
-        return backbone
-    kept = blocks_of(backbone)[start:stop]
-    for number, block in enumerate(kept):
-        attention: Any = block.self_attn
-        attention.layer_idx = number
-    backbone.layers = kept
-    backbone.config = copy.deepcopy(backbone.config)
-    backbone.config.num_hidden_layers = len(kept)
-    if getattr(backbone.config, "layer_types", None):
-        backbone.config.layer_types = backbone.config.layer_types[start:stop]
-    return backbone

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from . import models
 from .adapters import save_adapters
 from .classifier import FloatArray
+from .memory import checkpoint_where_needed
 from .spec import NextToken, RunSpec, SpecError
 from .tasks import TaskTable, default_task, load_table
 from .train import adapted, advice_on_memory, all_batches, optimise
@@ -37,8 +38,10 @@ class Reader(nn.Module):
     def __init__(self, backbone: Any, words: Any, inputs: Inputs) -> None:
         super().__init__()
         self.backbone, self.words, self.inputs = backbone, words, inputs
-        tokenizer, (before, after) = models.load_tokenizer(inputs.spec.model), inputs.spec.task.template.split("{text}")
+        spec, (before, after) = inputs.spec, inputs.spec.task.template.split("{text}")
+        tokenizer = models.load_tokenizer(spec.name, spec.revision)
         self.margins = [len(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (before, after)]
+        self.margins[0] += len(tokenizer("")["input_ids"])  # a token that begins every text, in some families
 
     def counts(self, texts: Any) -> Any:
         """How many tokens of each text are predicted, (n,): all but its first."""
@@ -71,6 +74,7 @@ class NextTokenFit:
         self.metrics: dict[str, float] = {}
         self.after: dict[int, float] = {}
         self.snapshots: dict[float, tuple[Any, FloatArray]] = {}
+        self.notes: dict[str, Any] = {}
 
     def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
         """The geometric mean of the probabilities that the model gives to a row's tokens, (n,) float32, of watched rows."""
@@ -120,6 +124,7 @@ def fit_next_token(spec: RunSpec, table: TaskTable, rows: Any, watch: Any, *, pr
             own = Reader(top, words, inputs_at(spec, table, boundary, progress=progress))
             texts = _as_many_tokens(reader, int(own.counts(texts).sum()), apart_from=set(map(str.casefold, table.texts)))
         fitted = NextTokenFit(spec, reader, own, boundary)
+        fitted.notes = checkpoint_where_needed(top, spec, int(inputs.text_length[texts].max()))
         before, fitted.metrics["loss_before"] = fitted.measure(watch)
         fitted.snapshots[0.0] = np.asarray(watch), before
         optimise(reader, spec, all_batches(spec, texts, inputs.text_length), lambda batch, done: reader(batch)[0].mean(),

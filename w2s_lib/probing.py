@@ -15,7 +15,6 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 from tqdm.auto import tqdm
 
 from . import models
@@ -23,6 +22,7 @@ from .adapters import merge_adapters
 from .assets import cache_dir, file_sha256
 from .cache import save_whole
 from .classifier import PREDICT_BATCH, Classifier, FloatArray, logits_by_row, rounded
+from .families import blocks_of, keep_blocks, trunk_exact, words_head
 from .spec import Continue, RunSpec, SpecError
 from .tasks import TaskTable
 from .train import adapted
@@ -138,7 +138,7 @@ def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, va
         progress: show bars.
     """
     models.check(spec)
-    depth = spec.depth or len(models.blocks_of(models.load_backbone(spec)))
+    depth = spec.depth or len(blocks_of(models.load_backbone(spec)))
     if isinstance(spec.start, Continue):
         assert adapters is not None
         every = np.sort(np.union1d(np.arange(len(table.frame)) if every is None else every, rows))
@@ -193,7 +193,7 @@ def _pass(run: RunSpec, table: TaskTable, rows: Any, adapters: Path, progress: b
         states = out[0] if isinstance(out, tuple) else out
         kept.setdefault(layer, []).append(one_a_row(states[torch.arange(len(states)), last[0]].float().cpu().numpy(), table))
 
-    for layer, block in enumerate(models.blocks_of(top.get_base_model()), boundary + 1):
+    for layer, block in enumerate(blocks_of(top.get_base_model()), boundary + 1):
         block.register_forward_hook(lambda module, given, out, layer=layer: keep(layer, out))
     order = inputs.by_length(rows)
     for start in tqdm(range(0, len(order), PREDICT_BATCH), desc="states", leave=False, disable=not progress):
@@ -220,22 +220,21 @@ def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, unlabelled: Any
         SpecError: no label words, or one that is not a single token.
     """
     models.check(spec)
-    tokenizer = models.load_tokenizer(spec.model)
-    ids = [tokenizer(" " + word, add_special_tokens=False)["input_ids"] for word in spec.task.label_words.split("/")]
-    if len(ids) != 2 or any(len(i) != 1 for i in ids) or "" in spec.task.label_words.split("/"):
+    tokenizer = models.load_tokenizer(spec.name, spec.revision)
+    named = spec.task.label_words.split("/")
+    x, *after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("x", *(f"x {word}" for word in named)))
+    if len(named) != 2 or "" in named or any(ids[:-1] != x for ids in after):
         raise SpecError(f"Task.label_words must be two words of one token each, 'no/yes', not {spec.task.label_words!r}")
     model = models.load_backbone(spec, causal_lm=True)
-    words = model.get_output_embeddings().weight[[ids[0][0], ids[1][0]]]
-    depth = len(models.blocks_of(model.base_model))
-    boundary = max(0, depth - 10) if model.config.model_type in models.TRUNK_EXACT else 0
+    words = model.get_output_embeddings().weight[[ids[-1] for ids in after]]
+    depth = len(blocks_of(model.base_model))
+    boundary = max(0, depth - 10) if trunk_exact(model.base_model) else 0
     inputs = inputs_at(spec, table, boundary, progress=progress)
-    weight = words.float() if table.texts_a_row == 1 else (words[1:] - words[:1]).float()
-    head = nn.Linear(words.shape[1], len(weight), bias=False).requires_grad_(False)
-    head.weight = nn.Parameter(weight, requires_grad=False)
-    classifier = Classifier(models.keep_blocks(model.base_model, boundary, depth), comparison=table.texts_a_row == 2)
-    classifier.head = head.to(spec.device)
+    both = table.texts_a_row == 2
+    classifier = Classifier(keep_blocks(model.base_model, boundary, depth), comparison=both)
+    classifier.head = words_head(words, model.config, comparison=both).to(spec.device)
     odds = np.full(len(table.frame), np.nan)
     logits = logits_by_row(classifier, inputs, rows, progress=progress).double().numpy()
     odds[rows] = logits[:, 1] - logits[:, 0]
-    even = 0.0 if unlabelled is None or table.texts_a_row == 2 else float(odds[unlabelled].mean())
+    even = 0.0 if unlabelled is None or both else float(odds[unlabelled].mean())
     return Baseline(rounded(1 / (1 + np.exp(even - odds))), inputs.seconds)

@@ -85,7 +85,7 @@ def execute(spec: RunSpec, *, progress: bool = True) -> Record:
         predictions[snapshot_column(share)] = pd.Series(values, index=watched).reindex(every).to_numpy(np.float32)
     metrics = fitted.metrics if isinstance(spec.labels, NextToken) else accuracies(predictions)
     record = Record(spec, predictions, metrics, _provenance(
-        spec, table, seconds=time.monotonic() - started, trunk_seconds=fitted.trunk_seconds))
+        spec, table, seconds=time.monotonic() - started, trunk_seconds=fitted.trunk_seconds) | getattr(fitted, "notes", {}))
     return write(record, artefacts=fitted.save)
 
 

@@ -106,6 +106,8 @@ class RunSpec(Part):
 
     model: str
     """`smollm2-135m`, `name@depth`, `hf:<owner>/<name>`, a local folder (`./model@6`), or `tfidf`."""
+    revision: str = ""
+    """What the name means: a hub model's commit, a folder's digest. The arms fill it in (`revisions.current`)."""
     task: Task = field(default_factory=Task)
     labels: GroundTruth | FromRun | Flip | NextToken = field(default_factory=GroundTruth)
     half: str = "student"
@@ -137,7 +139,7 @@ class RunSpec(Part):
         self._one_of("device", ("cpu", "cuda"))
         self._at_least(seed=0, semantics=1)
         require_parts(self)
-        object.__setattr__(self, "model", canonical_model(self.model))
+        object.__setattr__(self, "model", canonical_model(self.model, self.revision))
         require(self.name != "tfidf" or self.method == "finetune", f"'tfidf' is no language model: there is no {self.method}")
         require(isinstance(self.loss, XentLoss) or (self.method == "finetune" and self.name != "tfidf"),
                 f"{type(self.loss).__name__} would be ignored: {self.model!r} by {self.method!r} does not minimise it")
@@ -228,7 +230,7 @@ NESTED.update(task=Task, recipe=Recipe, lora=Lora, run=RunSpec)
 
 def _require_continuation(spec: RunSpec, earlier: RunSpec) -> None:
     """Refuses to start `spec` from a run whose adapters do not fit it, or that has seen other texts."""
-    for name in ("name", "quantization", "precision", "device", "lora", "half"):
+    for name in ("name", "revision", "quantization", "precision", "device", "lora", "half"):
         mine, other = getattr(spec, name), getattr(earlier, name)
         require(mine == other, f"a run starts from one of the same {name}, not from {other!r} for {mine!r}")
     require(earlier.method == "finetune" and earlier.name != "tfidf", f"run {earlier.run_id} has no adapters to start from")

@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .assets import file_sha256
+from .assets import AssetError, file_sha256
 from .cache import save_whole
 from .comparisons import preferences
 from .hub_tasks import HUB_TASKS
+from .names import is_planning
 from .readers import FILE_KINDS, distinct, read_embedded, read_file, read_hub
 from .registry import kept_table, read_hub_task
 from .spec import SpecError, Task, nearest
@@ -81,7 +82,8 @@ def default_task(name: str, **overrides: Any) -> Task:
     """The task of that name with sizes that fit it; a user's own data is pinned by its content.
 
     Args:
-        name: a name in `EMBEDDED` or `hub_tasks`, a path to a user's file, or `hf:<dataset>`.
+        name: a name in `EMBEDDED` or `hub_tasks`, a path to a user's file, or `hf:<dataset>`. While `names.planning` nothing
+            is fetched: `sha256` stays "" where the cache does not have the hub's table, or has several.
         **overrides: fields of `Task`.
 
     Raises:
@@ -108,6 +110,8 @@ def resolve_task(task: Task) -> Task:
     path = Path(task.name).expanduser()
     if task.name in EMBEDDED:
         found = ""
+    elif is_planning() and _of_the_hub(task.name):
+        found = task.sha256 or _known_digest(task.name)
     elif task.name.startswith("hf:"):
         found = _load(task.name, 0.0, "").digest
     elif path.suffix in FILE_KINDS:
@@ -124,6 +128,16 @@ def resolve_task(task: Task) -> Task:
         meant = f"not {task.sha256}: its content has changed" if found else "yet its content is fixed: leave sha256 out"
         raise SpecError(f"{task.name} has sha256 {found!r}, {meant}")
     return dataclasses.replace(task, sha256=found)
+
+
+def _of_the_hub(name: str) -> bool:
+    return name.startswith("hf:") or name in HUB_TASKS
+
+
+def _known_digest(name: str) -> str:
+    """The digest of a hub task's table where the cache has one; "" where it has none, or several and nobody knows which."""
+    files = list(kept_table(name, "").parent.glob(f"{name}-{'[0-9a-f]' * 16}.parquet")) if name in HUB_TASKS else []
+    return _load(name, 0.0, files[0].stem[-16:]).digest if len(files) == 1 else ""
 
 
 def load_table(task: Task) -> TaskTable:
@@ -143,6 +157,8 @@ def load_table(task: Task) -> TaskTable:
         AssetError: data that would have to be downloaded and cannot be.
     """
     task = resolve_task(task)
+    if is_planning() and _of_the_hub(task.name) and not kept_table(task.name, task.sha256).is_file():
+        raise AssetError(f"the table of {task.name} is not in the cache, and planning fetches nothing")
     if task.name in EMBEDDED:
         table = _load(task.name, task.min_rating, "")
     else:

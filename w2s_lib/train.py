@@ -22,6 +22,8 @@ from tqdm.auto import tqdm
 from . import models
 from .adapters import add_lora, load_adapters
 from .classifier import Classifier, Finetuned, FloatArray
+from .families import blocks_of, capped, keep_blocks, trunk_exact
+from .memory import checkpoint_where_needed
 from .objective import objective
 from .spec import RunSpec, SpecError
 from .tasks import TaskTable
@@ -108,21 +110,21 @@ def adapted(spec: RunSpec, table: TaskTable, *, causal_lm: bool = False, start: 
         table: the texts.
         causal_lm: load the language-modelling head as well.
         start: a folder of adapters to start from, in place of fresh ones.
-        trunk: see `build`.
+        trunk: see `build`. Where `families.trunk_exact` does not hold there is none: slower, and as exact.
         progress: show bars.
 
     Returns:
         The peft model; what enters its first block; that block's number; the whole model's language-modelling head or None.
     """
     backbone = models.load_backbone(spec, causal_lm=causal_lm)
-    words = backbone.get_output_embeddings() if causal_lm else None
+    words = capped(backbone.get_output_embeddings(), backbone.config) if causal_lm else None
     backbone = backbone.base_model if causal_lm else backbone
-    depth = len(models.blocks_of(backbone))
+    depth = len(blocks_of(backbone))
     n_top = depth if spec.lora.blocks == "all" else min(int(spec.lora.blocks), depth)
-    boundary = depth - n_top if trunk and backbone.config.model_type in models.TRUNK_EXACT else 0
+    boundary = depth - n_top if trunk and trunk_exact(backbone) else 0
     inputs = inputs_at(spec, table, boundary, progress=progress)
     torch.manual_seed(spec.seed)
-    top = add_lora(models.keep_blocks(backbone, boundary, depth), spec, n_top=n_top)
+    top = add_lora(keep_blocks(backbone, boundary, depth), spec, n_top=n_top)
     if start:
         load_adapters(top, boundary, start)
     return top, inputs, boundary, words
@@ -171,6 +173,8 @@ def fit(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, start
                         f"{batch_size}")
     with advice_on_memory(spec):
         fitted = build(spec, table, start=start, trunk=trunk, progress=progress)
+        longest = int(fitted.inputs.length[rows].max())
+        fitted.notes = checkpoint_where_needed(fitted.model.backbone, spec, longest, texts_a_row=table.texts_a_row)
         label_of = np.full(len(fitted.inputs.length), np.nan, dtype=np.float32)
         label_of[np.asarray(rows)] = np.asarray(labels, dtype=np.float32)
 

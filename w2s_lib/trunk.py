@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from . import assets, models
 from .cache import save_whole
+from .families import drop_norm, keep_blocks, require_trunk
 from .spec import SEMANTICS, RunSpec, SpecError
 from .tasks import TaskTable
 
@@ -48,10 +49,10 @@ def hardware(device: str) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _tokenize(model: str, template: str, texts: tuple[str, ...], max_tokens: int, cut: str) -> list[list[int]]:
-    tokenizer = models.load_tokenizer(model)
+def _tokenize(model: str, revision: str, template: str, texts: tuple[str, ...], max_tokens: int, cut: str) -> list[list[int]]:
+    tokenizer = models.load_tokenizer(model, revision)
     ids: list[list[int]] = tokenizer([template.replace("{text}", text) for text in texts])["input_ids"]
-    most = min(tokenizer.model_max_length, models.max_length(model))  # the first is often a placeholder
+    most = min(tokenizer.model_max_length, models.max_length(model, revision))  # the first is often a placeholder
     if max_tokens > most:
         raise SpecError(f"Task.max_tokens is {max_tokens}, more than the {most} that {model} reads")
     long = [row for row, tokens in enumerate(ids) if len(tokens) > (max_tokens or most)]
@@ -101,7 +102,7 @@ class Inputs:
 
     def __init__(self, spec: RunSpec, table: TaskTable) -> None:
         self.spec, self.table, task = spec, table, spec.task
-        self.ids = _tokenize(spec.name, task.template, tuple(table.texts), task.max_tokens, task.cut)
+        self.ids = _tokenize(spec.name, spec.revision, task.template, tuple(table.texts), task.max_tokens, task.cut)
         self.text_length = np.array([len(ids) for ids in self.ids])
         self.length = self.text_length.reshape(table.texts_a_row, -1).max(axis=0)  # of a row: its longer text's
 
@@ -173,8 +174,8 @@ class Trunk(Inputs):
                torch.__version__, spec.task.template, self.table.digest]
         if spec.task.max_tokens:
             key += [spec.task.max_tokens, spec.task.cut]
-        if Path(spec.name).is_dir():  # a user's own model can change under its name
-            key += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(Path(spec.name).iterdir())]
+        if spec.revision:
+            key += [spec.revision]
         return assets.cache_dir() / "trunks" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
     def _fill(self, progress: bool) -> None:
@@ -186,11 +187,8 @@ class Trunk(Inputs):
                       if all((self._folder(b) / name).is_file() for name in names)), 0)
         below = inputs_at(self.spec, self.table, first)
         model = models.load_backbone(dataclasses.replace(self.spec, model=f"{self.spec.name}@{self.boundary}"))
-        if model.config.model_type not in models.TRUNK_EXACT:
-            raise SpecError(f"{self.spec.name} is of the family {model.config.model_type!r}, whose first blocks cannot be run "
-                            f"alone: {', '.join(models.TRUNK_EXACT)} can")
-        model = models.keep_blocks(model, first, self.boundary)
-        model.norm = nn.Identity()  # what leaves the last block, before the final norm
+        require_trunk(model, self.spec.name)
+        model = drop_norm(keep_blocks(model, first, self.boundary))  # what leaves the last block, before the final norm
         with tqdm(total=len(names), desc=f"trunk of {self.boundary} blocks", leave=False, disable=not progress) as bar:
             for timeout in (0, -1):
                 for number, file in enumerate(self.files):
