@@ -30,6 +30,7 @@ from w2s_lib.assets import AssetError
 from w2s_lib.halves import splits
 from w2s_lib.models import DeviceError
 from w2s_lib.record import SPLITS, Record, StoreError
+from w2s_lib.revisions import folder_digest
 from w2s_lib.runner import cost, training_labels
 from w2s_lib.spec import SEMANTICS, ConfidenceLoss, Flip, FromRun, Lora, Recipe, RunSpec, SpecError, Task
 from w2s_lib.store import find
@@ -511,11 +512,16 @@ def test_cuda_without_one_is_said_before_the_teacher_is_trained(own_store: Path,
 
 
 def test_a_depth_beyond_a_users_model_is_said_before_the_teacher_is_trained(
-        own_store: Path, specs: dict[str, RunSpec], tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text('{"num_hidden_layers": 3}')
-    deep = dataclasses.replace(specs["naive"], model=f"{tmp_path}/model@4")
+        own_store: Path, specs: dict[str, RunSpec], tiny_models: Path) -> None:
+    folder = f"{tiny_models}/llama"
+    deep = dataclasses.replace(specs["naive"], model=f"{folder}@4", revision=folder_digest(folder))
     nothing_is_trained(deep, SpecError, "depth 4 of .*: must be 1 to 3", own_store)
+
+
+def test_a_model_that_is_not_pinned_is_said_before_the_teacher_is_trained(
+        own_store: Path, specs: dict[str, RunSpec], tiny_models: Path) -> None:
+    loose = dataclasses.replace(specs["naive"], model=f"{tiny_models}/llama@3")
+    nothing_is_trained(loose, SpecError, "nothing says which revision of .* is meant", own_store)
 
 
 def test_other_training_semantics_are_read_and_never_trained(own_store: Path, specs: dict[str, RunSpec]) -> None:
