@@ -76,7 +76,7 @@ def _ethics_virtue(row: Row) -> Made:
     yield Example(f"{scenario} Is this {trait}?", row["label"], scenario)
 
 
-@hub_task("ethics_utilitarianism", files="utilitarianism/{split}/0000.parquet", **ETHICS, template="{text} It was", cut="start")
+@hub_task("ethics_utilitarianism", files="utilitarianism/{split}/0000.parquet", **ETHICS, pairs=True, template="{text} It was", cut="start")
 def _ethics_utilitarianism(row: Row) -> Made:
     # A comparison: `baseline` is the more pleasant one. Its first words are shared by the pairs of one scenario.
     yield Example(row["baseline"], group=" ".join(row["baseline"].split()[:6]), rejected=row["less_pleasant"])
@@ -200,7 +200,7 @@ def _amazon_polarity(row: Row) -> Made:
     yield Example(f"{row['title']} {row['content']}", row["label"])
 
 
-@hub_task("anthropic_hh", hub="Anthropic/hh-rlhf", revision="09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa", cut="start",
+@hub_task("anthropic_hh", hub="Anthropic/hh-rlhf", revision="09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa", pairs=True, cut="start",
           parts={"train": "train", "test": "test"}, template="{text}",
           source="huggingface.co/datasets/Anthropic/hh-rlhf, README")
 def _anthropic_hh(row: Row) -> Made:

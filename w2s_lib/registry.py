@@ -52,6 +52,7 @@ class HubTask:
     parts: Mapping[str, str]
     files: str
     source: str
+    pairs: bool
     settings: Mapping[str, Any]
     examples: Callable[[dict[str, Any]], Iterator[Example]]
 
@@ -62,7 +63,8 @@ Formatter = Callable[[dict[str, Any]], Iterator[Example]]
 
 
 def hub_task(name: str, *, hub: str, source: str, config: str | None = None, revision: str = "main",
-             parts: Mapping[str, str] | None = None, files: str = "", **settings: Any) -> Callable[[Formatter], Formatter]:
+             parts: Mapping[str, str] | None = None, files: str = "", pairs: bool = False,
+             **settings: Any) -> Callable[[Formatter], Formatter]:
     """Declares a task: the decorated function yields the `Example`s of one row of the hub's dataset.
 
         @w2s.hub_task("mine", hub="me/mine", source="https://...", n_train=500)
@@ -79,6 +81,7 @@ def hub_task(name: str, *, hub: str, source: str, config: str | None = None, rev
             "train".
         files: where `datasets` cannot load the dataset by name, since it is a script: the path of its Parquet files in the
             repository, with `{split}`.
+        pairs: whether its examples are comparisons: all have a `rejected` text, or none has.
         **settings: fields of `Task` that fit it: `n_train`, `template`, ...
     """
     if name != name.lower() or "/" in name or "." in name:
@@ -87,7 +90,8 @@ def hub_task(name: str, *, hub: str, source: str, config: str | None = None, rev
     def declare(examples: Formatter) -> Formatter:
         if name in HUB_TASKS and HUB_TASKS[name].examples.__module__ != examples.__module__:  # a cell may be run again
             raise SpecError(f"hub_task: there is a task {name!r} already, from {HUB_TASKS[name].hub}")
-        HUB_TASKS[name] = HubTask(name, hub, config, revision, parts or {"train": "train"}, files, source, settings, examples)
+        HUB_TASKS[name] = HubTask(
+            name, hub, config, revision, parts or {"train": "train"}, files, source, pairs, settings, examples)
         return examples
 
     return declare
@@ -151,7 +155,9 @@ def frame_of(task: HubTask, rows: Any, *, part: str = "train") -> pd.DataFrame:
             made.append((f"{key}-{k}", text, example.label, group, " ".join(example.rejected.split())))
     frame = pd.DataFrame(made, columns=["id", "text", "label", "group", "rejected"]).astype({"label": "int8"})
     frame = frame[frame["text"] != ""].reset_index(drop=True)
-    if (frame["rejected"] != "").any():
+    if (frame["rejected"] != "").any() and not task.pairs:
+        raise SpecError(f"task {task.name!r} has a `rejected` text: declare it with pairs=True")
+    if task.pairs:
         frame = frame[(frame["rejected"] != "") & (frame["rejected"] != frame["text"])].reset_index(drop=True)
         frame["label"], frame["text"], frame["text_b"] = in_either_order(frame["text"], frame["rejected"])
     return frame.drop(columns="rejected")

@@ -21,7 +21,7 @@ from .models import check
 from .record import SPLITS, Record, StoreError, accuracies, snapshot_column
 from .spec import Continue, Flip, FromRun, NextToken, RunSpec, SpecError, nearest
 from .store import find, repository_root, require_writable, user_store, weights, write
-from .tasks import EMBEDDED, TaskTable, default_task, load_table
+from .tasks import EMBEDDED, TaskTable, default_task, load_table, texts_a_row
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
 
@@ -140,14 +140,19 @@ def _adapters(spec: RunSpec) -> Path | None:
     return folder
 
 
-def cost(spec: RunSpec) -> float:
-    """Work of a run in text-blocks: one text through one block, forward. A training pass counts as three, a probe as none."""
+def cost(spec: RunSpec, depth: int | None = None) -> float:
+    """Work of a run in text-blocks: one text through one block, forward. A training pass counts as three, a probe as none.
+
+    Args:
+        spec: the run.
+        depth: blocks of its model, where its name does not say.
+    """
     if spec.name == "tfidf" or spec.method != "finetune":
         return 0.0
-    task, texts_a_row, depth = spec.task, load_table(spec.task).texts_a_row, spec.depth or 30
+    task, depth = spec.task, spec.depth or depth or 30
     blocks = depth if spec.lora.blocks == "all" else min(depth, int(spec.lora.blocks))
     predicted = task.n_test + task.n_validation + (2 * task.n_train if spec.predict_halves else 0)
     predicted += len(spec.snapshots) * (task.n_test + task.n_validation)
     if isinstance(spec.labels, NextToken):  # the vocabulary is as wide as some eight blocks of a small model
         blocks, predicted = blocks + 8, 2 * task.n_validation
-    return float(blocks * texts_a_row * (3 * task.n_train * spec.recipe.epochs + predicted))
+    return float(blocks * texts_a_row(task) * (3 * task.n_train * spec.recipe.epochs + predicted))

@@ -110,7 +110,7 @@ def resolve_task(task: Task) -> Task:
     path = Path(task.name).expanduser()
     if task.name in EMBEDDED:
         found = ""
-    elif is_planning() and _of_the_hub(task.name):
+    elif is_planning() and of_the_hub(task.name):
         found = task.sha256 or _known_digest(task.name)
     elif task.name.startswith("hf:"):
         found = _load(task.name, 0.0, "").digest
@@ -130,8 +130,21 @@ def resolve_task(task: Task) -> Task:
     return dataclasses.replace(task, sha256=found)
 
 
-def _of_the_hub(name: str) -> bool:
+def of_the_hub(name: str) -> bool:
+    """Whether a task's rows come from the hub."""
     return name.startswith("hf:") or name in HUB_TASKS
+
+
+def pending(task: Task) -> bool:
+    """Whether a task of the hub is not on this machine yet, as far as its description says (see `names.planning`)."""
+    return of_the_hub(task.name) and not task.sha256
+
+
+def texts_a_row(task: Task) -> int:
+    """2 where rows are comparisons, else 1; of a pending task as it is declared."""
+    if pending(task):
+        return 2 if task.name in HUB_TASKS and HUB_TASKS[task.name].pairs else 1
+    return load_table(task).texts_a_row
 
 
 def _known_digest(name: str) -> str:
@@ -157,7 +170,7 @@ def load_table(task: Task) -> TaskTable:
         AssetError: data that would have to be downloaded and cannot be.
     """
     task = resolve_task(task)
-    if is_planning() and _of_the_hub(task.name) and not kept_table(task.name, task.sha256).is_file():
+    if is_planning() and of_the_hub(task.name) and not kept_table(task.name, task.sha256).is_file():
         raise AssetError(f"the table of {task.name} is not in the cache, and planning fetches nothing")
     if task.name in EMBEDDED:
         table = _load(task.name, task.min_rating, "")
