@@ -18,8 +18,8 @@ ROOT = Path.cwd()
 Options = dict[str, Any]
 
 
-def take_jobs(options: Options) -> tuple[list[book.Job], int]:
-    """The chapters asked for as jobs, and how many processes may train at once."""
+def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Job], int]:
+    """The chapters asked for as jobs, with the profile's variants if they are wanted, and how many processes may train."""
     notebooks = [page for page in book.chapters(ROOT) if page.is_notebook]
     names = [page.name for page in notebooks]
     asked = options.pop("chapters", names)
@@ -27,9 +27,12 @@ def take_jobs(options: Options) -> tuple[list[book.Job], int]:
     for name in set(asked) - set(names):
         raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), names)}")
     profile = str(options.pop("profile", "laptop"))
-    workers = int(options.pop("workers", profiles.load_profile(ROOT, profile).get("workers", 1)))
+    values = profiles.load_profile(ROOT, profile)
+    workers = int(options.pop("workers", values.get("workers", 1)))
     chosen = [page for page in notebooks if page.name in asked]
-    return profiles.resolve(chosen, profile=profile, overrides=options), workers
+    sets = [None, *(values.get("variants", []) if variants else [])]
+    return [job for variant in sets for job in profiles.resolve(
+        chosen, profile=profile, overrides=options, variant=variant)], workers
 
 
 def make_book(options: Options, *, retrain: bool = False) -> int:
@@ -62,6 +65,22 @@ def one_seed(job: book.Job) -> book.Job:
 def retrain(options: Options) -> int:
     """Does what `book` does with the published records hidden, on one seed."""
     return make_book(options, retrain=True)
+
+
+def plan(options: Options) -> int:
+    """Says what the chapters would train: distinct runs, downloads, memory, time. Does none of it."""
+    from w2s_lib import plan as planned  # loads torch: no other verb needs it here
+
+    jobs, workers = take_jobs(options, variants=True)
+    print(planned.describe(planned.make_plan(jobs), workers))
+    return 0
+
+
+def run(options: Options) -> int:
+    """Trains what the chapters need, the profile's variants too; resumes where it stopped."""
+    jobs, workers = take_jobs(options, variants=True)
+    book.train(jobs, store="user", workers=workers)
+    return 0
 
 
 def records(options: Options) -> int:
@@ -126,6 +145,8 @@ VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
     "book": (make_book, None),
     "test": (test, ()),
     "retrain": (retrain, None),
+    "plan": (plan, None),
+    "run": (run, None),
     "records": (records, None),
     "serve": (serve, ("port",)),
     "lab": (lab, ()),

@@ -183,6 +183,7 @@ def train(jobs: list[Job], *, store: str, workers: int) -> None:
         except (SpecError, RuntimeError, OSError) as error:
             raise BookError(f"{job.chapter.name}: training stopped: {error}") from error
         if trained and store == "user":
+            job.chapter.built(".jsonl").parent.mkdir(parents=True, exist_ok=True)
             with job.chapter.built(".jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps({"run_id": run_id, "trained": True}) + "\n" for run_id in sorted(trained))
 

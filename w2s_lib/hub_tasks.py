@@ -76,7 +76,8 @@ def _ethics_virtue(row: Row) -> Made:
     yield Example(f"{scenario} Is this {trait}?", row["label"], scenario)
 
 
-@hub_task("ethics_utilitarianism", files="utilitarianism/{split}/0000.parquet", **ETHICS, pairs=True, template="{text} It was", cut="start")
+@hub_task("ethics_utilitarianism", files="utilitarianism/{split}/0000.parquet", pairs=True, **ETHICS,
+          template="{text} It was", cut="start")
 def _ethics_utilitarianism(row: Row) -> Made:
     # A comparison: `baseline` is the more pleasant one. Its first words are shared by the pairs of one scenario.
     yield Example(row["baseline"], group=" ".join(row["baseline"].split()[:6]), rejected=row["less_pleasant"])

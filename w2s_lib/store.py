@@ -70,6 +70,13 @@ def find(spec: RunSpec) -> Record | None:
     return read(path) if published and path.is_file() else None
 
 
+def recorded() -> set[str]:
+    """The ids of all runs that have a record in either store, by the names of the files alone: nothing is read or verified."""
+    published = published_store()
+    folders = [folder for folder in (user_store(), published) if folder is not None and folder.is_dir()]
+    return {path.stem for folder in folders for path in folder.glob("*.parquet")}
+
+
 def weights(spec: RunSpec) -> Path | None:
     """The folder of a run's adapters in the user's store; None where they are not (published records come without)."""
     folder = user_store() / spec.run_id
