@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from w2s_lib.listing import planned_runs, published_runs, write_tables
+from w2s_lib.hub_tasks import HUB_TASKS
+from w2s_lib.listing import planned_runs, published_runs, registered_tasks, write_tables
 from w2s_lib.record import Record
 from w2s_lib.spec import ConfidenceLoss, Continue, FromRun, Lora, NextToken, RunSpec, Task
 from w2s_lib.store import DamagedRecord, write
+from w2s_lib.tasks import EMBEDDED
 
 TASK = Task(n_train=16)
 WEAK = RunSpec(model="smollm2-135m@2", task=TASK, half="supervisor")
@@ -112,3 +114,13 @@ def test_planned_runs_are_distinct_and_include_teachers(tmp_path: Path) -> None:
         (tmp_path / "book" / f"{name}.md").write_text(header + cell)
     student_spec = dataclasses.replace(WIDE, lora=Lora(), seed=0, labels=FromRun(run=WEAK))
     assert planned_runs(tmp_path) == {WEAK.run_id, student_spec.run_id}
+
+
+def test_every_named_task_is_registered_with_what_was_run_on_it(folder: Path) -> None:
+    """The records of the folder are of `movie`; no other task was ever loaded, and the table says so."""
+    table = registered_tasks(folder).set_index("task")
+    assert set(table.index) == {*EMBEDDED, *HUB_TASKS} and not table.index.duplicated().any()
+    counts = published_runs(folder)["task"].value_counts()
+    assert table["runs"].to_dict() == {name: int(counts.get(name, 0)) for name in table.index}
+    assert set(table.index[table["a row is"] == "pair"]) == {"movie-preference", "anthropic_hh", "ethics_utilitarianism"}
+    assert table["commit"].str.fullmatch("[0-9a-f]{40}|").all() and (table["source"] != "").all()

@@ -67,10 +67,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verdicts": {"intervals", "parts", "report", "store"},
     "book": {"parts", "sweep"},
     "profiles": {"book", "parts"},
-    "listing": {"book", "parts", "record", "spec", "store"},
+    "listing": {"book", "hub_tasks", "parts", "record", "spec", "store", "tasks"},
     "build": {"book", "listing"},
-    "plan": {"adapters", "assets", "book", "classifier", "families", "losses", "memory", "models", "names", "revisions", "runner",
-             "spec", "store", "tasks", "train", "trunk"},
+    "plan": {"adapters", "assets", "book", "classifier", "families", "losses", "memory", "models", "names", "revisions",
+             "runner", "spec", "store", "tasks", "train", "trunk"},
     "__main__": {"book", "build", "parts", "plan", "profiles"},
     "__init__": {"spec"},
 }

@@ -57,7 +57,7 @@ class Chapter:
 
     def gathered(self) -> list[Path]:
         """What a page that gathers depends on: the other notebooks, their reports, the contents and every published record."""
-        others = [page for page in chapters(self.root) if page.is_notebook and page != self]
+        others = [page for page in chapters(self.root) if page.is_notebook and not page.gathers]
         book = self.root / "book"
         common = [book / name for name in ("_toc.yml", "references.bib")]
         records = sorted((book / "results").glob("*.parquet"))

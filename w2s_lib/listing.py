@@ -16,12 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .book import chapters, planned_specs
+from .hub_tasks import HUB_TASKS
 from .parts import Part
 from .record import StoreError, snapshots_of
-from .spec import Continue, Flip, FromRun, RunSpec
+from .spec import Continue, Flip, FromRun, RunSpec, Task
 from .store import DamagedRecord, read, repository_root
+from .tasks import EMBEDDED
 
-__all__ = ["planned_runs", "published_runs", "write_tables"]
+__all__ = ["planned_runs", "published_runs", "registered_tasks", "write_tables"]
 
 COLUMNS = {"run_id": "str", "role": "str", "model": "str", "labels": "str", "supervisor": "str", "supervisor_run": "str",
            "loss": "str", "method": "str", "start": "str", "lora_blocks": "str", "quantization": "str", "half": "str",
@@ -65,6 +67,32 @@ def planned_runs(root: Path | None = None) -> set[str]:
     """The ids of every distinct run that the chapters plan as published, their teachers included; nothing is trained."""
     pages = [page for page in chapters(root or _root()) if page.is_notebook]
     return {step.run_id for page in pages for spec in planned_specs(page, {}) for step in spec.lineage()}
+
+
+def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
+    """Every task that has a name, a row each: the embedded ones, then those of the hub by name.
+
+    Args:
+        folder: as in `published_runs`.
+
+    Returns:
+        Columns `task`, `dataset` (the hub's name of it, or the embedded source), `commit` ("" where none is pinned), `a row
+        is` ("text" or "pair"), `halves`, `validation`, `test` (rows each), `template`, `cut` (what a long text loses), `source`
+        (who describes its columns) and `runs`, how many published runs are on it: 0 for a task that was never loaded here.
+    """
+    counts = published_runs(folder)["task"].value_counts()
+    found = []
+    for name, (stem, settings) in EMBEDDED.items():
+        pair = "pair" if name == "movie-preference" else "text"
+        found.append((name, f"Hutto & Gilbert 2014, {stem}", "", pair, Task(name=name, **settings), "its own files"))
+    for name, task in sorted(HUB_TASKS.items()):
+        commit = "" if task.revision == "main" else task.revision
+        made = Task(**{"name": name, **task.settings})
+        found.append((name, task.hub, commit, "pair" if task.pairs else "text", made, task.source))
+    rows = [(name, dataset, commit, kind, task.n_train, task.n_validation, task.n_test, task.template, task.cut, source,
+             int(counts.get(name, 0))) for name, dataset, commit, kind, task, source in found]
+    return pd.DataFrame(rows, columns=["task", "dataset", "commit", "a row is", "halves", "validation", "test", "template",
+                                       "cut", "source", "runs"])
 
 
 def write_tables(folder: Path, target: Path) -> None:
