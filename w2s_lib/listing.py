@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
         pair = "pair" if name == "movie-preference" else "text"
         found.append((name, f"Hutto & Gilbert 2014, {stem}", "", pair, Task(name=name, **settings), "its own files"))
     for name, task in sorted(HUB_TASKS.items()):
-        commit = "" if task.revision == "main" else task.revision
+        commit = task.revision if re.fullmatch("[0-9a-f]{40}", task.revision) else ""
         made = Task(**{"name": name, **task.settings})
         found.append((name, task.hub, commit, "pair" if task.pairs else "text", made, task.source))
     rows = [(name, dataset, commit, kind, task.n_train, task.n_validation, task.n_test, task.template, task.cut, source,

@@ -1,27 +1,26 @@
-"""One student, ours against the plain way, on the same machine in one go: `python -m tests.benchmarks.student`.
+"""One student, ours against the plain way, on the same machine in one go.
 
 The plain way is what a good user would write with the same libraries: `transformers.Trainer` + peft + bitsandbytes NF4,
 grouped by length, large evaluation batches, all cores as threads. Ours is a sweep with one single-threaded worker a core.
 Same model, data, epochs, learning rate, LoRA blocks, and the same rows predicted. Both train ceilings (ground truth), so
-their accuracies can be compared. Prints a Markdown table for `book/log.md`. Takes about a quarter of an hour on two cores.
+their accuracies can be compared.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
 import tempfile
-import time
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-MODEL = "smollm2-135m"
+from .common import MODEL, UNPUBLISHED, block_flops, cold, matmul_rate, measured
+
+STUDENTS = 4  # ours share a trunk: how many
 
 
-def plain(seed: int, threads: int) -> tuple[float, np.ndarray]:
-    """Seconds, and P(y = 1) by row for every split, of the plain way."""
+def plain(seed: int, threads: int) -> dict[str, Any]:
+    """P(y = 1) by row for every split, of the plain way; NaN for the other rows."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
@@ -39,7 +38,6 @@ def plain(seed: int, threads: int) -> tuple[float, np.ndarray]:
     from w2s_lib.record import SPLITS
 
     torch.set_num_threads(threads)
-    started = time.monotonic()
     spec = w2s.ceiling(MODEL, "movie", seed=seed)
     table = w2s.load_table(spec.task)
     parts = w2s.splits(table, seed)
@@ -74,63 +72,59 @@ def plain(seed: int, threads: int) -> tuple[float, np.ndarray]:
         every = np.concatenate([getattr(parts, name) for name in SPLITS])
         order = every[np.argsort([len(table.frame["text"][row]) for row in every])]  # a good user sorts here too
         logits = trainer.predict(dataset(order)).predictions
-    seconds = time.monotonic() - started
     p = np.full(len(table.frame), np.nan)
     p[order] = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
-    return seconds, p
+    return {"p": p}
 
 
-def ours(seeds: list[int], workers: int) -> tuple[float, float, dict[int, object]]:
-    """Wall seconds of a sweep with a cold trunk and a cold store, the trunk's share of them, and the records by seed."""
-    import w2s_lib as w2s
-    from w2s_lib import assets
-
-    warm = assets.fetch_model().parent
-    assets.fetch_data()
-    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as records:
-        for folder in warm.iterdir():
-            if folder.is_dir() and folder.name != "trunks":
-                shutil.copytree(folder, Path(cache) / folder.name)
-        os.environ |= {"W2S_CACHE": cache, "W2S_STORE": records, "W2S_PUBLISHED": "0"}
-        started = time.monotonic()
-        runs = w2s.sweep([w2s.ceiling(MODEL, "movie")], seeds=seeds, workers=workers, progress=False)
-        wall = time.monotonic() - started
-    trunk = sum(record.provenance["trunk_seconds"] for record in runs["record"]) / workers
-    return wall, trunk, {record.spec.seed: record for record in runs["record"]}
-
-
-def main() -> None:
-    """Measures both and prints the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--students", type=int, default=4, help="how many of ours share the trunk")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
+def ours(seeds: list[int], workers: int) -> dict[str, Any]:
+    """The records by seed of a sweep with a cold trunk and a cold store."""
     import w2s_lib as w2s
 
-    first = 200  # seeds that no published record has
-    seeds = list(range(first, first + options.students))
-    plain_seconds, p = plain(first, options.workers)
-    wall, trunk, records = ours(seeds, options.workers)
-    frame = w2s.load_table(w2s.default_task("movie")).frame
-    test = records[first].predictions.query("split == 'test'")
-    as_plain = w2s.accuracy(p[test.index.to_numpy()], frame["label"].to_numpy()[test.index.to_numpy()])
-    mine = w2s.accuracy_interval(list(records.values()))
-    plain_record = w2s.Record(records[first].spec, records[first].predictions.assign(
-        p=p[records[first].predictions.index.to_numpy()]), {}, {})
-    difference = w2s.difference_interval([records[first]], [plain_record])
-    each, warm = wall / options.students, (wall - trunk) / options.students
-    peak = max(record.provenance["peak_memory_bytes"] for record in records.values()) / 2**30
-    title = f"ours, {options.students} students, {options.workers} workers, with trunk"
-    print(f"""
-| | seconds a student | times faster | test accuracy |
-|---|---|---|---|
-| plain Trainer, {options.workers} threads | {plain_seconds:.0f} | 1 | {as_plain:.3f} |
-| {title} | {each:.0f} | {plain_seconds / each:.1f} | {mine:.3f} |
-| ours, trunk already there | {warm:.0f} | {plain_seconds / warm:.1f} | |
-
-Trunk: {trunk:.0f} s once, for all {len(frame):,} texts. Peak memory of a worker: {peak:.2f} GiB.
-Same seed, ours minus plain, paired by test row: {difference:.3f} ({difference.note}).""")
+    runs = w2s.sweep([w2s.ceiling(MODEL, "movie")], seeds=seeds, workers=workers, progress=False)
+    return {"records": list(runs["record"])}
 
 
-if __name__ == "__main__":
-    main()
+def measure() -> dict[str, Any]:
+    """Both ways, their tokens a second, peak memory, accuracy, and share of the machine's measured matmul rate."""
+    from transformers import AutoConfig
+
+    import w2s_lib as w2s
+    from w2s_lib import assets, trunk
+
+    workers = os.cpu_count() or 1
+    rate = measured(matmul_rate, workers, threads=workers)["flops"]
+    seeds = list(range(UNPUBLISHED, UNPUBLISHED + STUDENTS))
+    theirs = measured(plain, seeds[0], workers, threads=workers)
+    with cold():
+        mine = measured(ours, seeds, workers)
+    records = mine["records"]
+    trunk_seconds = sum(r.provenance["trunk_seconds"] for r in records) / workers
+    spec = records[0].spec
+    table = w2s.load_table(spec.task)
+    tokens = trunk.Inputs(spec, table).text_length
+    parts = w2s.splits(table, seeds[0])
+    trained = spec.recipe.epochs * tokens[parts.student].sum()
+    predicted = sum(tokens[rows].sum() for rows in vars(parts).values())
+    block = block_flops(AutoConfig.from_pretrained(str(assets.fetch_model())))
+    top = int(spec.lora.blocks)
+    # A training pass goes through all blocks, and back through those that learn: no weight but the adapters' has a gradient.
+    whole = block * (30 * (trained + predicted) + top * trained)
+    shared = block * (top * (trained + predicted) + top * trained)
+    frame = table.frame
+    test = records[0].predictions.query("split == 'test'").index.to_numpy()
+    as_plain = w2s.accuracy(theirs["p"][test], frame["label"].to_numpy()[test])
+    other = records[0].predictions.assign(p=theirs["p"][records[0].predictions.index.to_numpy()])
+    difference = w2s.difference_interval([records[0]], [w2s.Record(spec, other, {}, {})])
+    both = w2s.accuracy_interval(records)
+    rows = []
+    for name, seconds, peak, work, accuracy in (
+            ("plain Trainer", theirs["seconds"], theirs["peak_gib"], whole, f"{as_plain:.3f}"),
+            ("ours, with its trunk", mine["seconds"] / STUDENTS, None, None, f"{both:.3f}"),
+            ("ours, trunk there", (mine["seconds"] - trunk_seconds) / STUDENTS,
+             max(r.provenance["peak_memory_bytes"] for r in records) / 2**30, shared, "")):
+        rows.append({"way": name, "seconds a student": seconds, "times faster": theirs["seconds"] / seconds,
+                     "tokens a second": float(trained + predicted) / seconds, "peak GiB of a process": peak,
+                     "share of the matmul rate": work and work / seconds / rate, "test accuracy": accuracy})
+    return {"rows": rows, "students": STUDENTS, "workers": workers, "matmul_flops": rate, "trunk_seconds": trunk_seconds,
+            "ours_minus_plain": f"{difference:+.3f}", "covers": difference.note}
