@@ -50,7 +50,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probing": {"adapters", "assets", "cache", "classifier", "models", "spec", "tasks", "train", "trunk"},
     # what is kept
     "record": {"spec"},
-    "store": {"record", "spec"},
+    "parquet": {"record", "spec"},
+    "remote": {"assets", "record"},
+    "store": {"parquet", "record", "remote", "spec"},
     "runner": {"classifier", "halves", "models", "next_token", "probing", "record", "spec", "store", "tasks", "train", "trunk"},
     "engines": {"assets", "runner", "spec", "store", "train"},
     "sweep": {"engines", "record", "runner", "spec", "store"},
