@@ -54,7 +54,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "remote": {"assets", "record"},
     "store": {"parquet", "record", "remote", "spec"},
     "runner": {"classifier", "halves", "models", "next_token", "probing", "record", "spec", "store", "tasks", "train", "trunk"},
-    "engines": {"assets", "runner", "spec", "store", "train"},
+    "local_engine": {"runner", "spec", "store", "train"},
+    "ray_engine": {"models", "record", "remote", "runner", "spec", "store", "train"},
+    "engines": {"assets", "local_engine", "ray_engine", "record", "runner", "spec", "store"},
     "sweep": {"engines", "record", "runner", "spec", "store"},
     # what is shown
     "theme": set(),
@@ -73,7 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """The import table of the design, with the modules that it was cut into. Every import counts, wherever it stands."""
 
 WITH_TORCH = {"losses", "objective", "models", "adapters", "trunk", "classifier", "train", "next_token", "probing", "runner",
-              "engines"}
+              "engines", "local_engine", "ray_engine"}
 """Modules that load torch when they are imported. No other may; `sweep` does where a run is missing."""
 
 IN_CHAPTERS = {"w2s_lib", "torch", "numpy", "pandas", "altair"}

@@ -18,8 +18,11 @@ ROOT = Path.cwd()
 Options = dict[str, Any]
 
 
-def take_jobs(options: Options) -> tuple[list[book.Job], int]:
-    """The chapters asked for as jobs, and how many processes may train at once."""
+def take_jobs(options: Options) -> tuple[list[book.Job], int | None]:
+    """The chapters asked for as jobs, and how many processes may train at once; None where a cluster trains (ENGINE=ray)."""
+    if engine := options.pop("engine", None):
+        os.environ["W2S_ENGINE"] = str(engine)
+    on_ray = os.environ.get("W2S_ENGINE") == "ray"
     notebooks = [page for page in book.chapters(ROOT) if page.is_notebook]
     names = [page.name for page in notebooks]
     asked = options.pop("chapters", names)
@@ -27,9 +30,10 @@ def take_jobs(options: Options) -> tuple[list[book.Job], int]:
     for name in set(asked) - set(names):
         raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), names)}")
     profile = str(options.pop("profile", "laptop"))
-    workers = int(options.pop("workers", book.load_profile(ROOT, profile).get("workers", 1)))
+    usual = None if on_ray else book.load_profile(ROOT, profile).get("workers", 1)
+    workers = options.pop("workers", usual)
     chosen = [page for page in notebooks if page.name in asked]
-    return book.resolve(chosen, profile=profile, overrides=options), workers
+    return book.resolve(chosen, profile=profile, overrides=options), workers if workers is None else int(workers)
 
 
 def make_book(options: Options, *, retrain: bool = False) -> int:

@@ -176,7 +176,7 @@ def resolve(notebooks: list[Chapter], *, profile: str, overrides: Parameters) ->
     defaults = {chapter: chapter.defaults() for chapter in notebooks}
     known = {name for own in defaults.values() for name in own}
     for name in overrides.keys() - known:
-        allowed = sorted(known | {"chapters", "profile", "workers"})
+        allowed = sorted(known | {"chapters", "engine", "profile", "workers"})
         raise UsageError(f"Unknown parameter {name!r}: {nearest(name, allowed)}")
     jobs = []
     for chapter, own in defaults.items():
@@ -202,7 +202,7 @@ def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
     return list(space.get("specs", []))
 
 
-def train(jobs: list[Job], *, store: str, workers: int) -> None:
+def train(jobs: list[Job], *, store: str, workers: int | None) -> None:
     """Trains the runs that have no record yet, a chapter at a time, with the progress in this terminal."""
     plans = [(job, planned_specs(job.chapter, job.parameters)) for job in jobs]  # all planned before any is trained
     for job, specs in plans:

@@ -1,0 +1,156 @@
+"""The engine of a Ray cluster: one task a run, its teachers' tasks as arguments, its record through a store that all share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from .models import DeviceError
+from .record import StoreError
+from .remote import remote_store
+from .runner import execute, refuse_early
+from .spec import Continue, RunSpec, SpecError
+from .store import find, mark, marked, require_writable, user_store, weights, write
+from .train import TrainingError
+
+RETRIES = 3
+"""How often a run is begun anew after its worker has died."""
+
+
+def connect() -> Any:
+    """Ray, connected to the running cluster. None is ever started here.
+
+    Raises:
+        DeviceError: Ray is not installed, or no cluster is running.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise DeviceError("engine='ray' needs Ray, which is not installed: pip install '.[cluster]'") from error
+    if not ray.is_initialized():
+        try:
+            ray.init(address=os.environ.get("RAY_ADDRESS") or "auto")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise DeviceError("engine='ray' finds no running Ray cluster: start one with `ray start --head`, or name one in "
+                              f"RAY_ADDRESS ({error})") from error
+    return ray
+
+
+def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
+    """See `engines.Engine`: every node must see the store, and have what the runs need.
+
+    Raises:
+        DeviceError: no Ray, no cluster, or no GPU in it for a run that asks for one.
+        StoreError: a node does not see the store, or cannot write to it.
+        SpecError: a run cannot be trained on a node; a number of workers, which is the cluster's to say.
+    """
+    if workers is not None:
+        raise SpecError("engine='ray' takes no number of workers: it trains as many runs at once as the cluster has CPUs, or "
+                        "GPUs, for (`ray start --num-cpus`)")
+    ray = connect()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    require_writable()
+    slots, checks = 0, {}
+    with mark() as name:
+        for kind in sorted({_kind(spec) for spec in missing.values()}):
+            texts = [spec.to_json() for spec in missing.values() if _kind(spec) == kind]
+            nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) >= 1]
+            if not nodes:
+                raise DeviceError(f"a run needs a {kind} and no node of the Ray cluster has one")
+            for node in nodes:
+                slots += int(node["Resources"][kind])
+                place = {"scheduling_strategy": On(node["NodeID"], soft=False), "num_cpus": 0, f"num_{kind.lower()}s": 0.01}
+                checks[_task(ray, _check, **place).remote(node["NodeManagerAddress"], name, texts)] = "check of a node"
+        for _ in _finished(ray, checks):
+            pass
+    for parent in (parent for spec in missing.values() for parent in spec.parents() if parent.run_id not in missing):
+        if (record := find(parent)) and not record.path.startswith(f"{_store()}/"):
+            write(record)  # the published store has it, and not every node need have that
+    return slots
+
+
+def map_runs(missing: dict[str, RunSpec], slots: int, *, progress: bool = True) -> Iterator[str]:
+    """See `engines.Engine`. A run whose worker dies is begun anew, elsewhere if its node is gone, up to `RETRIES` times.
+
+    Raises:
+        TrainingError: a worker had too little memory, or died too often. What a run raises comes as it is.
+    """
+    ray, refs = connect(), dict[str, Any]()
+    started_from = {spec.start.run.run_id for spec in missing.values() if isinstance(spec.start, Continue)}
+    for run_id, spec in missing.items():
+        task = _task(ray, _train, max_retries=RETRIES, num_cpus=1, num_gpus=int(_kind(spec) == "GPU"))
+        teachers = [refs[parent.run_id] for parent in spec.parents() if parent.run_id in refs]
+        refs[run_id] = task.remote(spec.to_json(), run_id in started_from, *teachers)
+    return _finished(ray, {ref: run_id for run_id, ref in refs.items()})
+
+
+def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
+    """The names of tasks as they finish; at the first that fails, or is not waited for, the others are stopped."""
+    try:
+        while waiting:
+            (ref,), _ = ray.wait(list(waiting))
+            ray.get(ref)
+            yield waiting.pop(ref)
+    except ray.exceptions.RayTaskError as error:
+        cause = error
+        while isinstance(cause, ray.exceptions.RayTaskError):  # a student's, of its teacher's
+            cause = cause.cause
+        if isinstance(cause, ImportError):
+            raise DeviceError(f"a node of the Ray cluster lacks what this library needs ({cause}): install the same on every "
+                              "node") from error
+        raise cause from error
+    except ray.exceptions.OutOfMemoryError as error:
+        raise TrainingError(f"a worker had less memory than run {waiting[ref]} needs, and Ray stopped it: give its node more "
+                            "memory or fewer CPUs (`ray start --num-cpus`), or lower recipe.batch_size. It has no "
+                            "record.") from error
+    except ray.exceptions.RayError as error:
+        raise TrainingError(f"Ray lost run {waiting[ref]}, for good or {RETRIES + 1} times: {type(error).__name__}: {error} It "
+                            "has no record.") from error
+    finally:
+        for ref in waiting:
+            ray.cancel(ref, force=True)
+
+
+def _task(ray: Any, function: Any, **options: Any) -> Any:
+    """The function as a task whose worker has the same store, cache and number of threads as this process."""
+    own = {"W2S_STORE": _store(), "W2S_PUBLISHED": "0", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    cache = {"W2S_CACHE": os.environ["W2S_CACHE"]} if os.environ.get("W2S_CACHE") else {}
+    return ray.remote(function).options(runtime_env={"env_vars": own | cache}, **options)
+
+
+def _store() -> str:
+    away = remote_store()
+    return away.url if away else str(user_store())
+
+
+def _kind(spec: RunSpec) -> str:
+    return "GPU" if spec.device == "cuda" else "CPU"
+
+
+def _check(node: str, name: str, texts: list[str]) -> None:
+    """On a node: raises what would stop one of these runs there."""
+    if not marked(name):
+        raise StoreError(f"node {node} of the Ray cluster does not see this machine's store {_store()}: name in W2S_STORE a "
+                         "folder that all nodes share, or a URL such as s3://bucket/prefix. Nothing was trained.")
+    refuse_early([RunSpec.from_json(text) for text in texts])
+
+
+def _train(text: str, adapters: bool, *teachers: str) -> str:
+    """On a node: trains a run whose record, or whose adapters if they are needed, is not there; the teachers are done."""
+    import ray
+
+    def say(what: str) -> None:  # to the worker's log, and by Ray to the terminal or notebook of who asked
+        here, now = ray.get_runtime_context(), datetime.now().isoformat(" ", "milliseconds")
+        print(f"w2s: {now} run {spec.run_id} {what}, task {here.get_task_id()}, node {here.get_node_id()}", flush=True)
+
+    spec = RunSpec.from_json(text)
+    if find(spec) is not None and (not adapters or weights(spec) is not None):
+        say("was there")
+    else:
+        say("started")
+        execute(spec, progress=False)
+        say("recorded")
+    return spec.run_id
