@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from .models import DeviceError
-from .record import StoreError
-from .remote import remote_store
-from .runner import execute, refuse_early
+from .ray_node import check_node, train_one
 from .spec import Continue, RunSpec, SpecError
-from .store import find, mark, marked, require_writable, user_store, weights, write
+from .store import find, mark, require_writable, store_name, write
 from .train import TrainingError
 
 RETRIES = 3
@@ -30,11 +28,15 @@ def connect() -> Any:
     except ImportError as error:
         raise DeviceError("engine='ray' needs Ray, which is not installed: pip install '.[cluster]'") from error
     if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS") or "auto"
         try:
-            ray.init(address=os.environ.get("RAY_ADDRESS") or "auto")
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            if address != "auto":  # where nobody answers, Ray would wait for a minute and end this process
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(address=address)
+        except (OSError, RuntimeError, ValueError) as error:
             raise DeviceError("engine='ray' finds no running Ray cluster: start one with `ray start --head`, or name one in "
-                              f"RAY_ADDRESS ({error})") from error
+                              f"RAY_ADDRESS ({address}: {error})") from error
     return ray
 
 
@@ -55,7 +57,7 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     require_writable()
     slots, checks = 0, {}
     with mark() as name:
-        for kind in sorted({_kind(spec) for spec in missing.values()}):
+        for kind in sorted(set(map(_kind, missing.values()))):
             texts = [spec.to_json() for spec in missing.values() if _kind(spec) == kind]
             nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) >= 1]
             if not nodes:
@@ -63,11 +65,11 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
             for node in nodes:
                 slots += int(node["Resources"][kind])
                 place = {"scheduling_strategy": On(node["NodeID"], soft=False), "num_cpus": 0, f"num_{kind.lower()}s": 0.01}
-                checks[_task(ray, _check, **place).remote(node["NodeManagerAddress"], name, texts)] = "check of a node"
+                checks[_task(ray, check_node, **place).remote(node["NodeManagerAddress"], name, texts)] = "check of a node"
         for _ in _finished(ray, checks):
             pass
     for parent in (parent for spec in missing.values() for parent in spec.parents() if parent.run_id not in missing):
-        if (record := find(parent)) and not record.path.startswith(f"{_store()}/"):
+        if (record := find(parent)) and not record.path.startswith(f"{store_name()}/"):
             write(record)  # the published store has it, and not every node need have that
     return slots
 
@@ -81,7 +83,7 @@ def map_runs(missing: dict[str, RunSpec], slots: int, *, progress: bool = True) 
     ray, refs = connect(), dict[str, Any]()
     started_from = {spec.start.run.run_id for spec in missing.values() if isinstance(spec.start, Continue)}
     for run_id, spec in missing.items():
-        task = _task(ray, _train, max_retries=RETRIES, num_cpus=1, num_gpus=int(_kind(spec) == "GPU"))
+        task = _task(ray, train_one, max_retries=RETRIES, num_cpus=1, num_gpus=int(_kind(spec) == "GPU"))
         teachers = [refs[parent.run_id] for parent in spec.parents() if parent.run_id in refs]
         refs[run_id] = task.remote(spec.to_json(), run_id in started_from, *teachers)
     return _finished(ray, {ref: run_id for run_id, ref in refs.items()})
@@ -116,41 +118,10 @@ def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
 
 def _task(ray: Any, function: Any, **options: Any) -> Any:
     """The function as a task whose worker has the same store, cache and number of threads as this process."""
-    own = {"W2S_STORE": _store(), "W2S_PUBLISHED": "0", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    own = {"W2S_STORE": store_name(), "W2S_PUBLISHED": "0", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     cache = {"W2S_CACHE": os.environ["W2S_CACHE"]} if os.environ.get("W2S_CACHE") else {}
     return ray.remote(function).options(runtime_env={"env_vars": own | cache}, **options)
 
 
-def _store() -> str:
-    away = remote_store()
-    return away.url if away else str(user_store())
-
-
 def _kind(spec: RunSpec) -> str:
     return "GPU" if spec.device == "cuda" else "CPU"
-
-
-def _check(node: str, name: str, texts: list[str]) -> None:
-    """On a node: raises what would stop one of these runs there."""
-    if not marked(name):
-        raise StoreError(f"node {node} of the Ray cluster does not see this machine's store {_store()}: name in W2S_STORE a "
-                         "folder that all nodes share, or a URL such as s3://bucket/prefix. Nothing was trained.")
-    refuse_early([RunSpec.from_json(text) for text in texts])
-
-
-def _train(text: str, adapters: bool, *teachers: str) -> str:
-    """On a node: trains a run whose record, or whose adapters if they are needed, is not there; the teachers are done."""
-    import ray
-
-    def say(what: str) -> None:  # to the worker's log, and by Ray to the terminal or notebook of who asked
-        here, now = ray.get_runtime_context(), datetime.now().isoformat(" ", "milliseconds")
-        print(f"w2s: {now} run {spec.run_id} {what}, task {here.get_task_id()}, node {here.get_node_id()}", flush=True)
-
-    spec = RunSpec.from_json(text)
-    if find(spec) is not None and (not adapters or weights(spec) is not None):
-        say("was there")
-    else:
-        say("started")
-        execute(spec, progress=False)
-        say("recorded")
-    return spec.run_id

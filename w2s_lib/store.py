@@ -26,7 +26,7 @@ from .remote import Remote, remote_store
 from .spec import RunSpec
 
 __all__ = ["DamagedRecord", "discard_partial", "find", "mark", "marked", "published_store", "read", "repository_root",
-           "require_writable", "user_store", "weights", "write"]
+           "require_writable", "store_name", "user_store", "weights", "write"]
 
 
 def repository_root() -> Path | None:
@@ -46,6 +46,12 @@ def user_store() -> Path:
         return Path(chosen.removeprefix("file://")).expanduser().absolute()
     root = repository_root()
     return root / ".w2s" / "records" if root else Path(user_data_dir("w2s", appauthor=False)) / "records"
+
+
+def store_name() -> str:
+    """The user's store as `W2S_STORE` would name it: an absolute path or a URL."""
+    away = remote_store()
+    return away.url if away else str(user_store())
 
 
 def published_store() -> Path | None:
