@@ -92,14 +92,13 @@ def test_the_object_is_the_file_that_a_folder_would_hold(memory: Any, tmp_path: 
 
 def test_weights_come_before_the_record_and_back_whole(objects: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    system = type(objects[0])
-    put = system.pipe_file if objects[1] == "/w2s" else system._pipe_file
+    put = objects[0].pipe_file
 
-    def watched(self: Any, path: str, value: bytes, **options: Any) -> Any:
+    def watched(path: str, value: bytes, **options: Any) -> Any:
         order.append(path.rsplit("/", 1)[1])
-        return put(self, path, value, **options)
+        return put(path, value, **options)
 
-    monkeypatch.setattr(system, put.__name__, watched)
+    monkeypatch.setattr(objects[0], "pipe_file", watched)
     assert weights(SPEC) is None
     write(record(), artefacts=save)
     assert order[-2:] == ["adapter_model.safetensors", NAME] and len(order) == 4
