@@ -203,7 +203,7 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
     assert set(frame["run_id"]) == run_ids(wanted)
     told = [line for line in lines if line[1] == victim.run_id]
     assert [line[2] for line in told] == ["started", "started", "recorded"]
-    (begun, _, task, node), (anew, _, same_task, other), (_, _, _, finished_on) = told
+    (begun, *_, task, node), (anew, *_, same_task, other), (*_, finished_on) = told
     assert begun < killed["at"] < anew and task == same_task and node == killed["node"] != other == finished_on
     for spec in (first, second, after):
         assert [line[2] for line in lines if line[1] == spec.run_id] == ["started", "recorded"]
