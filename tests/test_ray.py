@@ -152,7 +152,7 @@ def test_what_the_cluster_cannot_do_is_said_before_training(
     with pytest.raises(SpecError, match="takes no number of workers"):
         train_missing([new], workers=2, progress=False)
     with pytest.raises(DeviceError, match="a run needs a GPU and no node of the Ray cluster has one"):
-        train_missing([dataclasses.replace(specs["continued"], start=w2s.RunSpec().start, device="cuda")], progress=False)
+        train_missing([dataclasses.replace(new, device="cuda")], progress=False)
     with pytest.raises(SpecError, match="n_train"):
         train_missing([w2s.supervisor("tfidf", dataclasses.replace(new.task, n_train=200)), new], progress=False)
     monkeypatch.setenv("W2S_STORE", "memory://w2s")  # which every process has for itself
@@ -176,7 +176,7 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
     monkeypatch.setenv("W2S_ENGINE", "ray")
     log, killed = Log(cluster.session), dict[str, Any]()
     first, second = specs["tfidf"], specs["student"]
-    victim = dataclasses.replace(second, recipe=dataclasses.replace(second.recipe, epochs=24))
+    victim = dataclasses.replace(second, recipe=dataclasses.replace(second.recipe, epochs=40))
     after = w2s.student("tfidf", specs["tfidf"])
     inner = ray_engine._finished
 
@@ -186,7 +186,7 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
             if name == second.run_id and not killed:
                 while not (started := [line for line in log.of(victim.run_id) if line[2] == "started"]):
                     time.sleep(0.05)
-                time.sleep(0.5)
+                time.sleep(0.2)
                 assert [line[2] for line in log.of(victim.run_id)] == ["started"]  # and not recorded
                 node = next(n for n in cluster.nodes if n.node_id == started[0][4])
                 killed.update(at=f"{datetime.now()}", node=node.node_id, records={

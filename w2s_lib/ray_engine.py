@@ -55,23 +55,22 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
     require_writable()
-    slots, checks = 0, {}
+    nodes = {kind: [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) >= 1]
+             for kind in sorted(set(map(_kind, missing.values())))}
+    if lacking := [kind for kind in nodes if not nodes[kind]]:
+        raise DeviceError(f"a run needs a {lacking[0]} and no node of the Ray cluster has one")
     with mark() as name:
-        for kind in sorted(set(map(_kind, missing.values()))):
+        checks = {}
+        for kind, node in ((kind, node) for kind, there in nodes.items() for node in there):
             texts = [spec.to_json() for spec in missing.values() if _kind(spec) == kind]
-            nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) >= 1]
-            if not nodes:
-                raise DeviceError(f"a run needs a {kind} and no node of the Ray cluster has one")
-            for node in nodes:
-                slots += int(node["Resources"][kind])
-                place = {"scheduling_strategy": On(node["NodeID"], soft=False), "num_cpus": 0, f"num_{kind.lower()}s": 0.01}
-                checks[_task(ray, check_node, **place).remote(node["NodeManagerAddress"], name, texts)] = "check of a node"
+            place = {"scheduling_strategy": On(node["NodeID"], soft=False), "num_cpus": 0, f"num_{kind.lower()}s": 0.01}
+            checks[_task(ray, check_node, **place).remote(node["NodeManagerAddress"], name, texts)] = "check of a node"
         for _ in _finished(ray, checks):
             pass
     for parent in (parent for spec in missing.values() for parent in spec.parents() if parent.run_id not in missing):
         if (record := find(parent)) and not record.path.startswith(f"{store_name()}/"):
             write(record)  # the published store has it, and not every node need have that
-    return slots
+    return sum(int(node["Resources"][kind]) for kind in nodes for node in nodes[kind])
 
 
 def map_runs(missing: dict[str, RunSpec], slots: int, *, progress: bool = True) -> Iterator[str]:
