@@ -34,7 +34,7 @@ def train_one(text: str, adapters: bool, *teachers: str) -> str:
     Args:
         text: the run, as JSON.
         adapters: whether its adapters must be there as well.
-        teachers: the results of the tasks that had to be done before.
+        *teachers: the results of the tasks that had to be done before.
 
     Returns:
         Its id. What it does is said, with the time, to the worker's log, and so to the terminal or notebook of who asked.
