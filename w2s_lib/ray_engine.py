@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from typing import Any
 
+from .cluster import check_node, connect, train_one
 from .models import DeviceError
-from .ray_node import check_node, train_one
 from .spec import Continue, RunSpec, SpecError
 from .store import find, mark, require_writable, store_name, write
 from .train import TrainingError
 
 RETRIES = 3
 """How often a run is begun anew after its worker has died."""
-
-
-def connect() -> Any:
-    """Ray, connected to the running cluster. None is ever started here.
-
-    Raises:
-        DeviceError: Ray is not installed, or no cluster is running.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise DeviceError("engine='ray' needs Ray, which is not installed: pip install '.[cluster]'") from error
-    if not ray.is_initialized():
-        address = os.environ.get("RAY_ADDRESS") or "auto"
-        try:
-            if address != "auto":  # where nobody answers, Ray would wait for a minute and end this process
-                host, _, port = address.removeprefix("ray://").rpartition(":")
-                socket.create_connection((host, int(port)), timeout=10).close()
-            ray.init(address=address)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DeviceError("engine='ray' finds no running Ray cluster: start one with `ray start --head`, or name one in "
-                              f"RAY_ADDRESS ({address}: {error})") from error
-    return ray
 
 
 def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:

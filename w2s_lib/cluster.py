@@ -1,13 +1,40 @@
-"""What a node of a Ray cluster does for `ray_engine`: looks whether it can train, and trains one run a task."""
+"""A Ray cluster: how `ray_engine` connects to it, and what it asks of a node: to look whether it can train, and to train."""
 
 from __future__ import annotations
 
+import os
+import socket
 from datetime import datetime
+from typing import Any
 
+from .models import DeviceError
 from .record import StoreError
 from .runner import execute, refuse_early
 from .spec import RunSpec
 from .store import find, marked, store_name, weights
+
+
+def connect() -> Any:
+    """Ray, connected to the running cluster. None is ever started here.
+
+    Raises:
+        DeviceError: Ray is not installed, or no cluster is running.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise DeviceError("engine='ray' needs Ray, which is not installed: pip install '.[cluster]'") from error
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+        try:
+            if address != "auto":  # where nobody answers, Ray would wait for a minute and end this process
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(address=address)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DeviceError("engine='ray' finds no running Ray cluster: start one with `ray start --head`, or name one in "
+                              f"RAY_ADDRESS ({address}: {error})") from error
+    return ray
 
 
 def check_node(node: str, name: str, texts: list[str]) -> None:
