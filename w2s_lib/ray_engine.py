@@ -66,11 +66,13 @@ def map_runs(missing: dict[str, RunSpec], slots: int, *, progress: bool = True) 
 
 def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
     """The names of tasks as they finish; at the first that fails, or is not waited for, the others are stopped."""
+    name = ""
     try:
         while waiting:
             (ref,), _ = ray.wait(list(waiting))
+            name = waiting.pop(ref)  # at once: to cancel what has just ended can make Ray end this process
             ray.get(ref)
-            yield waiting.pop(ref)
+            yield name
     except ray.exceptions.RayTaskError as error:
         cause = error
         while isinstance(cause, ray.exceptions.RayTaskError):  # a student's, of its teacher's
@@ -80,15 +82,14 @@ def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
                               "node") from error
         raise cause from error
     except ray.exceptions.OutOfMemoryError as error:
-        raise TrainingError(f"a worker had less memory than run {waiting[ref]} needs, and Ray stopped it: give its node more "
-                            "memory or fewer CPUs (`ray start --num-cpus`), or lower recipe.batch_size. It has no "
-                            "record.") from error
+        raise TrainingError(f"a worker had less memory than run {name} needs, and Ray stopped it: give its node more memory or "
+                            "fewer CPUs (`ray start --num-cpus`), or lower recipe.batch_size. It has no record.") from error
     except ray.exceptions.RayError as error:
-        raise TrainingError(f"Ray lost run {waiting[ref]}, for good or {RETRIES + 1} times: {type(error).__name__}: {error} It "
-                            "has no record.") from error
+        raise TrainingError(f"Ray lost run {name}, for good or {RETRIES + 1} times: {type(error).__name__}: {error} It has no "
+                            "record.") from error
     finally:
-        for ref in waiting:
-            ray.cancel(ref, force=True)
+        for ref in ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[1] if waiting else []:
+            ray.cancel(ref)  # by a KeyboardInterrupt in the worker, which cleans up behind itself
 
 
 def _task(ray: Any, function: Any, **options: Any) -> Any:
