@@ -142,6 +142,26 @@ def small_tokenizer() -> Any:
 
 
 @pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """A local S3 server with a bucket `w2s`; gives the environment in which a process finds it."""
+    pytest.importorskip("moto", reason="moto is not installed: pip install '.[test]'")
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    found = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none",
+             "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in found.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem().mkdir("w2s")
+        yield found
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a three-block model of random weights, and a tokenizer, for each of several families.
 

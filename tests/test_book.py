@@ -15,7 +15,7 @@ import pytest
 
 from w2s_lib import __main__ as cli
 from w2s_lib import build
-from w2s_lib.book import BookError, Chapter, Job, UsageError, chapters, planned_specs
+from w2s_lib.book import BookError, Chapter, Job, UsageError, chapters, environment, planned_specs
 from w2s_lib.profiles import load_profile, resolve
 from w2s_lib.record import Record
 from w2s_lib.spec import RunSpec, Task
@@ -433,6 +433,16 @@ def test_settings_are_read_as_papermill_reads_yaml(job, monkeypatch):
     monkeypatch.setitem(cli.VERBS, "book", (lambda options: seen.update(options) or 0, None))
     assert cli.main(["book", "SEEDS=0,1", "N=[2, 3]", "PROFILE=gpu", "alpha=0.5"]) == 0
     assert seen == {"seeds": [0, 1], "n": [2, 3], "profile": "gpu", "alpha": 0.5}
+
+
+def test_a_cluster_takes_no_number_of_workers_from_a_profile(job, monkeypatch):
+    monkeypatch.setattr(cli, "ROOT", job.chapter.root)
+    monkeypatch.delenv("W2S_ENGINE", raising=False)
+    assert cli.take_jobs({"chapters": "one"})[1] == 2
+    with environment({}):
+        assert cli.take_jobs({"chapters": "one", "engine": "ray"})[1] is None
+        assert os.environ["W2S_ENGINE"] == "ray" and cli.take_jobs({"chapters": "one", "workers": "3"})[1] == 3
+        assert cli.take_jobs({"chapters": "one", "engine": "local"})[1] == 2
 
 
 def test_serving_the_built_book(built):

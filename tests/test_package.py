@@ -53,9 +53,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probing": {"adapters", "assets", "cache", "classifier", "families", "models", "spec", "tasks", "train", "trunk"},
     # what is kept
     "record": {"spec"},
-    "store": {"record", "spec"},
+    "parquet": {"record", "spec"},
+    "remote": {"assets", "record"},
+    "store": {"parquet", "record", "remote", "spec"},
     "runner": {"classifier", "halves", "models", "next_token", "probing", "record", "spec", "store", "tasks", "train", "trunk"},
-    "engines": {"assets", "runner", "spec", "store", "train"},
+    "local_engine": {"runner", "spec", "store", "train"},
+    "cluster": {"models", "record", "runner", "spec", "store"},
+    "ray_engine": {"cluster", "models", "spec", "store", "train"},
+    "engines": {"assets", "local_engine", "ray_engine", "record", "runner", "spec", "store"},
     "sweep": {"engines", "record", "runner", "spec", "store"},
     # what is shown
     "theme": set(),
@@ -77,7 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """The import table of the design, with the modules that it was cut into. Every import counts, wherever it stands."""
 
 WITH_TORCH = {"losses", "objective", "families", "memory", "models", "adapters", "trunk", "classifier", "train", "next_token",
-              "probing", "runner", "engines"}
+              "probing", "runner", "engines", "local_engine", "cluster", "ray_engine"}
 """Modules that load torch when they are imported. No other may; `sweep` does where a run is missing."""
 
 IN_CHAPTERS = {"w2s_lib", "torch", "numpy", "pandas", "altair"}

@@ -18,8 +18,13 @@ ROOT = Path.cwd()
 Options = dict[str, Any]
 
 
-def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Job], int]:
-    """The chapters asked for as jobs, with the profile's variants if they are wanted, and how many processes may train."""
+def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Job], int | None]:
+    """The chapters asked for as jobs, with the profile's variants if they are wanted, and how many processes may train.
+
+    None of these where a cluster trains (ENGINE=ray).
+    """
+    if engine := options.pop("engine", None):
+        os.environ["W2S_ENGINE"] = str(engine)
     notebooks = [page for page in book.chapters(ROOT) if page.is_notebook]
     names = [page.name for page in notebooks]
     asked = options.pop("chapters", names)
@@ -28,11 +33,12 @@ def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Jo
         raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), names)}")
     profile = str(options.pop("profile", "laptop"))
     values = profiles.load_profile(ROOT, profile)
-    workers = int(options.pop("workers", values.get("workers", 1)))
+    usual = None if os.environ.get("W2S_ENGINE") == "ray" else values.get("workers", 1)
+    workers = options.pop("workers", usual)
     chosen = [page for page in notebooks if page.name in asked]
     sets = [None, *(values.get("variants", []) if variants else [])]
     return [job for variant in sets for job in profiles.resolve(
-        chosen, profile=profile, overrides=options, variant=variant)], workers
+        chosen, profile=profile, overrides=options, variant=variant)], workers if workers is None else int(workers)
 
 
 def make_book(options: Options, *, retrain: bool = False) -> int:

@@ -171,7 +171,7 @@ def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
     return list(space.get("specs", []))
 
 
-def train(jobs: list[Job], *, store: str, workers: int) -> None:
+def train(jobs: list[Job], *, store: str, workers: int | None) -> None:
     """Trains the runs that have no record yet, a chapter at a time, with the progress in this terminal."""
     plans = [(job, planned_specs(job.chapter, job.parameters)) for job in jobs]  # all planned before any is trained
     for job, specs in plans:

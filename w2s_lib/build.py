@@ -35,7 +35,7 @@ STEADY = {"text/html": (r"\bT_[0-9a-f]{5}(?=[_ \"])", "T-{}"), "text/plain": (r"
 NOT_PAGES = shutil.ignore_patterns("results", "profiles", "_ext", "constraints.txt", ".*", "__pycache__")
 
 
-def execute(jobs: list[Job], *, workers: int) -> list[Row]:
+def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
     """Trains what is missing and executes what has changed, in parallel; returns a row for every chapter.
 
     Pages that gather what the others report come in a second round, when all others have been executed.
@@ -49,7 +49,7 @@ def execute(jobs: list[Job], *, workers: int) -> list[Row]:
     return [job.row(seconds.get(job.chapter)) for job in jobs]
 
 
-def execute_stale(jobs: list[Job], *, workers: int) -> dict[Chapter, float]:
+def execute_stale(jobs: list[Job], *, workers: int | None) -> dict[Chapter, float]:
     """One round of `execute`: the seconds of the chapters that were not as they were."""
     stamps = {job.chapter: job.chapter.built(".state") for job in jobs}
     stale = [job for job in jobs if not (s := stamps[job.chapter]).exists() or s.read_text() != job.state()]

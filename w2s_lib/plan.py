@@ -196,7 +196,7 @@ def _gigabytes(spec: RunSpec) -> str:
     return f" ({2e-9 * total:.1f} GB)"
 
 
-def describe(plan: Plan, workers: int) -> str:
+def describe(plan: Plan, workers: int | None) -> str:
     """The plan in words: a line a chapter, then downloads, memory and time, or why these cannot be told."""
     from .assets import AssetError
     from .models import DeviceError
@@ -215,7 +215,8 @@ def describe(plan: Plan, workers: int) -> str:
             spec, n_bytes = most
             lines.append(f"memory     at most {n_bytes / 2**30:.1f} GiB: {spec.role} {spec.model} on {spec.task.name}")
         told = "time"
-        words = f"{_in_words(hours(plan, workers))} with {workers} worker{'s' * (workers > 1)}"
+        spread = f"with {workers} worker{'s' * (workers > 1)}" if workers else "of one worker, shared among the cluster's"
+        words = f"{_in_words(hours(plan, workers or 1))} {spread}"
         lines.append(f"time       about {words}, downloads and shared trunks extra; from a few steps on this machine")
     except (AssetError, SpecError, DeviceError) as error:
         lines.append(f"{told} cannot be told here: {error}")

@@ -43,7 +43,8 @@ def resolve(notebooks: list[Chapter], *, profile: str, overrides: Parameters, va
     defaults = {chapter: chapter.defaults() for chapter in notebooks}
     known = {name for own in defaults.values() for name in own}
     for name in overrides.keys() - known:
-        raise UsageError(f"Unknown parameter {name!r}: {nearest(name, sorted(known | {'chapters', 'profile', 'workers'}))}")
+        allowed = sorted(known | {"chapters", "engine", "profile", "workers"})
+        raise UsageError(f"Unknown parameter {name!r}: {nearest(name, allowed)}")
     jobs = []
     values = (load_profile(notebooks[0].root, profile) if notebooks else {}) | (variant or {}) | overrides
     for chapter, own in defaults.items():

@@ -20,7 +20,7 @@ from .halves import splits
 from .models import check
 from .record import SPLITS, Record, StoreError, accuracies, snapshot_column
 from .spec import Continue, Flip, FromRun, NextToken, RunSpec, SpecError, nearest
-from .store import find, repository_root, require_writable, user_store, weights, write
+from .store import find, repository_root, require_writable, weights, write
 from .tasks import EMBEDDED, TaskTable, default_task, load_table, texts_a_row
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
@@ -44,7 +44,7 @@ def refuse_early(specs: Collection[RunSpec]) -> None:
     for corpus in {spec.labels.corpus for spec in specs if isinstance(spec.labels, NextToken)} - {""}:
         if load_table(default_task(corpus)).task.sha256:
             raise SpecError(f"NextToken.corpus is {corpus!r}: {nearest(corpus, EMBEDDED)} A file can change under its name.")
-    require_writable(user_store())
+    require_writable()
 
 
 def execute(spec: RunSpec, *, progress: bool = True) -> Record:

@@ -1,32 +1,32 @@
 """Records: one Parquet file a finished run, verified on reading, complete or absent.
 
 A record holds predictions by row, and in its metadata the spec, metrics, provenance and a digest of all of it. It holds
-no text and no pickle. Two stores are searched: the user's, then the published one (`book/results/`, read-only).
+no text and no pickle. Two stores are searched: the user's, then the published one (`book/results/`, read-only). The
+user's is a folder, or the prefix of an object store (`remote.py`).
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import io
 import os
 import shutil
 import tempfile
+import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from platformdirs import user_data_dir
 
-from .record import SPLITS, Record, StoreError, snapshots_of
+from .parquet import DamagedRecord, from_parquet, to_parquet
+from .record import Record, StoreError
+from .remote import Remote, remote_store
 from .spec import RunSpec
 
-FORMAT = 1
-
-
-class DamagedRecord(StoreError):
-    """A file whose content does not match its digest or its name."""
+__all__ = ["DamagedRecord", "discard_partial", "find", "mark", "marked", "published_store", "read", "recorded", "repository_root",
+           "require_writable", "store_name", "user_store", "weights", "write"]
 
 
 def repository_root() -> Path | None:
@@ -36,11 +36,22 @@ def repository_root() -> Path | None:
 
 
 def user_store() -> Path:
-    """`W2S_STORE`; else `.w2s/records` at the repository's root; else the platform's data folder."""
+    """`W2S_STORE`; else `.w2s/records` at the repository's root; else the platform's data folder.
+
+    Where `W2S_STORE` is a URL, the folder in the cache in which its records are made ready.
+    """
+    if away := remote_store():
+        return away.local
     if chosen := os.environ.get("W2S_STORE"):
-        return Path(chosen).expanduser().absolute()
+        return Path(chosen.removeprefix("file://")).expanduser().absolute()
     root = repository_root()
     return root / ".w2s" / "records" if root else Path(user_data_dir("w2s", appauthor=False)) / "records"
+
+
+def store_name() -> str:
+    """The user's store as `W2S_STORE` would name it: an absolute path or a URL."""
+    away = remote_store()
+    return away.url if away else str(user_store())
 
 
 def published_store() -> Path | None:
@@ -57,28 +68,47 @@ def find(spec: RunSpec) -> Record | None:
     Raises:
         DamagedRecord: the published record is damaged.
     """
-    path = user_store() / f"{spec.run_id}.parquet"
-    if path.is_file():
-        try:
-            return read(path)
-        except DamagedRecord as error:
-            aside = path.with_suffix(".damaged")
-            os.replace(path, aside)
-            warnings.warn(f"{error} It is kept as {aside.name}, and the run counts as missing.", stacklevel=2)
+    away = remote_store()
+    record = _find_away(away, spec.run_id) if away else _find_here(user_store() / f"{spec.run_id}.parquet")
     published = published_store()
     path = (published or user_store()) / f"{spec.run_id}.parquet"
-    return read(path) if published and path.is_file() else None
+    return record or (read(path) if published and path.is_file() else None)
+
+
+def _find_here(path: Path) -> Record | None:
+    try:
+        return read(path) if path.is_file() else None
+    except DamagedRecord as error:
+        os.replace(path, aside := path.with_suffix(".damaged"))
+        warnings.warn(f"{error} It is kept as {aside.name}, and the run counts as missing.", stacklevel=3)
+        return None
+
+
+def _find_away(away: Remote, run_id: str) -> Record | None:
+    content = away.get(name := f"{run_id}.parquet")
+    try:
+        return None if content is None else from_parquet(io.BytesIO(content), f"{away.url}/{name}")
+    except DamagedRecord as error:
+        away.rename(name, aside := f"{run_id}.damaged")
+        warnings.warn(f"{error} It is kept as {aside}, and the run counts as missing.", stacklevel=3)
+        return None
 
 
 def recorded() -> set[str]:
     """The ids of all runs that have a record in either store, by the names of the files alone: nothing is read or verified."""
-    published = published_store()
-    folders = [folder for folder in (user_store(), published) if folder is not None and folder.is_dir()]
-    return {path.stem for folder in folders for path in folder.glob("*.parquet")}
+    away, published = remote_store(), published_store()
+    names = away.names() if away else {path.name for path in user_store().glob("*.parquet")}
+    names |= {path.name for path in published.glob("*.parquet")} if published else set()
+    return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
 
 
 def weights(spec: RunSpec) -> Path | None:
-    """The folder of a run's adapters in the user's store; None where they are not (published records come without)."""
+    """The folder of a run's adapters in the user's store; None where they are not (published records come without).
+
+    From a URL they are fetched into the cache.
+    """
+    if away := remote_store():
+        return away.download(spec.run_id)
     folder = user_store() / spec.run_id
     return folder if (folder / "adapter_model.safetensors").is_file() else None
 
@@ -88,58 +118,76 @@ def read(path: Path) -> Record:
 
     Raises:
         DamagedRecord: it is truncated, altered, or another run's.
+        StoreError: another version of the library has written it.
     """
-    try:
-        table = pq.read_table(path)
-        metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        frame = table.to_pandas(ignore_metadata=True).astype(
-            {"split": str, "label": "int8", "p": "float32", "group": "int32"}).set_index("row")
-        record = Record(RunSpec.from_json(metadata["spec"]), frame, json.loads(metadata["metrics"]),
-                        json.loads(metadata["provenance"]), str(path))
-        intact = metadata["digest"] == record.digest
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise DamagedRecord(f"damaged record {path}: {type(error).__name__}: {error}.") from error
-    if not intact or record.spec.run_id != path.stem:
-        raise DamagedRecord(f"damaged record {path}: its content is not what its "
-                            f"{'name' if intact else 'digest'} says.")
-    return record
+    return from_parquet(path, str(path))
 
 
-def require_writable(store: Path) -> None:
-    """Tries the store before training: raises `StoreError` where nothing can be written to it."""
+def require_writable(store: Path | None = None) -> None:
+    """Tries a folder, or the user's store, before training: raises `StoreError` where nothing can be written to it."""
+    folder = store or user_store()
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=store):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder), mark() if store is None else contextlib.nullcontext():
             pass
     except OSError as error:
-        raise StoreError(f"the store {store} cannot be written: {error}. Name another folder in W2S_STORE. Nothing was "
+        raise StoreError(f"the store {folder} cannot be written: {error}. Name another folder in W2S_STORE. Nothing was "
                          "trained.") from error
+
+
+@contextlib.contextmanager
+def mark() -> Iterator[str]:
+    """Leaves a small file in the user's store for as long as the context lasts, and gives its name: for `marked`."""
+    if away := remote_store():
+        with away.mark() as name:
+            yield name
+        return
+    file = user_store() / f".probe-{uuid.uuid4().hex}"
+    file.touch()
+    try:
+        yield file.name
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def marked(name: str) -> bool:
+    """Whether the user's store, as this process and this machine see it, has the mark of that name."""
+    away = remote_store()
+    return (user_store() / name).is_file() if away is None else away.get(name) is not None
 
 
 def write(record: Record, *, store: Path | None = None, artefacts: Callable[[Path], None] | None = None) -> Record:
     """Writes a record whole: under a temporary name, renamed last. Its folder of weights is in place before it.
 
+    To a URL it is put in one piece, after its weights. Where the store has that run already, by somebody who trained it at
+    the same time, the two must agree, and the first one stays.
+
     Args:
         record: a finished run.
-        store: the folder; the user's store by default.
+        store: a folder; the user's store by default.
         artefacts: writes adapter and head into the folder that it is given.
 
     Returns:
         The record with its path.
 
     Raises:
-        StoreError: the store cannot be written, or the disk is full; nothing half-written stays.
+        StoreError: the store cannot be written, or the disk is full; nothing half-written stays. Or, of a URL: the store's
+            record of this run has other predictions.
     """
+    away = None if store else remote_store()
     store = store or user_store()
     path = store / f"{record.spec.run_id}.parquet"
     temporary: Path | None = None
     try:
         store.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".part-{os.getpid()}-", dir=store))
-        _write_parquet(record, temporary / path.name)
+        to_parquet(record, temporary / path.name)
         if artefacts:
             (temporary / "weights").mkdir()
             artefacts(temporary / "weights")
+        if away:
+            return _put(away, record, temporary)
+        if artefacts:
             if any((temporary / "weights").iterdir()):
                 shutil.rmtree(path.with_suffix(""), ignore_errors=True)
                 os.replace(temporary / "weights", path.with_suffix(""))
@@ -150,28 +198,30 @@ def write(record: Record, *, store: Path | None = None, artefacts: Callable[[Pat
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
-    return Record(record.spec, record.predictions, record.metrics, record.provenance, str(path))
+    return replace(record, path=str(path))
+
+
+def _put(away: Remote, record: Record, folder: Path) -> Record:
+    """Puts what `folder` holds to an object store, and gives the record that is there then: this one, or its equal."""
+    run_id = record.spec.run_id
+    there = _agreed(record, _find_away(away, run_id))
+    if (folder / "weights").is_dir() and any((folder / "weights").iterdir()):
+        away.upload(folder / "weights", run_id)
+    if there is None and not away.create(f"{run_id}.parquet", (folder / f"{run_id}.parquet").read_bytes()):
+        there = _agreed(record, _find_away(away, run_id))
+    return there or replace(record, path=f"{away.url}/{run_id}.parquet")
+
+
+def _agreed(record: Record, there: Record | None) -> Record | None:
+    if there and replace(record, metrics={}, provenance={}).digest != replace(there, metrics={}, provenance={}).digest:
+        both = [one.provenance.get("hardware", "unknown hardware") for one in (there, record)]
+        raise StoreError(f"run {record.spec.run_id} was trained twice and its two records disagree: {there.path} ({both[0]}), "
+                         f"which stays, and a new one ({both[1]}), which was not written. The same bits need the same kind of "
+                         "machine and the same versions.")
+    return there
 
 
 def discard_partial(pid: int | None) -> None:
     """Removes what a process that was killed has left half-written in the user's store."""
     for folder in user_store().glob(f".part-{pid}-*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_parquet(record: Record, path: Path) -> None:
-    frame = record.predictions
-    names = [s for s in SPLITS if s in set(frame["split"])]
-    table = pa.table({
-        "row": pa.array(frame.index.to_numpy(np.int32)),
-        "split": pa.DictionaryArray.from_arrays([names.index(s) for s in frame["split"]], names),
-        "label": pa.array(frame["label"].to_numpy(np.int8)),
-        "p": pa.array(frame["p"].to_numpy(np.float32)),
-        "group": pa.array(frame["group"].to_numpy(np.int32)),
-        **{name: pa.array(frame[name].to_numpy(np.float32)) for name in snapshots_of(frame)},
-    }, metadata={"format": str(FORMAT), "spec": record.spec.to_json(), "metrics": json.dumps(record.metrics),
-                 "provenance": json.dumps(record.provenance), "digest": record.digest})
-    encoding = dict.fromkeys(("row", "label", "group"), "DELTA_BINARY_PACKED") | dict.fromkeys(
-        ("p", *snapshots_of(frame)), "BYTE_STREAM_SPLIT")
-    pq.write_table(table, path, compression="zstd", compression_level=19, use_dictionary=["split"],
-                   column_encoding=encoding, write_statistics=False)

@@ -15,6 +15,8 @@ from .record import Record, StoreError
 from .spec import Continue, Flip, FromRun, RunSpec, SpecError, nearest
 from .store import find, published_store, require_writable, weights, write
 
+ENGINES = ("local", "ray")
+
 
 def run(spec: RunSpec, *, progress: bool = True) -> Record:
     """The record of one run: read where it is there, else trained in this process, with every teacher it needs.
@@ -38,13 +40,16 @@ def run(spec: RunSpec, *, progress: bool = True) -> Record:
 
 
 def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, workers: int | None = None,
-          progress: bool = True) -> pd.DataFrame:
+          engine: str | None = None, progress: bool = True) -> pd.DataFrame:
     """Runs every spec under every seed, and returns a tidy frame: one row a run.
 
     Args:
         specs: what to run; equal ones are run once.
         seeds: each spec's whole lineage is run under each of them; None keeps the specs' own.
-        workers: processes of one thread each; by default one a core, or one where a run asks for CUDA.
+        workers: processes of this machine, of one thread or one GPU each; by default one a core, or one a GPU where a run
+            asks for CUDA. A cluster has its own.
+        engine: "local" for this machine, or "ray" for the Ray cluster that is running here or at `RAY_ADDRESS`; by default
+            what `W2S_ENGINE` says, else "local".
         progress: one bar with the time left.
 
     Returns:
@@ -59,19 +64,20 @@ def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, worke
     wanted = {s.run_id: s for spec in specs for s in ([spec] if seeds is None else map(spec.with_seed, seeds))}
     if not wanted:
         raise SpecError("no specs to run, or no seeds")
-    trained = train_missing(list(wanted.values()), workers=workers, progress=progress)
+    trained = train_missing(list(wanted.values()), workers=workers, engine=engine, progress=progress)
     frame = pd.DataFrame([_row(_read(spec, trained=run_id in trained)) for run_id, spec in wanted.items()])
     return frame.astype({"depth": "Int64"})  # whole numbers, though `tfidf` has none
 
 
 def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int | None = None,
-                  progress: bool = True) -> set[str]:
+                  engine: str | None = None, progress: bool = True) -> set[str]:
     """Trains what no store holds, teachers first, and says what it will cost before it starts.
 
     Args:
         specs: what is wanted; their teachers are added.
         store: "user", or "published" to copy each finished record to `book/results/` as well.
         workers: see `sweep`.
+        engine: see `sweep`.
         progress: see `sweep`.
 
     Returns:
@@ -79,6 +85,9 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
     """
     if workers is not None and workers < 1:
         raise SpecError(f"workers must be at least 1, not {workers}")
+    engine = engine or os.environ.get("W2S_ENGINE") or "local"
+    if engine not in ENGINES:
+        raise SpecError(f"unknown engine {engine!r}: {nearest(engine, ENGINES)}")
     if store not in ("user", "published"):
         raise SpecError(f"unknown store {store!r}: {nearest(store, ('user', 'published'))}")
     if store == "published":
@@ -91,7 +100,7 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
     if missing:
         from .engines import train_all
 
-        for run_id in train_all(missing, len(wanted), workers=workers, progress=progress):
+        for run_id in train_all(missing, len(wanted), engine=engine, workers=workers, progress=progress):
             if store == "published":
                 publish(missing[run_id])
     return set(missing)

@@ -1,0 +1,61 @@
+"""What every engine is asked, without a cluster: which there are, and which GPU a worker takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import w2s_lib as w2s
+from w2s_lib import engines, local_engine
+from w2s_lib.models import DeviceError
+from w2s_lib.spec import SpecError, Task
+from w2s_lib.sweep import ENGINES, sweep, train_missing
+
+
+def test_there_are_two_engines_behind_one_interface() -> None:
+    for name in ENGINES:
+        found = engines.engine_of(name)
+        assert found.__name__ == f"w2s_lib.{name}_engine"  # type: ignore[attr-defined]
+        assert callable(found.prepare) and callable(found.map_runs)
+
+
+def test_an_unknown_engine_is_said_even_where_nothing_is_missing(small_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = w2s.supervisor("tfidf", small_task)
+    w2s.run(spec, progress=False)
+    with pytest.raises(SpecError, match="unknown engine 'rai': did you mean 'ray'"):
+        sweep([spec], engine="rai")
+    monkeypatch.setenv("W2S_ENGINE", "lokal")
+    with pytest.raises(SpecError, match="unknown engine 'lokal': did you mean 'local'"):
+        train_missing([spec])
+    assert train_missing([spec], engine="local") == set()  # what is said wins
+
+
+def test_ray_that_is_not_installed_is_one_clear_sentence(
+        own_store: Path, small_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("W2S_ENGINE", "ray")
+    with pytest.raises(DeviceError, match=r"^engine='ray' needs Ray, which is not installed: pip install '\.\[cluster\]'$"):
+        sweep([w2s.supervisor("tfidf", small_task)], progress=False)
+    assert not list(own_store.glob("*.parquet"))
+
+
+@pytest.mark.parametrize("set_by_user, count, expected", [
+    ("", 2, ["0", "1"]), ("3,5", 2, ["3", "5"]), ("7", 1, ["7"]), ("", 0, [])])
+def test_a_worker_has_a_gpu_of_its_own(
+        set_by_user: str, count: int, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third worker shares the first one's; on a machine without a GPU nothing is set."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", set_by_user)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    names = local_engine.gpus()
+    assert names == expected
+    turn, taken = multiprocessing.get_context("spawn").Value("i", 0), []
+    for _ in range(3):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "untouched")
+        local_engine.take_gpu(turn, names)
+        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert taken == ([expected[i % count] for i in range(3)] if count else ["untouched"] * 3)

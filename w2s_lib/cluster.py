@@ -1,0 +1,82 @@
+"""A Ray cluster: how `ray_engine` connects to it, and what it asks of a node: to look whether it can train, and to train."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime
+from typing import Any
+
+from .models import DeviceError
+from .record import StoreError
+from .runner import execute, refuse_early
+from .spec import RunSpec
+from .store import find, marked, store_name, weights
+
+
+def connect() -> Any:
+    """Ray, connected to the running cluster. None is ever started here.
+
+    Raises:
+        DeviceError: Ray is not installed, or no cluster is running.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise DeviceError("engine='ray' needs Ray, which is not installed: pip install '.[cluster]'") from error
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+        try:
+            if address != "auto":  # where nobody answers, Ray would wait for a minute and end this process
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(address=address)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DeviceError("engine='ray' finds no running Ray cluster: start one with `ray start --head`, or name one in "
+                              f"RAY_ADDRESS ({address}: {error})") from error
+    return ray
+
+
+def check_node(node: str, name: str, texts: list[str]) -> None:
+    """Raises what would stop one of these runs on this node.
+
+    Args:
+        node: its address, for the message.
+        name: of the mark that who asks has left in the store.
+        texts: the runs, as JSON.
+
+    Raises:
+        StoreError: this node does not see the same store, or cannot write to it.
+        SpecError, DeviceError: see `refuse_early`.
+    """
+    if not marked(name):
+        raise StoreError(f"node {node} of the Ray cluster does not see this machine's store {store_name()}: name in W2S_STORE "
+                         "a folder that all nodes share, or a URL such as s3://bucket/prefix. Nothing was trained.")
+    refuse_early([RunSpec.from_json(text) for text in texts])
+
+
+def train_one(text: str, adapters: bool, *teachers: str) -> str:
+    """Trains a run, unless its record is there, as it is for a task that is tried again after the record was written.
+
+    Args:
+        text: the run, as JSON.
+        adapters: whether its adapters must be there as well.
+        *teachers: the results of the tasks that had to be done before.
+
+    Returns:
+        Its id. What it does is said, with the time, to the worker's log, and so to the terminal or notebook of who asked.
+    """
+    import ray
+
+    def say(what: str) -> None:
+        here, now = ray.get_runtime_context(), datetime.now().isoformat(" ", "milliseconds")
+        print(f"w2s: {now} run {spec.run_id} {what}, task {here.get_task_id()}, node {here.get_node_id()}", flush=True)
+
+    spec = RunSpec.from_json(text)
+    if find(spec) is not None and (not adapters or weights(spec) is not None):
+        say("was there")
+    else:
+        say("started")
+        execute(spec, progress=False)
+        say("recorded")
+    return spec.run_id

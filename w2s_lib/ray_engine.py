@@ -1,0 +1,103 @@
+"""The engine of a Ray cluster: one task a run, its teachers' tasks as arguments, its record through a store that all share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from .cluster import check_node, connect, train_one
+from .models import DeviceError
+from .spec import Continue, RunSpec, SpecError
+from .store import find, mark, require_writable, store_name, write
+from .train import TrainingError
+
+RETRIES = 3
+"""How often a run is begun anew after its worker has died."""
+
+
+def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
+    """See `engines.Engine`: every node must see the store, and have what the runs need.
+
+    Raises:
+        DeviceError: no Ray, no cluster, or no GPU in it for a run that asks for one.
+        StoreError: a node does not see the store, or cannot write to it.
+        SpecError: a run cannot be trained on a node; a number of workers, which is the cluster's to say.
+    """
+    if workers is not None:
+        raise SpecError("engine='ray' takes no number of workers: it trains as many runs at once as the cluster has CPUs, or "
+                        "GPUs, for (`ray start --num-cpus`)")
+    ray = connect()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    require_writable()
+    nodes = {kind: [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) >= 1]
+             for kind in sorted(set(map(_kind, missing.values())))}
+    if lacking := [kind for kind in nodes if not nodes[kind]]:
+        raise DeviceError(f"a run needs a {lacking[0]} and no node of the Ray cluster has one")
+    with mark() as name:
+        checks = {}
+        for kind, node in ((kind, node) for kind, there in nodes.items() for node in there):
+            texts = [spec.to_json() for spec in missing.values() if _kind(spec) == kind]
+            place = {"scheduling_strategy": On(node["NodeID"], soft=False), "num_cpus": 0, f"num_{kind.lower()}s": 0.01}
+            checks[_task(ray, check_node, **place).remote(node["NodeManagerAddress"], name, texts)] = "check of a node"
+        for _ in _finished(ray, checks):
+            pass
+    for parent in (parent for spec in missing.values() for parent in spec.parents() if parent.run_id not in missing):
+        if (record := find(parent)) and not record.path.startswith(f"{store_name()}/"):
+            write(record)  # the published store has it, and not every node need have that
+    return sum(int(node["Resources"][kind]) for kind in nodes for node in nodes[kind])
+
+
+def map_runs(missing: dict[str, RunSpec], slots: int, *, progress: bool = True) -> Iterator[str]:
+    """See `engines.Engine`. A run whose worker dies is begun anew, elsewhere if its node is gone, up to `RETRIES` times.
+
+    Raises:
+        TrainingError: a worker had too little memory, or died too often. What a run raises comes as it is.
+    """
+    ray, refs = connect(), dict[str, Any]()
+    started_from = {spec.start.run.run_id for spec in missing.values() if isinstance(spec.start, Continue)}
+    for run_id, spec in missing.items():
+        task = _task(ray, train_one, max_retries=RETRIES, num_cpus=1, num_gpus=int(_kind(spec) == "GPU"))
+        teachers = [refs[parent.run_id] for parent in spec.parents() if parent.run_id in refs]
+        refs[run_id] = task.remote(spec.to_json(), run_id in started_from, *teachers)
+    return _finished(ray, {ref: run_id for run_id, ref in refs.items()})
+
+
+def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
+    """The names of tasks as they finish; at the first that fails, or is not waited for, the others are stopped."""
+    name = ""
+    try:
+        while waiting:
+            (ref,), _ = ray.wait(list(waiting))
+            name = waiting.pop(ref)  # at once: to cancel what has just ended can make Ray end this process
+            ray.get(ref)
+            yield name
+    except ray.exceptions.RayTaskError as error:
+        cause = error
+        while isinstance(cause, ray.exceptions.RayTaskError):  # a student's, of its teacher's
+            cause = cause.cause
+        if isinstance(cause, ImportError):
+            raise DeviceError(f"a node of the Ray cluster lacks what this library needs ({cause}): install the same on every "
+                              "node") from error
+        raise cause from error
+    except ray.exceptions.OutOfMemoryError as error:
+        raise TrainingError(f"a worker had less memory than run {name} needs, and Ray stopped it: give its node more memory or "
+                            "fewer CPUs (`ray start --num-cpus`), or lower recipe.batch_size. It has no record.") from error
+    except ray.exceptions.RayError as error:
+        raise TrainingError(f"Ray lost run {name}, for good or {RETRIES + 1} times: {type(error).__name__}: {error} It has no "
+                            "record.") from error
+    finally:
+        for ref in ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[1] if waiting else []:
+            ray.cancel(ref)  # by a KeyboardInterrupt in the worker, which cleans up behind itself
+
+
+def _task(ray: Any, function: Any, **options: Any) -> Any:
+    """The function as a task whose worker has the same store, cache and number of threads as this process."""
+    own = {"W2S_STORE": store_name(), "W2S_PUBLISHED": "0", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    cache = {"W2S_CACHE": os.environ["W2S_CACHE"]} if os.environ.get("W2S_CACHE") else {}
+    return ray.remote(function).options(runtime_env={"env_vars": own | cache}, **options)
+
+
+def _kind(spec: RunSpec) -> str:
+    return "GPU" if spec.device == "cuda" else "CPU"
