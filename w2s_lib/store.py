@@ -25,8 +25,8 @@ from .record import Record, StoreError
 from .remote import Remote, remote_store
 from .spec import RunSpec
 
-__all__ = ["DamagedRecord", "discard_partial", "find", "mark", "marked", "published_store", "read", "recorded", "repository_root",
-           "require_writable", "store_name", "user_store", "weights", "write"]
+__all__ = ["DamagedRecord", "discard_partial", "find", "mark", "marked", "published_store", "read", "recorded",
+           "repository_root", "require_writable", "store_name", "user_store", "weights", "write"]
 
 
 def repository_root() -> Path | None:
