@@ -14,6 +14,8 @@ from .train import TrainingError
 
 RETRIES = 3
 """How often a run is begun anew after its worker has died."""
+PATIENCE = 10
+"""Seconds that a task which is interrupted has to end by itself."""
 
 
 def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
@@ -88,8 +90,18 @@ def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
         raise TrainingError(f"Ray lost run {name}, for good or {RETRIES + 1} times: {type(error).__name__}: {error} It has no "
                             "record.") from error
     finally:
-        for ref in ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[1] if waiting else []:
-            ray.cancel(ref)  # by a KeyboardInterrupt in the worker, which cleans up behind itself
+        _stop(ray, list(waiting))
+
+
+def _stop(ray: Any, refs: list[Any]) -> None:
+    """Stops tasks by a KeyboardInterrupt, after which a worker cleans up behind itself; one that is deaf to it is killed.
+
+    A worker that is just beginning a task can miss the interrupt.
+    """
+    for seconds, force in ((0, False), (PATIENCE, True)):
+        refs = ray.wait(refs, num_returns=len(refs), timeout=seconds)[1] if refs else []
+        for ref in refs:
+            ray.cancel(ref, force=force)
 
 
 def _task(ray: Any, function: Any, **options: Any) -> Any:
