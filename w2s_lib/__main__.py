@@ -21,7 +21,7 @@ Options = dict[str, Any]
 def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Job], int | None]:
     """The chapters asked for as jobs, with the profile's variants if they are wanted, and how many processes may train.
 
-    None of these where a cluster trains (ENGINE=ray).
+    How many is None where a cluster trains (ENGINE=ray): it knows.
     """
     if engine := options.pop("engine", None):
         os.environ["W2S_ENGINE"] = str(engine)
@@ -75,7 +75,7 @@ def retrain(options: Options) -> int:
 
 def plan(options: Options) -> int:
     """Says what the chapters would train: distinct runs, downloads, memory, time. Does none of it."""
-    from w2s_lib import plan as planned  # loads torch: no other verb needs it here
+    from w2s_lib import plan as planned  # here: `help` needs nothing installed
 
     jobs, workers = take_jobs(options, variants=True)
     print(planned.describe(planned.make_plan(jobs), workers))

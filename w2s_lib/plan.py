@@ -11,13 +11,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from .book import Job, planned_specs
 from .names import is_hub, planning
-from .spec import Lora, RunSpec
+from .spec import Lora, RunSpec, Task
 from .store import recorded
 from .tasks import pending, texts_a_row
 
@@ -78,9 +78,11 @@ def largest(plan: Plan) -> tuple[RunSpec, int] | None:
     """
     from .memory import training_bytes
 
-    trained = {(s.model, s.task, s.lora, s.recipe.batch_size): s for s in plan.missing.values() if _trains(s)}
-    sizes = [(spec, training_bytes(spec, _config(spec), _tokens(spec)[1], texts_a_row=texts_a_row(spec.task)))
-             for spec in trained.values()]
+    trained = {(s.model, s.task, s.lora, s.recipe.batch_size): s for s in plan.missing.values() if s.trains}
+    sizes = []
+    for spec in trained.values():
+        _, longest = _tokens(spec.name, spec.revision, spec.task)
+        sizes.append((spec, training_bytes(spec, _config(spec), longest, texts_a_row=texts_a_row(spec.task))))
     return max(sizes, key=lambda pair: pair[1], default=None)
 
 
@@ -95,10 +97,10 @@ def hours(plan: Plan, workers: int) -> float:
 
     seconds = 0.0
     for spec in plan.missing.values():
-        if _trains(spec):
+        if spec.trains:
             config = _config(spec)
             unit = calibrate(spec.name, _revision(spec), spec.device, spec.quantization, spec.precision, spec.recipe.batch_size,
-                             _tokens(spec)[0])
+                             _tokens(spec.name, spec.revision, spec.task)[0])
             seconds += unit * cost(spec, config.num_hidden_layers)
     return seconds / workers / 3600
 
@@ -153,10 +155,6 @@ def calibrate(name: str, revision: str, device: str, quantization: str, precisio
     return statistics.median(taken[1:]) / (3 * batch_size * 2)
 
 
-def _trains(spec: RunSpec) -> bool:
-    return spec.method == "finetune" and spec.name != "tfidf"
-
-
 def _revision(spec: RunSpec) -> str:
     """The model's commit, asked of the hub where planning left it open: some kilobytes of configuration are fetched by it."""
     from .revisions import current
@@ -170,30 +168,28 @@ def _config(spec: RunSpec) -> Any:
     return load_config(spec.name, _revision(spec))
 
 
-def _tokens(spec: RunSpec) -> tuple[int, int]:
-    """Tokens of a text of the run's task, the mean and the most: measured where model and table are there, else assumed."""
+@lru_cache(maxsize=64)
+def _tokens(name: str, revision: str, task: Task) -> tuple[int, int]:
+    """Tokens of a task's texts, the mean and the most: measured where model and table are there, else assumed."""
     from .tasks import load_table
     from .trunk import Inputs
 
-    if pending(spec.task) or (is_hub(spec.name) and not spec.revision):
-        return spec.task.max_tokens or ASSUMED, spec.task.max_tokens or ASSUMED
-    length = Inputs(replace(spec, device="cpu"), load_table(spec.task)).text_length
+    if pending(task) or (is_hub(name) and not revision):
+        return task.max_tokens or ASSUMED, task.max_tokens or ASSUMED
+    length = Inputs(RunSpec(model=name, revision=revision, task=task), load_table(task)).text_length
     return round(length.mean()), int(length.max())
 
 
 def _gigabytes(spec: RunSpec) -> str:
     """How large a hub model is in bf16, in words; nothing where its configuration cannot be had."""
     from .assets import AssetError
-    from .families import blocks_of, skeleton
+    from .memory import training_memory
 
     try:
         config = _config(spec)
     except AssetError:
         return ""
-    model = skeleton(config)
-    block = sum(p.numel() for p in blocks_of(model).parameters())
-    total = sum(p.numel() for p in model.parameters()) + (config.num_hidden_layers - 1) * block
-    return f" ({2e-9 * total:.1f} GB)"
+    return f" ({1e-9 * training_memory(RunSpec(model=spec.name, quantization='none'), config, 1).weights:.1f} GB)"
 
 
 def describe(plan: Plan, workers: int | None) -> str:

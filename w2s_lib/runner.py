@@ -147,7 +147,7 @@ def cost(spec: RunSpec, depth: int | None = None) -> float:
         spec: the run.
         depth: blocks of its model, where its name does not say.
     """
-    if spec.name == "tfidf" or spec.method != "finetune":
+    if not spec.trains:
         return 0.0
     task, depth = spec.task, spec.depth or depth or 30
     blocks = depth if spec.lora.blocks == "all" else min(depth, int(spec.lora.blocks))

@@ -141,14 +141,13 @@ class RunSpec(Part):
         require_parts(self)
         object.__setattr__(self, "model", canonical_model(self.model, self.revision))
         require(self.name != "tfidf" or self.method == "finetune", f"'tfidf' is no language model: there is no {self.method}")
-        require(isinstance(self.loss, XentLoss) or (self.method == "finetune" and self.name != "tfidf"),
+        require(isinstance(self.loss, XentLoss) or self.trains,
                 f"{type(self.loss).__name__} would be ignored: {self.model!r} by {self.method!r} does not minimise it")
         require(self.method != "zero_shot" or isinstance(self.labels, GroundTruth), "zero_shot learns from no labels")
         require(self.recipe.batch_size <= self.task.n_train,
                  f"Recipe.batch_size is {self.recipe.batch_size}, more than the {self.task.n_train} rows of a half")
-        trains = self.method == "finetune" and self.name != "tfidf"
         reads = isinstance(self.labels, NextToken)
-        require(not self.snapshots or (trains and not reads), "only a finetuned classifier has snapshots")
+        require(not self.snapshots or (self.trains and not reads), "only a finetuned classifier has snapshots")
         shares = self.snapshots
         require(isinstance(shares, tuple) and all(isinstance(f, float) and 0 < f < 1 for f in shares)
                 and shares == tuple(sorted(set(shares))),
@@ -164,7 +163,7 @@ class RunSpec(Part):
                     f"the labels' run was trained on the {self.half} half: the texts it would label")
             require(giver.predict_halves and not isinstance(giver.labels, NextToken), f"run {giver.run_id} gives no labels: "
                     "it predicts no half")
-        require(not reads or (trains and self.start == Pretrained() and self.loss == XentLoss() and self.predict_halves),
+        require(not reads or (self.trains and self.start == Pretrained() and self.loss == XentLoss() and self.predict_halves),
                 "NextToken is finetuned from the pretrained weights, with XentLoss, and predicts no half as it is")
         if isinstance(self.start, Continue):
             _require_continuation(self, self.start.run)
@@ -181,6 +180,11 @@ class RunSpec(Part):
         return depth or EMBEDDED_DEPTH.get(name)
 
     @property
+    def trains(self) -> bool:
+        """Whether a language model is finetuned: it is not probed, asked or counted words."""
+        return self.method == "finetune" and self.name != "tfidf"
+
+    @property
     def role(self) -> Literal["supervisor", "student", "ceiling", "baseline", "generative"]:
         """What the run is in an experiment."""
         if isinstance(self.labels, NextToken):
@@ -189,7 +193,7 @@ class RunSpec(Part):
             return "student"
         if self.half == "supervisor":
             return "supervisor"
-        return "ceiling" if self.method == "finetune" and self.name != "tfidf" else "baseline"
+        return "ceiling" if self.trains else "baseline"
 
     @property
     def run_id(self) -> str:
@@ -233,7 +237,7 @@ def _require_continuation(spec: RunSpec, earlier: RunSpec) -> None:
     for name in ("name", "revision", "quantization", "precision", "device", "lora", "half"):
         mine, other = getattr(spec, name), getattr(earlier, name)
         require(mine == other, f"a run starts from one of the same {name}, not from {other!r} for {mine!r}")
-    require(earlier.method == "finetune" and earlier.name != "tfidf", f"run {earlier.run_id} has no adapters to start from")
+    require(earlier.trains, f"run {earlier.run_id} has no adapters to start from")
     if spec.method == "probe":
         require(spec.depth is not None and earlier.depth is not None, "to probe a finetuned model, name both depths: 'name@20'")
         layer, top = spec.depth or 0, earlier.depth or 0
