@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ import torch
 import w2s_lib as w2s
 from w2s_lib import engines, local_engine
 from w2s_lib.models import DeviceError
-from w2s_lib.spec import SpecError, Task
+from w2s_lib.spec import RunSpec, SpecError, Task
 from w2s_lib.sweep import ENGINES, sweep, train_missing
 
 
@@ -59,3 +61,40 @@ def test_a_worker_has_a_gpu_of_its_own(
         local_engine.take_gpu(turn, names)
         taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert taken == ([expected[i % count] for i in range(3)] if count else ["untouched"] * 3)
+
+
+def test_a_model_that_is_split_over_the_gpus_is_trained_alone(
+        small_task: Task, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a worker a GPU would each take all of them."""
+    spec = w2s.supervisor("smollm2-135m@2", small_task, device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for given, asked, expected in (("", None, 4), ("auto", None, 1), ("auto", 2, 2)):
+        monkeypatch.setenv("W2S_DEVICE_MAP", given)
+        assert local_engine.prepare({spec.run_id: spec}, asked) == expected
+
+
+def test_probes_come_last_and_the_lower_ones_first(small_task: Task, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a probe reads is made of what flows below it; all else stays in the order given."""
+    weak = w2s.supervisor("smollm2-135m@2", small_task)
+    specs = [w2s.probe("smollm2-135m", small_task), w2s.probe("smollm2-135m@3", small_task), weak,
+             w2s.student("smollm2-135m@3", weak), w2s.probe("smollm2-135m@2", small_task), w2s.ceiling("tfidf", small_task)]
+    began: list[str] = []
+
+    class Pool:
+        _processes: dict[int, Any] = {}
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
+
+        def submit(self, function: Any, text: str) -> Future[str]:
+            began.append(RunSpec.from_json(text).run_id)
+            future: Future[str] = Future()
+            future.set_result(began[-1])
+            return future
+
+        def shutdown(self, **options: Any) -> None: ...
+
+    monkeypatch.setattr(local_engine, "ProcessPoolExecutor", Pool)
+    done = list(local_engine.in_workers({spec.run_id: spec for spec in specs}, 1))
+    assert began == done == [specs[i].run_id for i in (2, 3, 5, 4, 1, 0)]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from w2s_lib import listing
 from w2s_lib.hub_tasks import HUB_TASKS
-from w2s_lib.listing import planned_runs, published_runs, registered_tasks, write_tables
+from w2s_lib.listing import planned_runs, profile_states, published_on, published_runs, registered_tasks, write_tables
 from w2s_lib.record import Record
 from w2s_lib.spec import ConfidenceLoss, Continue, FromRun, Lora, NextToken, RunSpec, Task
 from w2s_lib.store import DamagedRecord, write
@@ -53,8 +55,8 @@ def test_a_row_a_run_in_the_order_of_an_experiment(folder: Path) -> None:
     assert student | {"model": "smollm2-135m", "labels": "FromRun(hard=True)", "supervisor": "smollm2-135m@2",
                       "supervisor_run": WEAK.run_id, "loss": "ConfidenceLoss(alpha_max=0.75)", "method": "finetune",
                       "start": f"Continue({READER.run_id})", "lora_blocks": "10", "half": "student", "seed": 0, "n_train": 16,
-                      "task": "movie", "accuracy": 0.625, "seconds": 1.5, "hardware": "a machine", "date": "2026-01-02",
-                      "commit": "0" * 40, "quantization": "nf4"} == student
+                      "task": "movie", "accuracy": 0.625, "seconds": 1.5, "device": "cpu", "hardware": "a machine",
+                      "date": "2026-01-02", "commit": "0" * 40, "quantization": "nf4"} == student
     assert RunSpec.from_json(student["spec"]) == STUDENT
     assert np.isnan(student["validation_accuracy"]) and runs["validation_accuracy"][0] == 0.75
     assert list(runs.loc[3, ["labels", "next_token_loss_before"]]) == ["NextToken(corpus='amazon')", 4.0]
@@ -124,3 +126,41 @@ def test_every_named_task_is_registered_with_what_was_run_on_it(folder: Path) ->
     assert table["runs"].to_dict() == {name: int(counts.get(name, 0)) for name in table.index}
     assert set(table.index[table["a row is"] == "pair"]) == {"movie-preference", "anthropic_hh", "ethics_utilitarianism"}
     assert table["commit"].str.fullmatch("[0-9a-f]{40}|").all() and (table["source"] != "").all()
+
+
+def test_the_same_runs_on_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only seeds that have all of them, teachers moved to the device as well, TF-IDF where it is; gaps are noted by path."""
+    monkeypatch.setattr(listing, "published_store", lambda: tmp_path / "records")
+    monkeypatch.setenv("W2S_MANIFEST", str(tmp_path / "noted.jsonl"))
+    words = RunSpec(model="tfidf", task=TASK, half="supervisor")
+    naive, by_words = (RunSpec(model="smollm2-135m", task=TASK, labels=FromRun(run=run)) for run in (WEAK, words))
+    moved = dataclasses.replace(naive, device="cuda", labels=FromRun(run=dataclasses.replace(WEAK, device="cuda")))
+    also = dataclasses.replace(by_words, device="cuda")
+    for spec, seeds in ((words, (0, 1)), (moved, (0, 1)), (also, (0,))):
+        for seed in seeds:
+            publish(tmp_path / "records", spec.with_seed(seed), accuracy=0.5)
+    found = published_on("cuda", [words, naive, by_words], [0, 1, 2])
+    assert list(found["run_id"]) == [words.run_id, moved.run_id, also.run_id] and set(found["seed"]) == {0}
+    assert list(found["depth"].isna()) == [True, False, False]
+    noted = {json.loads(line)["path"] for line in (tmp_path / "noted.jsonl").read_text().splitlines()}
+    assert noted == {str(tmp_path / "records" / f"{spec.with_seed(seed).run_id}.parquet")
+                     for spec in (words, moved, also) for seed in (0, 1, 2)}
+    assert published_on("cuda", [WIDE], [0]).empty
+    monkeypatch.setattr(listing, "published_store", lambda: None)
+    assert published_on("cuda", [words], [0]).empty
+
+
+def test_a_profile_is_executed_where_runs_of_its_models_on_its_device_are_published(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the repository's own profiles, with made-up records."""
+    rows = [("cpu", "smollm2-135m@4"), ("cuda", "hf:Qwen/Qwen3-4B-Base"), ("cuda", "tfidf")]
+    monkeypatch.setattr(listing, "published_runs", lambda: pd.DataFrame(rows, columns=["device", "model"]))
+    states = profile_states().set_index("profile")
+    assert states["runs"].to_dict() == {"laptop": 1, "gpu-embedded": 0, "gpu-small": 0, "gpu": 1}
+    assert states["device"].to_dict() == {"laptop": "cpu", "gpu-embedded": "cuda", "gpu-small": "cuda", "gpu": "cuda"}
+    assert states["models"]["gpu-embedded"] == "smollm2-135m" and "SmolLM2-1.7B" in states["models"]["gpu-small"]
+
+
+def test_no_benchmarks_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_root", lambda: tmp_path)
+    assert listing.benchmarks() == {}

@@ -173,3 +173,22 @@ def test_attention_is_flash_attention_where_it_can_be(monkeypatch: pytest.Monkey
 def test_cuda_without_a_device() -> None:
     with pytest.raises(DeviceError, match="device='cuda' and this machine has none; say device='cpu'"):
         check(dataclasses.replace(THREE, device="cuda"))
+
+
+def test_a_device_map_is_passed_on_for_cuda_alone(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    """Nothing is moved then by hand. What happens on two GPUs is in `test_gpu.py`."""
+    import transformers
+
+    class Loaded(Exception):
+        pass
+
+    def load(**options: Any) -> None:
+        raise Loaded(options.get("device_map"))
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", load)
+    for given, device, expected in (("auto", "cuda", "auto"), ("", "cuda", None), ("auto", "cpu", None)):
+        monkeypatch.setenv("W2S_DEVICE_MAP", given)
+        with pytest.raises(Loaded, match=f"^{expected}$"):
+            load_backbone(dataclasses.replace(THREE, device=device))
+    layer = torch.nn.Linear(2, 2)
+    assert models.move(layer, "cpu") is layer and layer.weight.device.type == "cpu"

@@ -48,6 +48,27 @@ def test_the_examples_run() -> None:
     assert made["group"].nunique() == 1
 
 
+UNRUN = "not yet executed"
+
+
+def parts() -> list[tuple[str, str]]:
+    """Page and text of each paragraph, list item, table row and block of code in README and pages; the log is history."""
+    pages = [ROOT / "README.md", *(page.source for page in book.chapters(ROOT) if page.name != "log")]
+    return [(path.name, part) for path in pages
+            for part in re.split(r"\n\s*\n|\n(?=[|*-] )", path.read_text(encoding="utf-8"))]
+
+
+def test_what_was_never_executed_says_so() -> None:
+    """Wherever a profile is named that no published run comes from."""
+    unrun = {row.profile for row in w2s.profile_states().itertuples() if not row.runs}
+    named = [(page, part, unrun & set(re.findall(r"[\w-]+", part)))
+             for page, part in parts() if "profile" in part.lower() or "gpu-check" in part]
+    silent = [(page, part) for page, part, about in named
+              if (about or "gpu-check" in part) and UNRUN not in re.sub(r"\s+", " ", part.lower())]
+    assert not unrun or not silent
+    assert unrun or not [part for _, part in parts() if UNRUN in part.lower() and "{" not in part]
+
+
 if __name__ == "__main__":
     plots.use_theme()
     name, figure = draw()

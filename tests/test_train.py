@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from w2s_lib import models, train, trunk
 from w2s_lib.classifier import Finetuned
 from w2s_lib.halves import splits
+from w2s_lib.probing import fit_probe
 from w2s_lib.spec import ConfidenceLoss, Lora, Recipe, RunSpec, SpecError, Task
 from w2s_lib.tasks import TaskTable, load_table
 from w2s_lib.train import TrainingError, epoch_batches, fit, learning_rate_factor
@@ -114,6 +115,31 @@ def test_the_trunk_is_the_plain_path_but_for_rounding(spec: RunSpec, table: Task
         assert (a - b).abs().mean() < tolerance / 10
 
 
+def test_a_trunk_that_would_be_too_large_is_not_kept(spec: RunSpec, table: TaskTable, own_cache: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """576 numbers of two bytes a token; one byte less, and the run goes through all blocks. In float32 it takes twice that."""
+    needed = int(Inputs(spec, table).text_length.sum()) * 576 * 2
+    for most, precision, boundary in ((needed, "bf16", 2), (needed - 1, "bf16", 0), (2 * needed - 1, "fp32", 0)):
+        monkeypatch.setattr(trunk, "MOST_BYTES", most)
+        made = train.build(dataclasses.replace(spec, precision=precision), table, progress=False)
+        assert made.boundary == boundary and isinstance(made.inputs, Trunk) == bool(boundary)
+
+
+def test_last_tokens_alone_are_those_of_the_whole_trunk(spec: RunSpec, table: TaskTable, own_cache: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, last = (Trunk(spec, table, 2, last=alone, progress=False) for alone in (False, True))
+    assert np.array_equal(whole.last_states(EVERY), last.last_states(EVERY))
+    assert sum(chunk.nbytes for chunk in last.chunks) == 300 * 576 * 2
+    probe = dataclasses.replace(spec, model="smollm2-135m@2", method="probe", lora=Lora(), recipe=Recipe())
+    rows = splits(table, 0)
+    chosen_by = rows.validation, labels_of(table, rows.validation) > 0.5
+    fitted = []
+    for most in (10**12, 0):
+        monkeypatch.setattr(trunk, "MOST_BYTES", most)
+        fitted.append(fit_probe(probe, table, rows.student, labels_of(table, rows.student), chosen_by, progress=False))
+    assert np.array_equal(*(probe.predict(EVERY) for probe in fitted))
+
+
 def test_two_trunks_have_the_same_bits_however_they_came_about(
         spec: RunSpec, table: TaskTable, tmp_path: Path, make_cache: Callable[[Path], Path],
         monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +157,32 @@ def test_two_trunks_have_the_same_bits_however_they_came_about(
         assert not list((tmp_path / name).rglob("*.tmp"))
     assert found[0].dtype == torch.bfloat16 and found[0].shape == (int(states.length.sum()), 576)
     assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_a_trunk_goes_on_from_a_lower_one_that_somebody_has_begun(
+        spec: RunSpec, table: TaskTable, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        make_cache: Callable[[Path], Path]) -> None:
+    """It helps to finish that one; each block is computed once, and the bits are those of a trunk made in one go."""
+    monkeypatch.setattr(trunk, "CHUNK", 2 * trunk.BATCH)
+    monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / "whole")))
+    whole = Trunk(spec, table, 2, progress=False)
+    monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / "begun")))
+    lower = Trunk(spec, table, 1, progress=False)
+    assert len(lower.files) == 3
+    lower.files[1].unlink()
+    computed: list[tuple[int, int]] = []
+    compute = Trunk._compute
+
+    def counted(self: Trunk, model: Any, below: Any, texts: Any) -> Any:
+        computed.append((model.config.num_hidden_layers, len(texts)))
+        return compute(self, model, below, texts)
+
+    monkeypatch.setattr(Trunk, "_compute", counted)
+    upper = Trunk(spec, table, 2, progress=False)
+    assert computed == [(1, 128), (1, 128), (1, 128), (1, 44)]
+    assert lower.files[1].is_file()
+    for a, b in zip(whole.chunks, upper.chunks, strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_trunks_are_kept_apart_by_all_that_changes_them(spec: RunSpec, table: TaskTable, own_cache: Path) -> None:

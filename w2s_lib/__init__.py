@@ -36,7 +36,7 @@ _WHERE = {
     "theme": ("use_theme",),
     "report": ("report", "reports", "say"),
     "verdicts": ("scorecard", "untested"),
-    "listing": ("planned_runs", "published_runs", "registered_tasks"),
+    "listing": ("benchmarks", "planned_runs", "profile_states", "published_on", "published_runs", "registered_tasks"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # noqa: PLE0605

@@ -109,6 +109,18 @@ def test(options: Options) -> int:
     return 1 if failed else 0
 
 
+def gpu_check(options: Options) -> int:
+    """Proves the CUDA path: its tests, its benchmark, then the records of the PGR chapter on the GPU; resumes."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise book.BookError("gpu-check needs a CUDA device, and torch sees none")
+    for step in (["pytest", "-m", "gpu", "tests/test_gpu.py"], ["tests.benchmarks", "gpu"]):
+        if tool(*step):
+            raise book.BookError(f"gpu-check stopped at: python -m {' '.join(step)}")
+    return records({"profile": "gpu-embedded", "chapters": "pgr"} | options)
+
+
 def serve(options: Options) -> int:
     """Serves the built book on localhost (PORT=8000; 0 takes a free port)."""
     build.serve(ROOT, int(options.get("port", 8000)))
@@ -140,7 +152,7 @@ def tool(*command: str) -> int:
 def usage(options: Options) -> int:
     """Lists what there is to do."""
     for name, (verb, _) in VERBS.items():
-        print(f"make {name:<8} {(verb.__doc__ or '').splitlines()[0]}")
+        print(f"make {name:<9} {(verb.__doc__ or '').splitlines()[0]}")
     print("\nParameters go by their names: make book CHAPTERS=pgr PROFILE=gpu SEEDS=0,1 WORKERS=2")
     return 0
 
@@ -154,6 +166,7 @@ VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
     "plan": (plan, None),
     "run": (run, None),
     "records": (records, None),
+    "gpu-check": (gpu_check, None),
     "serve": (serve, ("port",)),
     "lab": (lab, ()),
     "clean": (clean, ()),

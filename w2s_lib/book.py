@@ -56,10 +56,10 @@ class Chapter:
         return self.is_notebook and not self.cells("specs")
 
     def gathered(self) -> list[Path]:
-        """What a page that gathers depends on: the other notebooks, their reports, the contents and every published record."""
+        """What a page that gathers depends on: other notebooks, their reports, contents, benchmarks, every published record."""
         others = [page for page in chapters(self.root) if page.is_notebook and not page.gathers]
         book = self.root / "book"
-        common = [book / name for name in ("_toc.yml", "references.bib")]
+        common = [book / name for name in ("_toc.yml", "references.bib", "benchmarks.json")]
         records = sorted((book / "results").glob("*.parquet"))
         return [*common, *(page.source for page in others), *(page.built(".report.json") for page in others), *records]
 
@@ -116,14 +116,15 @@ class Job:
         return digest(settings, *(file.read_bytes() if file.exists() else b"absent" for file in files))
 
     def manifest(self) -> list[dict[str, Any]]:
-        """What was noted of the chapter's runs: run_id, whether it was trained, and where its record was read."""
+        """What was noted: run_id, whether it was trained, where its record was read; of what is not there, only the path."""
         path = self.chapter.built(".jsonl")
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def row(self, seconds: float | None) -> Row:
         """The chapter's line in the closing table; a run that was trained and then read counts as trained."""
-        trained = {line["run_id"] for line in self.manifest() if line["trained"]}
-        read = {line["run_id"] for line in self.manifest()} - trained
+        runs = [line for line in self.manifest() if "run_id" in line]
+        trained = {line["run_id"] for line in runs if line["trained"]}
+        read = {line["run_id"] for line in runs} - trained
         return self.chapter.name, seconds, len(read), len(trained)
 
 
@@ -172,20 +173,28 @@ def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
 
 
 def train(jobs: list[Job], *, store: str, workers: int | None) -> None:
-    """Trains the runs that have no record yet, a chapter at a time, with the progress in this terminal."""
+    """Trains the runs of all these chapters that have no record yet, in one sweep, with the progress in this terminal.
+
+    A run that several chapters share counts as trained for the first of them.
+    """
     plans = [(job, planned_specs(job.chapter, job.parameters)) for job in jobs]  # all planned before any is trained
-    for job, specs in plans:
-        if not specs:
+    for hidden in (False, True):
+        mine = [(job, specs) for job, specs in plans if specs and job.published is not hidden]
+        if not mine:
             continue
         try:
-            with environment(job.environment()):
-                trained = importlib.import_module("w2s_lib.sweep").train_missing(specs, store=store, workers=workers)
+            with environment({"W2S_PUBLISHED": "0"} if hidden else {}):
+                trained = importlib.import_module("w2s_lib.sweep").train_missing(
+                    [spec for _, specs in mine for spec in specs], store=store, workers=workers)
         except (SpecError, RuntimeError, OSError) as error:
-            raise BookError(f"{job.chapter.name}: training stopped: {error}") from error
-        if trained and store == "user":
-            job.chapter.built(".jsonl").parent.mkdir(parents=True, exist_ok=True)
-            with job.chapter.built(".jsonl").open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps({"run_id": run_id, "trained": True}) + "\n" for run_id in sorted(trained))
+            raise BookError(f"{', '.join(job.chapter.name for job, _ in mine)}: training stopped: {error}") from error
+        for job, specs in mine if store == "user" else ():
+            own = trained & {step.run_id for spec in specs for step in spec.lineage()}
+            trained -= own
+            if own:
+                job.chapter.built(".jsonl").parent.mkdir(parents=True, exist_ok=True)
+                with job.chapter.built(".jsonl").open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps({"run_id": run_id, "trained": True}) + "\n" for run_id in sorted(own))
 
 
 @contextmanager

@@ -1,13 +1,15 @@
-"""What is published, as tables: a row a run, a row a prediction, and what the chapters plan.
+"""What is published, as tables: a row a run, a row a prediction, what the chapters plan, and what was timed.
 
-`write_tables` puts all of it into one CSV and two Parquet files, which the scorecard page offers. Chapter: scorecard.
+`write_tables` puts all of it into one CSV and two Parquet files, which the scorecard page offers. Chapters: scorecard, PGR,
+performance.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +20,22 @@ import pyarrow.parquet as pq
 
 from .book import chapters, planned_specs
 from .hub_tasks import HUB_TASKS
+from .names import split_model
 from .parts import Part
+from .profiles import load_profile
 from .record import StoreError, snapshots_of
 from .spec import Continue, Flip, FromRun, RunSpec, Task
-from .store import DamagedRecord, read, repository_root
+from .store import DamagedRecord, published_store, read, repository_root
+from .sweep import note, row_of
 from .tasks import EMBEDDED
 
-__all__ = ["planned_runs", "published_runs", "registered_tasks", "write_tables"]
+__all__ = ["benchmarks", "planned_runs", "profile_states", "published_on", "published_runs", "registered_tasks", "write_tables"]
 
 COLUMNS = {"run_id": "str", "role": "str", "model": "str", "labels": "str", "supervisor": "str", "supervisor_run": "str",
            "loss": "str", "method": "str", "start": "str", "lora_blocks": "str", "quantization": "str", "half": "str",
            "seed": "int64", "n_train": "int64", "task": "str", "accuracy": "float64", "validation_accuracy": "float64",
-           "next_token_loss_before": "float64", "next_token_loss": "float64", "seconds": "float64", "hardware": "str",
-           "date": "str", "commit": "str", "spec": "str"}
+           "next_token_loss_before": "float64", "next_token_loss": "float64", "seconds": "float64", "device": "str",
+           "hardware": "str", "date": "str", "commit": "str", "spec": "str"}
 ROLES = ("supervisor", "ceiling", "student", "generative", "baseline")
 PREDICTION = pa.schema([("run_id", pa.string()), ("row", pa.int32()), ("split", pa.string()), ("label", pa.int8()),
                         ("p", pa.float32()), ("group", pa.int32()), ("share", pa.float64())])
@@ -48,8 +53,8 @@ def published_runs(folder: Path | None = None) -> pd.DataFrame:
         Columns `run_id`, `role`, `model`, `labels` (with what differs from its default), `supervisor` and `supervisor_run`
         (model and id of the run that gave the labels, or ""), `loss`, `method`, `start`, `lora_blocks`, `quantization`,
         `half`, `seed`, `n_train`, `task`, `accuracy` (test) and `validation_accuracy` (NaN where there is none), the losses
-        of next-token runs, `seconds`, `hardware`, `date`, `commit` and `spec`, the canonical JSON. Sorted by all of the
-        description.
+        of next-token runs, `seconds`, `device`, `hardware`, `date`, `commit` and `spec`, the canonical JSON. Sorted by all of
+        the description.
 
     Raises:
         DamagedRecord: a file is no record, or another run's.
@@ -94,6 +99,76 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
              int(counts.get(name, 0))) for name, dataset, commit, kind, task, source in found]
     return pd.DataFrame(rows, columns=["task", "dataset", "commit", "a row is", "halves", "validation", "test", "template",
                                        "cut", "source", "runs"])
+
+
+def published_on(device: str, specs: Iterable[RunSpec], seeds: Sequence[int]) -> pd.DataFrame:
+    """What is published of the same runs on another device; nothing is trained. Chapter: PGR.
+
+    Args:
+        device: "cpu" or "cuda".
+        specs: the runs as they are elsewhere.
+        seeds: those to look for; one is left out where it lacks any of the runs.
+
+    Returns:
+        A row a run, as `sweep` gives; no row where nothing is there. What was looked for in vain is noted as well, so that
+        the page is stale once it is there.
+    """
+    store, rows = published_store(), list[dict[str, Any]]()
+    for seed in seeds:
+        if store is None:
+            break
+        paths = [store / f"{_on(spec, device).with_seed(seed).run_id}.parquet" for spec in specs]
+        for path in paths:
+            note(path=str(path))
+        if all(path.is_file() for path in paths):
+            rows += [row_of(read(path)) for path in paths]
+    frame = pd.DataFrame(rows)
+    return frame.astype({"depth": "Int64"}) if rows else frame
+
+
+def _on(spec: RunSpec, device: str) -> RunSpec:
+    """The same run and all that it learns from on another device; what has no device stays as it is."""
+    changed: dict[str, Any] = {} if spec.name == "tfidf" else {"device": device}
+    for name in ("labels", "start"):
+        if isinstance(part := getattr(spec, name), (FromRun, Flip, Continue)):
+            changed[name] = replace(part, run=_on(part.run, device))
+    return replace(spec, **changed)
+
+
+def profile_states() -> pd.DataFrame:
+    """The profiles in `book/profiles/`, a row each. Chapter: performance.
+
+    Returns:
+        Columns `profile`, `device`, `models` (those that it names, without depth; else those of the chapters) and `runs`, how
+        many published runs are of these models on this device: 0 where it was never executed by whoever published.
+    """
+    root, runs, rows = _root(), published_runs(), []
+    usual = {name for page in chapters(root) if page.is_notebook for name in _models(page.defaults())}
+    for path in sorted((root / "book" / "profiles").glob("*.yaml")):
+        values = load_profile(root, path.stem)
+        device = values.get("device", "cpu")
+        models = set().union(*(_models(each) for each in (values, *values.get("variants", [])))) or usual
+        mine = (runs["device"] == device) & runs["model"].map(lambda model, its=models: split_model(model)[0] in its)
+        rows.append((path.stem, device, ", ".join(sorted(models)), int(mine.sum())))
+    return pd.DataFrame(rows, columns=["profile", "device", "models", "runs"])
+
+
+def _models(parameters: dict[str, Any]) -> set[str]:
+    """The language models that parameters name."""
+    named = {"supervisors", "students", "rungs", "supervisor_model", "student_model"} & parameters.keys()
+    found = [parameters[name] for name in named]
+    models = [model for each in found for model in (each if isinstance(each, list) else [each])]
+    return {split_model(model)[0] for model in models} - {"tfidf"}
+
+
+def benchmarks() -> dict[str, Any]:
+    """What `python -m tests.benchmarks` measured last: part -> its results, with machine, date and versions.
+
+    A part that nobody has measured yet is not there. Chapter: performance.
+    """
+    path = _root() / "book" / "benchmarks.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def write_tables(folder: Path, target: Path) -> None:
@@ -144,7 +219,8 @@ def _run(path: Path) -> dict[str, Any]:
         "quantization": spec.quantization, "half": spec.half, "seed": spec.seed, "n_train": spec.task.n_train,
         "task": spec.task.name, "accuracy": metrics.get("accuracy"), "validation_accuracy": metrics.get("validation_accuracy"),
         "next_token_loss_before": metrics.get("loss_before"), "next_token_loss": metrics.get("loss"),
-        **{name: provenance[name] for name in ("seconds", "hardware", "date", "commit")}, "spec": spec.to_json()}
+        "device": spec.device, **{name: provenance[name] for name in ("seconds", "hardware", "date", "commit")},
+        "spec": spec.to_json()}
 
 
 def _words(part: Part) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from .models import split_over
 from .runner import execute, refuse_early
 from .spec import RunSpec
 from .store import discard_partial
@@ -19,7 +21,8 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     """See `engines.Engine`: by default a process a core, or one a GPU where a run asks for CUDA."""
     refuse_early(missing.values())
     cuda = any(spec.device == "cuda" for spec in missing.values())
-    return workers or (len(gpus()) if cuda else os.cpu_count() or 1)
+    slots = os.cpu_count() if not cuda else 1 if split_over() else len(gpus())
+    return workers or slots or 1
 
 
 def map_runs(missing: dict[str, RunSpec], slots: int, *, progress: bool = True) -> Iterator[str]:
@@ -35,8 +38,12 @@ def here(missing: dict[str, RunSpec], *, progress: bool = True) -> Iterator[str]
 
 
 def in_workers(missing: dict[str, RunSpec], workers: int) -> Iterator[str]:
-    """Trains in `workers` processes, in the order given, as far as teachers are there."""
-    waiting, running = dict(missing), dict[Future[str], str]()
+    """Trains in `workers` processes, in the order given, as far as teachers are there.
+
+    Probes come last, the lower ones first: the states that one reads flow on to the next.
+    """
+    layer = {run_id: (spec.depth or math.inf) if spec.method == "probe" else 0 for run_id, spec in missing.items()}
+    waiting, running = {run_id: missing[run_id] for run_id in sorted(missing, key=layer.__getitem__)}, dict[Future[str], str]()
     context = multiprocessing.get_context("spawn")
     turn = context.Value("i", 0)
     names = gpus() if any(spec.device == "cuda" for spec in missing.values()) else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -134,13 +135,33 @@ def attention(device: str, precision: str) -> dict[str, str]:
     return {"attn_implementation": "flash_attention_2"} if precision == "bf16" and is_flash_attn_2_available() else {}
 
 
+def split_over() -> dict[str, str]:
+    """`device_map` of `from_pretrained`, where W2S_DEVICE_MAP says how accelerate spreads a model's blocks over the GPUs.
+
+    "auto" or "balanced", for a model that is too large for one GPU; a sweep then trains one run at a time unless told
+    otherwise. Not yet executed: no GPU was at hand.
+    """
+    given = os.environ.get("W2S_DEVICE_MAP", "")
+    return {"device_map": given} if given else {}
+
+
+def move(module: Any, device: str) -> Any:
+    """A module on a device; of one with a model that is split over GPUs, only what is on the CPU."""
+    if not (device == "cuda" and split_over()):
+        return module.to(device)
+    for parameter in module.parameters():
+        if parameter.device.type == "cpu":
+            parameter.data = parameter.data.to(device)
+    return module
+
+
 def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
     """The pretrained model of `spec.model`, cut to its depth, frozen, in the spec's precision and quantization.
 
     On a CPU the NF4 blocks are dequantised once: the values are those of NF4, and a forward pass no longer pays for
-    unpacking them (bitsandbytes would do it at each call). On CUDA they stay packed, and the model must fit on one GPU: by
-    `memory.training_memory` (an estimate; no GPU was at hand) 80 GB are enough for 70 billion parameters in NF4 with the
-    default recipe and texts of 512 tokens: about 73 GiB, or 40 with gradient checkpointing. Models are not split over GPUs.
+    unpacking them (bitsandbytes would do it at each call). On CUDA they stay packed, on one GPU unless `split_over` says
+    otherwise: by `memory.training_memory` (an estimate; no GPU was at hand) 80 GB are enough for 70 billion parameters in NF4
+    with the default recipe and texts of 512 tokens: about 73 GiB, or 40 with gradient checkpointing.
 
     Args:
         spec: gives model, depth, quantization, precision and device.
@@ -160,13 +181,15 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
     if depth:
         config = cut(config, 0, depth)
     options: dict[str, Any] = {"dtype": dtype, "config": config} | attention(spec.device, spec.precision)
+    if spec.device == "cuda":
+        options |= split_over()
     if spec.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
     with quiet(), explaining(name, spec.revision):
         kind = AutoModelForCausalLM if causal_lm else AutoModel
         model = kind.from_pretrained(**place(name, spec.revision), trust_remote_code=False, **options)
-        if spec.quantization == "none" or spec.device == "cuda":
+        if "device_map" not in options and (spec.quantization == "none" or spec.device == "cuda"):
             model.to(spec.device)
     if spec.quantization == "nf4" and spec.device == "cpu":
         dequantise(model)

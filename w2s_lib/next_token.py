@@ -118,7 +118,7 @@ def fit_next_token(spec: RunSpec, table: TaskTable, rows: Any, watch: Any, *, pr
     with advice_on_memory(spec):
         with torch.random.fork_rng():
             top, inputs, boundary, words = adapted(spec, corpus, causal_lm=True, progress=progress)
-        reader = Reader(top, words, inputs).to(spec.device)
+        reader = models.move(Reader(top, words, inputs), spec.device)
         own, texts = reader, table.positions(rows)
         if corpus is not table:
             own = Reader(top, words, inputs_at(spec, table, boundary, progress=progress))

@@ -26,7 +26,7 @@ from .families import blocks_of, keep_blocks, trunk_exact, words_head
 from .spec import Continue, RunSpec, SpecError
 from .tasks import TaskTable
 from .train import adapted
-from .trunk import Trunk, hardware, inputs_at, one_a_row
+from .trunk import Trunk, affordable, hardware, inputs_at, one_a_row
 
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse regularisation strengths that a probe's validation set chooses from."""
@@ -138,7 +138,8 @@ def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, va
         progress: show bars.
     """
     models.check(spec)
-    depth = spec.depth or len(blocks_of(models.load_backbone(spec)))
+    config = models.load_config(spec.name, spec.revision)
+    depth = spec.depth or config.num_hidden_layers
     if isinstance(spec.start, Continue):
         assert adapters is not None
         every = np.sort(np.union1d(np.arange(len(table.frame)) if every is None else every, rows))
@@ -146,7 +147,7 @@ def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, va
         known = np.zeros((len(table.frame), states[depth].shape[1]), dtype=np.float32)
         known[every] = states[depth]
     else:
-        trunk = Trunk(spec, table, depth, progress=progress)
+        trunk = Trunk(spec, table, depth, last=not affordable(spec, table, config), progress=progress)
         known, seconds = trunk.last_states(np.arange(len(table.frame))), trunk.seconds
     probe = linear_probe(known[rows], labels, validation=(known[validation[0]], validation[1]), centred=table.texts_a_row == 1)
     return Baseline(probe.predict(known), seconds)
@@ -185,7 +186,7 @@ def _pass(run: RunSpec, table: TaskTable, rows: Any, adapters: Path, progress: b
     with torch.random.fork_rng():
         top, inputs, boundary, _ = adapted(run, table, start=adapters, progress=progress)
     merge_adapters(top, run)
-    model = Classifier(top, last_only=False).to(run.device).eval()
+    model = models.move(Classifier(top, last_only=False), run.device).eval()
     kept: dict[int, list[Any]] = {}
     last: list[Any] = []
 
@@ -228,7 +229,7 @@ def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, unlabelled: Any
     model = models.load_backbone(spec, causal_lm=True)
     words = model.get_output_embeddings().weight[[ids[-1] for ids in after]]
     depth = len(blocks_of(model.base_model))
-    boundary = max(0, depth - 10) if trunk_exact(model.base_model) else 0
+    boundary = max(0, depth - 10) if trunk_exact(model.base_model) and affordable(spec, table, model.config) else 0
     inputs = inputs_at(spec, table, boundary, progress=progress)
     both = table.texts_a_row == 2
     classifier = Classifier(keep_blocks(model.base_model, boundary, depth), comparison=both)

@@ -57,7 +57,7 @@ def execute(spec: RunSpec, *, progress: bool = True) -> Record:
     held = ("validation",) if isinstance(spec.labels, NextToken) else SPLITS if spec.predict_halves else SPLITS[:2]
     every = np.concatenate([getattr(parts, name) for name in held])
     start = _adapters(spec)
-    with train.one_thread(spec.device):
+    with train.one_thread(spec.device), train.advice_on_memory(spec):
         fitted: Any
         if isinstance(spec.labels, NextToken):
             fitted = next_token.fit_next_token(spec, table, rows, validation, progress=progress)

@@ -65,7 +65,7 @@ def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, worke
     if not wanted:
         raise SpecError("no specs to run, or no seeds")
     trained = train_missing(list(wanted.values()), workers=workers, engine=engine, progress=progress)
-    frame = pd.DataFrame([_row(_read(spec, trained=run_id in trained)) for run_id, spec in wanted.items()])
+    frame = pd.DataFrame([row_of(_read(spec, trained=run_id in trained)) for run_id, spec in wanted.items()])
     return frame.astype({"depth": "Int64"})  # whole numbers, though `tfidf` has none
 
 
@@ -146,14 +146,19 @@ def _published() -> Path:
 def _read(spec: RunSpec, *, trained: bool) -> Record:
     record = find(spec)
     assert record is not None, f"no record of {spec.run_id}"
-    if manifest := os.environ.get("W2S_MANIFEST"):
-        line = {"run_id": spec.run_id, "digest": record.digest, "trained": trained, "path": record.path}
-        with Path(manifest).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+    note(run_id=spec.run_id, digest=record.digest, trained=trained, path=record.path)
     return record
 
 
-def _row(record: Record) -> dict[str, Any]:
+def note(**line: Any) -> None:
+    """Notes, for whoever executes a chapter, a file that it depends on (`path`) and what run it is of."""
+    if manifest := os.environ.get("W2S_MANIFEST"):
+        with Path(manifest).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """A record's row in the frame of `sweep`."""
     spec, labels = record.spec, record.spec.labels
     teacher, hard = (labels.run.model, labels.hard) if isinstance(labels, (FromRun, Flip)) else ("", False)
     return {"run_id": spec.run_id, "role": spec.role, "model": spec.model, "depth": spec.depth,

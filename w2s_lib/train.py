@@ -27,7 +27,7 @@ from .memory import checkpoint_where_needed
 from .objective import objective
 from .spec import RunSpec, SpecError
 from .tasks import TaskTable
-from .trunk import Inputs, inputs_at
+from .trunk import Inputs, affordable, inputs_at
 
 # oneDNN keeps a compiled kernel for every shape it has met, and batches of texts have thousands: a gigabyte by its default
 # of 1,024. A hundred are as fast (measured). It is read at the first matrix product of a process.
@@ -110,7 +110,7 @@ def adapted(spec: RunSpec, table: TaskTable, *, causal_lm: bool = False, start: 
         table: the texts.
         causal_lm: load the language-modelling head as well.
         start: a folder of adapters to start from, in place of fresh ones.
-        trunk: see `build`. Where `families.trunk_exact` does not hold there is none: slower, and as exact.
+        trunk: see `build`. Where `trunk_exact` or `affordable` does not hold there is none: slower, and as exact.
         progress: show bars.
 
     Returns:
@@ -121,7 +121,7 @@ def adapted(spec: RunSpec, table: TaskTable, *, causal_lm: bool = False, start: 
     backbone = backbone.base_model if causal_lm else backbone
     depth = len(blocks_of(backbone))
     n_top = depth if spec.lora.blocks == "all" else min(int(spec.lora.blocks), depth)
-    boundary = depth - n_top if trunk and trunk_exact(backbone) else 0
+    boundary = depth - n_top if trunk and trunk_exact(backbone) and affordable(spec, table, backbone.config) else 0
     inputs = inputs_at(spec, table, boundary, progress=progress)
     torch.manual_seed(spec.seed)
     top = add_lora(keep_blocks(backbone, boundary, depth), spec, n_top=n_top)
@@ -145,7 +145,7 @@ def build(spec: RunSpec, table: TaskTable, *, start: Path | None = None, trunk: 
     with torch.random.fork_rng():
         top, inputs, boundary, _ = adapted(spec, table, start=start, trunk=trunk, progress=progress)
         model = Classifier(top, comparison=table.texts_a_row == 2)
-    return Finetuned(spec, model.to(spec.device), inputs, boundary)
+    return Finetuned(spec, models.move(model, spec.device), inputs, boundary)
 
 
 def fit(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, start: Path | None = None, watch: Any = (),
@@ -204,7 +204,7 @@ def advice_on_memory(spec: RunSpec) -> Iterator[None]:
             raise
         raise TrainingError(
             f"out of memory while training {spec.model}: set recipe.batch_size below {spec.recipe.batch_size}, or lora.blocks "
-            f"below {spec.lora.blocks}. No record was written.") from error
+            f"below {spec.lora.blocks}; over several GPUs, W2S_DEVICE_MAP=auto. No record was written.") from error
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

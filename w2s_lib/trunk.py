@@ -32,6 +32,8 @@ from .tasks import TaskTable
 
 BATCH = 64
 CHUNK = 8 * BATCH
+MOST_BYTES = 16 * 2**30
+"""A task whose states would take more on disk has no trunk. Not the room that there is: a run's bits would depend on it."""
 
 
 def cpu_model() -> str:
@@ -129,6 +131,12 @@ class Inputs:
         return parts.to(self.spec.device), torch.from_numpy(self.text_length[texts]).to(self.spec.device)
 
 
+def affordable(spec: RunSpec, table: TaskTable, config: Any) -> bool:
+    """Whether the states of a task's texts, of a model with this configuration, are within `MOST_BYTES`."""
+    n_bytes: int = int(Inputs(spec, table).text_length.sum()) * config.hidden_size * models.DTYPES[spec.precision].itemsize
+    return n_bytes <= MOST_BYTES
+
+
 class Trunk(Inputs):
     """The states that leave the first `boundary` blocks, by text: what enters a run's first adapted block.
 
@@ -136,19 +144,21 @@ class Trunk(Inputs):
         spec: gives model, quantization, precision and device.
         table: all texts of the task.
         boundary: how many blocks the trunk has, at least 1.
+        last: keep each text's last token alone, for `last_states`: the same values, in less room.
         progress: show a bar while the trunk is computed.
 
     Attributes:
         seconds: what computing the missing chunks took; 0 where all were there.
     """
 
-    def __init__(self, spec: RunSpec, table: TaskTable, boundary: int, *, progress: bool = True) -> None:
+    def __init__(self, spec: RunSpec, table: TaskTable, boundary: int, *, last: bool = False, progress: bool = True) -> None:
         super().__init__(spec, table)
-        self.boundary = boundary
+        self.boundary, self.last = boundary, last
         self.order = np.lexsort((np.arange(len(self.ids)), self.text_length))
         self.place = np.argsort(self.order)
-        self.offset = np.concatenate([[0], np.cumsum(self.text_length[self.order])])
+        self.offset = np.concatenate([[0], np.cumsum(np.ones_like(self.order) if last else self.text_length[self.order])])
         folder = self._folder(boundary)
+        folder = folder.with_name(folder.name + "-last") if last else folder
         self.files = [folder / f"{start:06d}.npy" for start in range(0, len(self.order), CHUNK)]
         if not all(file.is_file() for file in self.files):
             started = time.monotonic()
@@ -180,12 +190,11 @@ class Trunk(Inputs):
 
     def _fill(self, progress: bool) -> None:
         """Computes the chunks that are missing: first what nobody works on, then what others have left."""
-        self.files[0].parent.mkdir(parents=True, exist_ok=True)
-        # A lower boundary that is there already is a head start: its states are what would have flowed on.
         names = [file.name for file in self.files]
-        first = next((b for b in range(self.boundary - 1, 0, -1)
-                      if all((self._folder(b) / name).is_file() for name in names)), 0)
-        below = inputs_at(self.spec, self.table, first)
+        self.files[0].parent.mkdir(parents=True, exist_ok=True)
+        # A lower boundary that is there, or begun, is a head start: its states are what would have flowed on.
+        first = next((b for b in range(self.boundary - 1, 0, -1) if self._folder(b).is_dir()), 0)
+        below = inputs_at(self.spec, self.table, first, progress=progress)
         model = models.load_backbone(dataclasses.replace(self.spec, model=f"{self.spec.name}@{self.boundary}"))
         require_trunk(model, self.spec.name)
         model = drop_norm(keep_blocks(model, first, self.boundary))  # what leaves the last block, before the final norm
@@ -205,7 +214,7 @@ class Trunk(Inputs):
             inputs, length = below.text_batch(texts[start:start + BATCH])
             key = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
             states = model(**{key: inputs}, use_cache=False).last_hidden_state
-            parts += [state[:n] for state, n in zip(states, length.tolist(), strict=True)]
+            parts += [state[n - 1 if self.last else 0:n] for state, n in zip(states, length.tolist(), strict=True)]
         return torch.cat(parts).cpu().view(torch.int16 if self.spec.precision == "bf16" else torch.float32).numpy()
 
 

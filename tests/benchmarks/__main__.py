@@ -2,18 +2,19 @@
 
     python -m tests.benchmarks                 # all: about an hour on two idle cores
     python -m tests.benchmarks growth student  # some
+    python -m tests.benchmarks gpu             # needs a CUDA device; only when it is asked for
 """
 
 from __future__ import annotations
 
 import sys
 
-from . import growth, student, sweep
+from . import gpu, growth, student, sweep
 from .common import keep
 
-PARTS = {"student": student, "sweep": sweep, "growth": growth}
+PARTS = {"student": student, "sweep": sweep, "growth": growth, "gpu": gpu}
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or PARTS:
+    for name in sys.argv[1:] or [part for part in PARTS if part != "gpu"]:
         print(f"{name} ...", flush=True)
         keep(name, PARTS[name].measure())

@@ -86,20 +86,38 @@ def keep(name: str, result: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def matmul_rate(threads: int) -> dict[str, float]:
+def matmul_rate(threads: int, hidden: int, wide: int, device: str) -> dict[str, float]:
     """Floating-point operations a second of a bf16 matrix product in the shape of a block's widest layer."""
     import torch
 
     torch.set_num_threads(threads)
-    tokens, hidden, wide = 1024, 576, 1536
-    a, b = torch.randn(tokens, hidden).bfloat16(), torch.randn(hidden, wide).bfloat16()
+    tokens = 1024 if device == "cpu" else 8192
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    a, b = (torch.randn(*shape, device=device).bfloat16() for shape in ((tokens, hidden), (hidden, wide)))
     best = float("inf")
     for _ in range(40):
+        wait()
         started = time.perf_counter()
         for _ in range(10):
             a @ b
+        wait()
         best = min(best, (time.perf_counter() - started) / 10)
     return {"flops": 2 * tokens * hidden * wide / best}
+
+
+def long_texts(folder: Path, n: int, length: int) -> Path:
+    """A file of `n` texts of about `length` tokens each, words of `movie` in random order, with labels that mean nothing."""
+    import numpy as np
+    import pandas as pd
+
+    import w2s_lib as w2s
+
+    words = w2s.load_table(w2s.default_task("movie")).frame["text"].str.split().explode().to_numpy()
+    rng = np.random.default_rng(length)
+    texts = [" ".join(rng.choice(words, max(1, round((length - 3) / 1.35)))) for _ in range(n)]
+    path = folder / f"long-{length}.csv"
+    pd.DataFrame({"text": texts, "label": np.arange(n) % 2}).to_csv(path, index=False)
+    return path
 
 
 def block_flops(config: Any) -> float:

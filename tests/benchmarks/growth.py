@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .common import MODEL, UNPUBLISHED, cold, measured
+from .common import MODEL, UNPUBLISHED, cold, long_texts, measured
 
 EXAMPLES, DEPTHS, LENGTHS, RECORDS = (500, 1000, 2000, 4000), (2, 4, 8, 16, 30), (16, 32, 64, 128, 256), (100, 1000, 10_000)
 
@@ -34,19 +34,13 @@ def epoch(model: str, n: int, blocks: int | str) -> dict[str, Any]:
     return {"train": middle - started, "predict": time.monotonic() - middle}
 
 
-def long_texts(length: int) -> dict[str, Any]:
-    """Seconds of one epoch on 160 texts of about `length` tokens."""
-    import pandas as pd
-
+def of_length(length: int) -> dict[str, Any]:
+    """Seconds of one epoch on 160 texts of about `length` tokens, the trunk being there."""
     import w2s_lib as w2s
     from w2s_lib import train
 
-    words = w2s.load_table(w2s.default_task("movie")).frame["text"].str.split().explode().to_numpy()
-    rng = np.random.default_rng(length)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "long.csv"
-        texts = [" ".join(rng.choice(words, max(1, round((length - 3) / 1.35)))) for _ in range(400)]
-        pd.DataFrame({"text": texts, "label": np.arange(400) % 2}).to_csv(path, index=False)
+        path = long_texts(Path(folder), 400, length)
         task = w2s.default_task(str(path), n_train=100, n_validation=50, n_test=100)
         spec = w2s.ceiling(MODEL, task, recipe=w2s.Recipe(epochs=1), seed=UNPUBLISHED)
         table = w2s.load_table(task)
@@ -92,7 +86,7 @@ def measure() -> dict[str, Any]:
         found["depth"] = [{"blocks": d, "adapted": str(blocks), **measured(epoch, f"{MODEL}@{d}", 500, blocks)}
                           for d in DEPTHS for blocks in (10, "all") if not (blocks == "all" and d <= 10)]
     with cold():
-        found["length"] = [{"length": n, **measured(long_texts, n)} for n in LENGTHS]
+        found["length"] = [{"length": n, **measured(of_length, n)} for n in LENGTHS]
     for n in RECORDS:
         with cold():
             found.setdefault("records", []).append({"records": n, **measured(store, n)})

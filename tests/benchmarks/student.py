@@ -1,9 +1,9 @@
 """One student, ours against the plain way, on the same machine in one go.
 
 The plain way is what a good user would write with the same libraries: `transformers.Trainer` + peft + bitsandbytes NF4,
-grouped by length, large evaluation batches, all cores as threads. Ours is a sweep with one single-threaded worker a core.
-Same model, data, epochs, learning rate, LoRA blocks, and the same rows predicted. Both train ceilings (ground truth), so
-their accuracies can be compared.
+grouped by length, large evaluation batches, all cores as threads. Ours is a sweep with one single-threaded worker a core;
+on a GPU, one worker. Same model, data, epochs, learning rate, LoRA blocks, and the same rows predicted. Both train ceilings
+(ground truth), so their accuracies can be compared.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from .common import MODEL, UNPUBLISHED, block_flops, cold, matmul_rate, measured
 STUDENTS = 4  # ours share a trunk: how many
 
 
-def plain(seed: int, threads: int) -> dict[str, Any]:
+def spec_of(model: str, task: Any, device: str, seed: int) -> Any:
+    """What both ways train."""
+    import w2s_lib as w2s
+
+    return w2s.ceiling(model, task, device=device, seed=seed)
+
+
+def plain(model: str, task: Any, device: str, seed: int, threads: int) -> dict[str, Any]:
     """P(y = 1) by row for every split, of the plain way; NaN for the other rows."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
     from transformers import (
+        AutoConfig,
         AutoModelForSequenceClassification,
         AutoTokenizer,
         BitsAndBytesConfig,
@@ -34,39 +42,44 @@ def plain(seed: int, threads: int) -> dict[str, Any]:
     )
 
     import w2s_lib as w2s
-    from w2s_lib import assets
+    from w2s_lib.models import place
     from w2s_lib.record import SPLITS
 
     torch.set_num_threads(threads)
-    spec = w2s.ceiling(MODEL, "movie", seed=seed)
+    spec = spec_of(model, task, device, seed)
     table = w2s.load_table(spec.task)
     parts = w2s.splits(table, seed)
-    folder = str(assets.fetch_model())
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=2, dtype=torch.bfloat16, quantization_config=BitsAndBytesConfig(
+    where = place(spec.name, spec.revision)
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    depth = spec.depth or AutoConfig.from_pretrained(**where).num_hidden_layers
+    network = AutoModelForSequenceClassification.from_pretrained(
+        **where, num_hidden_layers=depth, num_labels=2, dtype=torch.bfloat16, quantization_config=BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16))
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    model = get_peft_model(model, LoraConfig(
+    network.config.pad_token_id = tokenizer.pad_token_id
+    network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=False)
+    network = get_peft_model(network, LoraConfig(
         task_type=TaskType.SEQ_CLS, r=spec.lora.rank, lora_alpha=spec.lora.alpha, lora_dropout=0.0,
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        layers_to_transform=list(range(20, 30))))
+        layers_to_transform=list(range(max(0, depth - int(spec.lora.blocks)), depth))))
 
     def dataset(rows: np.ndarray) -> Dataset:
         frame = table.frame.loc[rows]
         texts = [spec.task.template.replace("{text}", text) for text in frame["text"]]
         return Dataset.from_dict({**tokenizer(texts), "labels": frame["label"].tolist()})
 
+    steps = spec.recipe.epochs * len(parts.student) / spec.recipe.batch_size
     with tempfile.TemporaryDirectory() as out:
         trainer = Trainer(
-            model=model, train_dataset=dataset(parts.student), processing_class=tokenizer,
+            model=network, train_dataset=dataset(parts.student), processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer), args=TrainingArguments(
                 output_dir=out, num_train_epochs=spec.recipe.epochs, per_device_train_batch_size=spec.recipe.batch_size,
-                per_device_eval_batch_size=64, learning_rate=spec.recipe.learning_rate, warmup_steps=12,
-                lr_scheduler_type="linear", weight_decay=0.0, bf16=True, use_cpu=True, seed=seed, report_to=[],
-                save_strategy="no", logging_strategy="no", train_sampling_strategy="group_by_length", disable_tqdm=True))
+                per_device_eval_batch_size=64, learning_rate=spec.recipe.learning_rate,
+                warmup_steps=round(spec.recipe.warmup_fraction * steps),
+                lr_scheduler_type="linear", weight_decay=spec.recipe.weight_decay, bf16=True, use_cpu=device == "cpu",
+                seed=seed, report_to=[], save_strategy="no", logging_strategy="no",
+                train_sampling_strategy="group_by_length", disable_tqdm=True))
         trainer.train()
         trainer.args.train_sampling_strategy = "random"  # grouping would shuffle what is predicted as well, silently
         every = np.concatenate([getattr(parts, name) for name in SPLITS])
@@ -74,57 +87,61 @@ def plain(seed: int, threads: int) -> dict[str, Any]:
         logits = trainer.predict(dataset(order)).predictions
     p = np.full(len(table.frame), np.nan)
     p[order] = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
-    return {"p": p}
+    return {"p": p} | ({"peak_gib": torch.cuda.max_memory_allocated() / 2**30} if device == "cuda" else {})
 
 
-def ours(seeds: list[int], workers: int) -> dict[str, Any]:
+def ours(model: str, task: Any, device: str, seeds: list[int], workers: int) -> dict[str, Any]:
     """The records by seed of a sweep with a cold trunk and a cold store."""
     import w2s_lib as w2s
 
-    runs = w2s.sweep([w2s.ceiling(MODEL, "movie")], seeds=seeds, workers=workers, progress=False)
+    runs = w2s.sweep([spec_of(model, task, device, seed) for seed in seeds], workers=workers, progress=False)
     return {"records": list(runs["record"])}
 
 
-def measure() -> dict[str, Any]:
+def compare(model: str, task: Any, device: str) -> dict[str, Any]:
     """Both ways, their tokens a second, peak memory, accuracy, and share of the machine's measured matmul rate."""
-    from transformers import AutoConfig
-
     import w2s_lib as w2s
-    from w2s_lib import assets, trunk
+    from w2s_lib import models, trunk
 
-    workers = os.cpu_count() or 1
-    rate = measured(matmul_rate, workers, threads=workers)["flops"]
+    threads = os.cpu_count() or 1
+    workers = threads if device == "cpu" else 1
+    spec = spec_of(model, task, device, UNPUBLISHED)
+    config = models.load_config(spec.name, spec.revision)
+    rate = measured(matmul_rate, threads, config.hidden_size, config.intermediate_size, device, threads=threads)["flops"]
     seeds = list(range(UNPUBLISHED, UNPUBLISHED + STUDENTS))
-    theirs = measured(plain, seeds[0], workers, threads=workers)
+    theirs = measured(plain, model, task, device, seeds[0], threads, threads=threads)
     with cold():
-        mine = measured(ours, seeds, workers)
+        mine = measured(ours, model, task, device, seeds, workers)
     records = mine["records"]
     trunk_seconds = sum(r.provenance["trunk_seconds"] for r in records) / workers
-    spec = records[0].spec
     table = w2s.load_table(spec.task)
     tokens = trunk.Inputs(spec, table).text_length
     parts = w2s.splits(table, seeds[0])
     trained = spec.recipe.epochs * tokens[parts.student].sum()
     predicted = sum(tokens[rows].sum() for rows in vars(parts).values())
-    block = block_flops(AutoConfig.from_pretrained(str(assets.fetch_model())))
-    top = int(spec.lora.blocks)
+    block, depth = block_flops(config), config.num_hidden_layers
+    top = min(depth, int(spec.lora.blocks))
     # A training pass goes through all blocks, and back through those that learn: no weight but the adapters' has a gradient.
-    whole = block * (30 * (trained + predicted) + top * trained)
+    whole = block * (depth * (trained + predicted) + top * trained)
     shared = block * (top * (trained + predicted) + top * trained)
-    frame = table.frame
     test = records[0].predictions.query("split == 'test'").index.to_numpy()
-    as_plain = w2s.accuracy(theirs["p"][test], frame["label"].to_numpy()[test])
+    as_plain = w2s.accuracy(theirs["p"][test], table.frame["label"].to_numpy()[test])
     other = records[0].predictions.assign(p=theirs["p"][records[0].predictions.index.to_numpy()])
     difference = w2s.difference_interval([records[0]], [w2s.Record(spec, other, {}, {})])
     both = w2s.accuracy_interval(records)
+    peak = max(r.provenance["peak_memory_bytes"] for r in records) / 2**30
     rows = []
-    for name, seconds, peak, work, accuracy in (
+    for name, seconds, memory, work, accuracy in (
             ("plain Trainer", theirs["seconds"], theirs["peak_gib"], whole, f"{as_plain:.3f}"),
-            ("ours, with its trunk", mine["seconds"] / STUDENTS, None, None, f"{both:.3f}"),
-            ("ours, trunk there", (mine["seconds"] - trunk_seconds) / STUDENTS,
-             max(r.provenance["peak_memory_bytes"] for r in records) / 2**30, shared, "")):
+            ("ours, with its trunk", mine["seconds"] / STUDENTS, peak, None, f"{both:.3f}"),
+            ("ours, trunk there", (mine["seconds"] - trunk_seconds) / STUDENTS, peak, shared, "")):
         rows.append({"way": name, "seconds a student": seconds, "times faster": theirs["seconds"] / seconds,
-                     "tokens a second": float(trained + predicted) / seconds, "peak GiB of a process": peak,
+                     "tokens a second": float(trained + predicted) / seconds, "peak GiB of a process": memory,
                      "share of the matmul rate": work and work / seconds / rate, "test accuracy": accuracy})
     return {"rows": rows, "students": STUDENTS, "workers": workers, "matmul_flops": rate, "trunk_seconds": trunk_seconds,
-            "ours_minus_plain": f"{difference:+.3f}", "covers": difference.note}
+            "ours_minus_plain": f"{difference:+.3f}", "covers": difference.note, "tokens_a_text": float(tokens.mean())}
+
+
+def measure() -> dict[str, Any]:
+    """On the CPU, with the embedded model."""
+    return compare(MODEL, "movie", "cpu")
