@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import resource
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -125,6 +128,29 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
 def pinned(model: Path | str, **settings: Any) -> RunSpec:
     """A run of a local folder, `folder@depth`, as its files are now; or of an embedded model."""
     return RunSpec(model=str(model), revision=current(str(model).partition("@")[0]), **settings)
+
+
+def killed_after_the_first(runs: list[RunSpec], folder: Path) -> Path:
+    """The first run's record, of a sweep that is killed by the system while it trains the second.
+
+    Args:
+        runs: what is swept, by one worker in another process; the second must take longer than half a second.
+        folder: the store.
+    """
+    code = "import sys; from w2s_lib.sweep import *; sweep(map(RunSpec.from_json, sys.argv[1:]), workers=1, progress=False)"
+    root = Path(__file__).parent.parent
+    process = subprocess.Popen([sys.executable, "-c", code, *(spec.to_json() for spec in runs)], cwd=root)
+    first = folder / f"{runs[0].run_id}.parquet"
+    try:
+        while not first.is_file():
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.5)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    return first
 
 
 def small_tokenizer() -> Any:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import pinned
+from conftest import killed_after_the_first, pinned
 from scipy.stats import t as student_t
 
 import w2s_lib as w2s
@@ -39,7 +36,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("own_cache"),
               pytest.mark.filterwarnings("ignore:.* are also among the"),
               pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="there is no CUDA device")]
 on_cuda_only = pytest.mark.skipif(DEVICE != "cuda", reason="it is about CUDA itself")
-REPO = Path(__file__).parent.parent
 GIB = 2**30
 EVERY = np.arange(300)
 
@@ -239,18 +235,7 @@ def test_a_killed_sweep_is_resumed_where_it_was(own_store: Path, spec: RunSpec) 
     halves = (("supervisor", 0), ("student", 0), ("student", 1))
     runs = [dataclasses.replace(spec, half=half, seed=seed) for half, seed in halves]
     endless = dataclasses.replace(runs[1], recipe=dataclasses.replace(spec.recipe, epochs=4000))
-    code = "import sys; from w2s_lib.sweep import *; sweep(map(RunSpec.from_json, sys.argv[1:]), workers=1, progress=False)"
-    process = subprocess.Popen([sys.executable, "-c", code, *(s.to_json() for s in (runs[0], endless))], cwd=REPO)
-    first = own_store / f"{runs[0].run_id}.parquet"
-    try:
-        while not first.is_file():
-            assert process.poll() is None
-            time.sleep(0.02)
-        time.sleep(0.5)
-        assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
+    first = killed_after_the_first([runs[0], endless], own_store)
     written = first.stat().st_mtime_ns
     assert [path.name for path in own_store.glob("*.parquet")] == [first.name]
     assert train_missing(runs, workers=1, progress=False) == {runs[1].run_id, runs[2].run_id}

@@ -7,10 +7,8 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
@@ -22,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import killed_after_the_first
 from safetensors.torch import load_file
 
 import w2s_lib as w2s
@@ -477,17 +476,7 @@ def test_a_killed_sweep_is_resumed_where_it_was(own_store: Path, specs: dict[str
     """Killed in the second of three runs: the first stays as it is, and only the other two are trained."""
     chain = [specs["weak"], specs["naive"], specs["top"]]
     middle = long(chain[1])
-    code = "import sys; from w2s_lib.sweep import *; sweep(map(RunSpec.from_json, sys.argv[1:]), workers=1, progress=False)"
-    process = subprocess.Popen([sys.executable, "-c", code, *(s.to_json() for s in (chain[0], middle, chain[2]))], cwd=REPO)
-    first = own_store / f"{chain[0].run_id}.parquet"
-    try:
-        while not first.is_file():
-            assert process.poll() is None
-            time.sleep(0.02)
-        time.sleep(0.5)
-    finally:
-        process.kill()
-        process.wait()
+    first = killed_after_the_first([chain[0], middle, chain[2]], own_store)
     written = first.stat().st_mtime_ns
     assert {path.name for path in own_store.glob("*.parquet")} == {first.name} and find(middle) is None
     assert train_missing(chain, workers=1, progress=False) == {chain[1].run_id, chain[2].run_id}

@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         base = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
         self.head: nn.Module = nn.Linear(base.config.hidden_size, 1 if comparison else 2)  # float32, whatever the backbone is
-        self.last_only = last_only and last_token_exact(base) and len(set(getattr(base, "hf_device_map", {}).values())) < 2
+        self.last_only = last_only and last_token_exact(base)
         if self.last_only:
             base.config.num_hidden_layers -= 1  # the family's own forward stops before the top block
             self.norm, base.norm = base.norm, nn.Identity()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
                                        "cut", "source", "runs"])
 
 
-def published_on(device: str, specs: Iterable[RunSpec], seeds: Sequence[int]) -> pd.DataFrame:
+def published_on(device: str, specs: Sequence[RunSpec], seeds: Sequence[int]) -> pd.DataFrame:
     """What is published of the same runs on another device; nothing is trained. Chapter: PGR.
 
     Args:
@@ -114,25 +114,16 @@ def published_on(device: str, specs: Iterable[RunSpec], seeds: Sequence[int]) ->
         the page is stale once it is there.
     """
     store, rows = published_store(), list[dict[str, Any]]()
+    if store is None:
+        return pd.DataFrame()
+    moved = [spec.along(lambda run: {} if run.name == "tfidf" else {"device": device}) for spec in specs]
     for seed in seeds:
-        if store is None:
-            break
-        paths = [store / f"{_on(spec, device).with_seed(seed).run_id}.parquet" for spec in specs]
+        paths = [store / f"{spec.with_seed(seed).run_id}.parquet" for spec in moved]
         for path in paths:
             note(path=str(path))
         if all(path.is_file() for path in paths):
             rows += [row_of(read(path)) for path in paths]
-    frame = pd.DataFrame(rows)
-    return frame.astype({"depth": "Int64"}) if rows else frame
-
-
-def _on(spec: RunSpec, device: str) -> RunSpec:
-    """The same run and all that it learns from on another device; what has no device stays as it is."""
-    changed: dict[str, Any] = {} if spec.name == "tfidf" else {"device": device}
-    for name in ("labels", "start"):
-        if isinstance(part := getattr(spec, name), (FromRun, Flip, Continue)):
-            changed[name] = replace(part, run=_on(part.run, device))
-    return replace(spec, **changed)
+    return pd.DataFrame(rows).astype({"depth": "Int64"}) if rows else pd.DataFrame()
 
 
 def profile_states() -> pd.DataFrame:

@@ -6,11 +6,10 @@ so a supervisor, a chain and a student are one type nested in itself, and `RunSp
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from .codec import NESTED, UNIONS, decode, encode, require_parts
@@ -146,9 +145,8 @@ class RunSpec(Part):
         require(self.method != "zero_shot" or isinstance(self.labels, GroundTruth), "zero_shot learns from no labels")
         require(self.recipe.batch_size <= self.task.n_train,
                  f"Recipe.batch_size is {self.recipe.batch_size}, more than the {self.task.n_train} rows of a half")
-        reads = isinstance(self.labels, NextToken)
+        reads, shares = isinstance(self.labels, NextToken), self.snapshots
         require(not self.snapshots or (self.trains and not reads), "only a finetuned classifier has snapshots")
-        shares = self.snapshots
         require(isinstance(shares, tuple) and all(isinstance(f, float) and 0 < f < 1 for f in shares)
                 and shares == tuple(sorted(set(shares))),
                 f"RunSpec.snapshots must be rising shares of training in (0, 1), not {shares!r}")
@@ -211,11 +209,14 @@ class RunSpec(Part):
 
     def with_seed(self, seed: int) -> RunSpec:
         """The same run, and all runs that it learns from, under another seed."""
-        changed: dict[str, Any] = {}
-        for name in ("labels", "start"):
-            if isinstance(part := getattr(self, name), (FromRun, Flip, Continue)):
-                changed[name] = dataclasses.replace(part, run=part.run.with_seed(seed))
-        return dataclasses.replace(self, seed=seed, **changed)
+        return self.along(lambda run: {"seed": seed})
+
+    def along(self, change: Callable[[RunSpec], dict[str, Any]]) -> RunSpec:
+        """The same run, and all runs that it learns from, each with the settings that `change` gives for it."""
+        held = {"labels": self.labels, "start": self.start}
+        taught: dict[str, Any] = {name: replace(part, run=part.run.along(change)) for name, part in held.items()
+                                  if isinstance(part, (FromRun, Flip, Continue))}
+        return replace(self, **taught, **change(self))
 
     def parents(self) -> list[RunSpec]:
         """The runs that this one needs directly: the one that gives its labels, the one that it starts from."""

@@ -190,7 +190,6 @@ class Trunk(Inputs):
 
     def _fill(self, progress: bool) -> None:
         """Computes the chunks that are missing: first what nobody works on, then what others have left."""
-        names = [file.name for file in self.files]
         self.files[0].parent.mkdir(parents=True, exist_ok=True)
         # A lower boundary that is there, or begun, is a head start: its states are what would have flowed on.
         first = next((b for b in range(self.boundary - 1, 0, -1) if self._folder(b).is_dir()), 0)
@@ -198,7 +197,7 @@ class Trunk(Inputs):
         model = models.load_backbone(dataclasses.replace(self.spec, model=f"{self.spec.name}@{self.boundary}"))
         require_trunk(model, self.spec.name)
         model = drop_norm(keep_blocks(model, first, self.boundary))  # what leaves the last block, before the final norm
-        with tqdm(total=len(names), desc=f"trunk of {self.boundary} blocks", leave=False, disable=not progress) as bar:
+        with tqdm(total=len(self.files), desc=f"trunk of {self.boundary} blocks", leave=False, disable=not progress) as bar:
             for timeout in (0, -1):
                 for number, file in enumerate(self.files):
                     with contextlib.suppress(Timeout), FileLock(file.with_suffix(".lock"), timeout=timeout):

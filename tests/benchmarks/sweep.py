@@ -65,7 +65,6 @@ def measure() -> dict[str, Any]:
     models = Counter(spec.model for spec in runs)
     each = {model: measured(plain, model, runs[0].task, "cpu", UNPUBLISHED, threads, threads=threads)["seconds"]
             for model in models}
-    os.environ["OMP_NUM_THREADS"] = "1"
     with ThreadPoolExecutor(WORKERS) as pool:  # the long and the short ones dealt out in turn
         found = list(pool.map(lambda first: measured(alone, list(range(first, len(runs), WORKERS))), range(WORKERS)))
     parts = [part for half in found for part in half["parts"]]
