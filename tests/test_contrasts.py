@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_metrics import arm
 
@@ -15,7 +17,9 @@ from w2s_lib.contrasts import (
     error_correlation_interval,
     excess_agreement_difference_interval,
     excess_agreement_interval,
+    stop_early,
 )
+from w2s_lib.intervals import covers
 from w2s_lib.metrics import accuracy_interval, agreement, difference_interval
 
 RIGHT, WRONG = "supervisor right", "supervisor wrong"
@@ -49,6 +53,39 @@ def test_contrast_by_hand():
         2 * accuracy_interval(a).value - accuracy_interval(b).value)
     with pytest.raises(ValueError, match="at least one term"):
         contrast_interval([])
+
+
+def validated(*seeds):
+    """An arm of which only the answers on four validation rows count, given as P(y = 1)."""
+    return [SimpleNamespace(spec=SimpleNamespace(seed=seed), predictions=pd.DataFrame(
+        {"split": ["test", *["validation"] * 4], "p": [0.9, *p]}, index=[9, 2, 4, 6, 8])) for seed, p in enumerate(seeds)]
+
+
+def test_early_stopping_on_weak_labels_by_hand():
+    """Seed 0: the supervisor says 1 1 0 0, the student 1 0 1 0 (2 of 4), then 1 1 0 1 and 1 1 1 0 (3 of 4: the earlier).
+
+    Seed 1: all moments say the same, so the first is kept. A tie, p = 1/2, says 0. Test rows do not count.
+    """
+    weak = validated([0.9, 0.6, 0.1, 0.5], [0.1, 0.2, 0.3, 0.4])
+    same = [0.9, 0.1, 0.9, 0.1]
+    moments = {0.1: validated([0.9, 0.4, 0.8, 0.2], same), 0.5: validated([0.6, 0.7, 0.1, 0.9], same),
+               1.0: validated([0.6, 0.7, 0.8, 0.1], same)}
+    found = stop_early(moments, weak)
+    assert [share for share, _ in found] == [0.5, 0.1]
+    assert [record for _, record in found] == [moments[0.5][0], moments[0.1][1]]
+    with pytest.raises(ValueError, match="differ in seeds or validation rows"):
+        stop_early({1.0: moments[1.0][::-1]}, weak)
+    moments[1.0][0].predictions = moments[1.0][0].predictions.drop(index=4)
+    with pytest.raises(ValueError, match="differ in seeds or validation rows"):
+        stop_early(moments, weak)
+    with pytest.raises(ValueError):
+        stop_early(moments, weak[:1])
+
+
+def test_what_intervals_cover_in_words():
+    assert covers([0, 1, 2], [0, 1]) == "seeds and test rows" == covers(range(2))
+    assert covers([0], [0]) == "test rows only" and covers([3], rows="test pairs") == "test pairs only"
+    assert covers([0, 1, 2], [0]) == "test rows, and seeds where an arm has several"
 
 
 def test_agreement_by_hand():

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import multiprocessing
 import os
 import sys
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from conftest import pinned
 
 import w2s_lib as w2s
 from w2s_lib import engines, local_engine
 from w2s_lib.models import DeviceError
-from w2s_lib.spec import RunSpec, SpecError, Task
+from w2s_lib.runner import trainings
+from w2s_lib.spec import Lora, RunSpec, SpecError, Task
 from w2s_lib.sweep import ENGINES, sweep, train_missing
 
 
@@ -23,7 +28,7 @@ def test_there_are_two_engines_behind_one_interface() -> None:
     for name in ENGINES:
         found = engines.engine_of(name)
         assert found.__name__ == f"w2s_lib.{name}_engine"  # type: ignore[attr-defined]
-        assert callable(found.prepare) and callable(found.map_runs)
+        assert callable(found.prepare) and callable(found.map_trainings)
 
 
 def test_an_unknown_engine_is_said_even_where_nothing_is_missing(small_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,11 +80,53 @@ def test_a_model_that_is_split_over_the_gpus_is_trained_alone(
         assert local_engine.prepare({spec.run_id: spec}, asked) == expected
 
 
-def test_probes_come_last_and_the_lower_ones_first(small_task: Task, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a probe reads is made of what flows below it; all else stays in the order given."""
+def test_a_model_that_is_split_is_not_for_ray(small_task: Task, own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("W2S_DEVICE_MAP", "auto")
+    with pytest.raises(SpecError, match="engine='ray' gives each run one GPU: unset W2S_DEVICE_MAP"):
+        sweep([w2s.supervisor("tfidf", small_task)], engine="ray", progress=False)
+
+
+def test_a_chapters_number_of_workers_is_not_for_a_cluster(small_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chapter passes on its parameter; where the environment says Ray, the cluster is asked. Said together it is an error."""
+    asked: list[int | None] = []
+
+    def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
+        asked.append(workers)
+        return local_engine.prepare(missing, 1)
+
+    monkeypatch.setattr(engines, "engine_of", lambda name: SimpleNamespace(
+        prepare=prepare, map_trainings=local_engine.map_trainings))
+    for engine, environment, expected in ((None, "ray", None), ("ray", "", 3), (None, "local", 3), ("local", "ray", 3)):
+        monkeypatch.setenv("W2S_ENGINE", environment)
+        sweep([w2s.supervisor("tfidf", small_task, seed=len(asked))], workers=3, engine=engine, progress=False)
+        assert asked[-1] == expected
+
+
+def test_the_time_is_told_by_records_of_the_same_model_and_device(
+        tiny_models: Path, small_task: Task, quick: dict[str, Any], own_cache: Path, own_store: Path,
+        monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Those of a small model on a CPU say nothing of a large one, nor of a GPU."""
+    monkeypatch.setenv("W2S_PUBLISHED", "0")
+    spec = pinned(f"{tiny_models}/llama@2", task=small_task, **quick)
+    unknown = "1 of 1 distinct runs to train: for a time that no record tells (`plan` estimates it), with 1 worker"
+    sweep([spec], workers=1, progress=False)
+    assert unknown in capfd.readouterr().err
+    sweep([spec.with_seed(1)], workers=1, progress=False)
+    assert "1 of 1 distinct runs to train: about 0 min with 1 worker" in capfd.readouterr().err
+    assert math.isnan(engines._seconds_a_unit()(dataclasses.replace(spec, device="cuda")))
+    assert engines._seconds_a_unit()(RunSpec(model="smollm2-135m@2")) == engines.SECONDS_A_UNIT
+
+
+def test_probes_of_the_untouched_model_come_first_and_others_last_the_lower_ones_first(
+        small_task: Task, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a probe reads is made of what flows below it, and trunks go on from there; all else stays in the order given."""
     weak = w2s.supervisor("smollm2-135m@2", small_task)
+    wide = {"lora": Lora(blocks="all")}
+    whole = w2s.ceiling("smollm2-135m@3", small_task, **wide)
     specs = [w2s.probe("smollm2-135m", small_task), w2s.probe("smollm2-135m@3", small_task), weak,
-             w2s.student("smollm2-135m@3", weak), w2s.probe("smollm2-135m@2", small_task), w2s.ceiling("tfidf", small_task)]
+             w2s.student("smollm2-135m@3", weak), w2s.probe("smollm2-135m@2", small_task), w2s.ceiling("tfidf", small_task),
+             *(w2s.probe(f"smollm2-135m@{layer}", small_task, start=whole, **wide) for layer in (3, 1)), whole,
+             w2s.probe("smollm2-135m@1", teacher=weak)]
     began: list[str] = []
 
     class Pool:
@@ -87,14 +134,14 @@ def test_probes_come_last_and_the_lower_ones_first(small_task: Task, own_cache: 
 
         def __init__(self, *args: Any, **options: Any) -> None: ...
 
-        def submit(self, function: Any, text: str) -> Future[str]:
-            began.append(RunSpec.from_json(text).run_id)
-            future: Future[str] = Future()
-            future.set_result(began[-1])
+        def submit(self, function: Any, texts: list[str]) -> Future[None]:
+            began.extend(RunSpec.from_json(text).run_id for text in texts)
+            future: Future[None] = Future()
+            future.set_result(None)
             return future
 
         def shutdown(self, **options: Any) -> None: ...
 
     monkeypatch.setattr(local_engine, "ProcessPoolExecutor", Pool)
-    done = list(local_engine.in_workers({spec.run_id: spec for spec in specs}, 1))
-    assert began == done == [specs[i].run_id for i in (2, 3, 5, 4, 1, 0)]
+    done = list(local_engine.in_workers(trainings(specs), 1))
+    assert began == done == [specs[i].run_id for i in (4, 1, 0, 2, 9, 3, 5, 8, 7, 6)]

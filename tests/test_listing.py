@@ -153,10 +153,13 @@ def test_the_same_runs_on_another_device(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_profile_is_executed_where_runs_of_its_models_on_its_device_are_published(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the repository's own profiles, with made-up records."""
-    rows = [("cpu", "smollm2-135m@4"), ("cuda", "hf:Qwen/Qwen3-4B-Base"), ("cuda", "tfidf")]
+    small = [f"hf:HuggingFaceTB/SmolLM2-{size}" for size in ("135M", "360M", "1.7B@24")]
+    rows = [("cpu", "smollm2-135m@4"), ("cuda", "tfidf"), ("cuda", "hf:Qwen/Qwen3-4B-Base")]
+    rows += [("cuda", name) for name in small]
     monkeypatch.setattr(listing, "published_runs", lambda: pd.DataFrame(rows, columns=["device", "model"]))
     states = profile_states().set_index("profile")
-    assert states["runs"].to_dict() == {"laptop": 1, "gpu-embedded": 0, "gpu-small": 0, "gpu": 1}
+    assert states["runs"].to_dict() == {
+        "laptop": 1, "gpu-embedded": 0, "gpu-small": 3, "gpu": 0}  # of the last one, two models of six are missing
     assert states["device"].to_dict() == {"laptop": "cpu", "gpu-embedded": "cuda", "gpu-small": "cuda", "gpu": "cuda"}
     assert states["models"]["gpu-embedded"] == "smollm2-135m" and "SmolLM2-1.7B" in states["models"]["gpu-small"]
 

@@ -18,7 +18,7 @@ from w2s_lib.adapters import add_lora
 from w2s_lib.classifier import Classifier
 from w2s_lib.memory import NF4_BYTES, Memory, checkpoint_where_needed, training_bytes, training_memory
 from w2s_lib.models import load_backbone, load_config
-from w2s_lib.spec import Lora, Recipe, RunSpec
+from w2s_lib.spec import Lora, NextToken, Recipe, RunSpec
 
 REPO = Path(__file__).parent.parent
 GIB = 2**30
@@ -45,6 +45,15 @@ def test_by_hand() -> None:
     assert less.activations == 4 * 10 * ((ends * 2 + 2 * 64 * 10) + 2 * 64 * 2) and less[:2] == found[:2]
     assert training_memory(dataclasses.replace(spec, quantization="none"), llama(), 10).weights == \
         2 * (3 * (36_864 + 128) + outside)
+
+
+def test_a_run_that_reads_has_logits_as_well() -> None:
+    """40 tokens, a vocabulary of 1,000: logits and gradient in bf16; in float32 logits, softmax and gradient."""
+    plain = RunSpec(model="hf:a/b@3", device="cuda", lora=Lora(blocks=2), recipe=Recipe(batch_size=4))
+    reads = dataclasses.replace(plain, labels=NextToken())
+    more = training_memory(reads, llama(), 10).activations - training_memory(plain, llama(), 10).activations
+    assert more == 40 * 1000 * (2 + 2 + 4 + 4 + 4)
+    assert training_memory(reads, llama(), 10, texts_a_row=2) == training_memory(reads, llama(), 10)  # a text at a time
 
 
 @given(st.sampled_from(["cpu", "cuda"]), st.booleans(), st.integers(2, 64), st.integers(1, 500), st.integers(1, 4))
@@ -160,7 +169,7 @@ def test_nothing_is_asked_or_changed_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_one_large_gpu_is_enough_for() -> None:
-    """What the docstring of `load_backbone` says, with the shapes of Llama 3 70B (its published configuration)."""
+    """What README and `load_backbone` say, with the published shapes of Llama 3 70B and of Llama 2 13B."""
     from transformers import LlamaConfig
 
     config = LlamaConfig(hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
@@ -170,3 +179,5 @@ def test_what_one_large_gpu_is_enough_for() -> None:
     assert (without, with_it) == (pytest.approx(73, abs=1), pytest.approx(40, abs=1))
     assert without * GIB < 80e9
     assert training_bytes(dataclasses.replace(spec, quantization="none"), config, 512, checkpointing=True) > 80e9
+    small = LlamaConfig(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40)
+    assert training_bytes(spec, small, 512, checkpointing=True) < 24e9 < training_bytes(spec, small, 512)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,14 @@ def test_nf4_dequantised_once_is_what_bitsandbytes_computes_at_every_call(dense:
         torch.testing.assert_close(mine(x), theirs(x), atol=1e-4, rtol=1e-4)
         error = (mine.weight - source.weight).norm() / source.weight.norm()
         assert 0.01 < error < 0.2  # it is 4 bits, and not noise
+
+
+def test_a_run_on_a_cpu_stays_there_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 4 bits and no device map, transformers would load it onto the GPU, and its inputs would be on the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: pytest.fail("asked for the GPU"))
+    model = load_backbone(THREE)
+    assert {p.device.type for p in model.parameters()} == {"cpu"} and states(model).shape == (2, 5, 576)
 
 
 def test_trust_remote_code_is_never_true() -> None:
@@ -176,7 +185,7 @@ def test_cuda_without_a_device() -> None:
 
 
 def test_a_device_map_is_passed_on_for_cuda_alone(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
-    """Nothing is moved then by hand. What happens on two GPUs is in `test_gpu.py`."""
+    """A run on a CPU stays there. Nothing is moved by hand on CUDA. What happens on two GPUs is in `test_gpu.py`."""
     import transformers
 
     class Loaded(Exception):
@@ -186,9 +195,9 @@ def test_a_device_map_is_passed_on_for_cuda_alone(monkeypatch: pytest.MonkeyPatc
         raise Loaded(options.get("device_map"))
 
     monkeypatch.setattr(transformers.AutoModel, "from_pretrained", load)
-    for given, device, expected in (("auto", "cuda", "auto"), ("", "cuda", None), ("auto", "cpu", None)):
+    for given, device, expected in (("auto", "cuda", "auto"), ("", "cuda", None), ("auto", "cpu", {"": "cpu"})):
         monkeypatch.setenv("W2S_DEVICE_MAP", given)
-        with pytest.raises(Loaded, match=f"^{expected}$"):
+        with pytest.raises(Loaded, match=f"^{re.escape(str(expected))}$"):
             load_backbone(dataclasses.replace(THREE, device=device))
     layer = torch.nn.Linear(2, 2)
     assert models.move(layer, "cpu") is layer and layer.weight.device.type == "cpu"

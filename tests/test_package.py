@@ -59,8 +59,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runner": {"classifier", "halves", "models", "next_token", "probing", "record", "spec", "store", "tasks", "train", "trunk"},
     "local_engine": {"models", "runner", "spec", "store", "train"},
     "cluster": {"models", "record", "runner", "spec", "store"},
-    "ray_engine": {"cluster", "models", "spec", "store", "train"},
-    "engines": {"assets", "local_engine", "ray_engine", "record", "runner", "spec", "store"},
+    "ray_engine": {"cluster", "models", "runner", "spec", "store", "train"},
+    "engines": {"assets", "local_engine", "names", "ray_engine", "record", "runner", "spec", "store"},
     "sweep": {"engines", "record", "runner", "spec", "store"},
     # what is shown
     "theme": set(),
@@ -85,7 +85,7 @@ WITH_TORCH = {"losses", "objective", "families", "memory", "models", "adapters",
               "probing", "runner", "engines", "local_engine", "cluster", "ray_engine"}
 """Modules that load torch when they are imported. No other may; `sweep` does where a run is missing."""
 
-IN_CHAPTERS = {"w2s_lib", "torch", "numpy", "pandas", "altair"}
+IN_CHAPTERS = {"dataclasses", "w2s_lib", "torch", "numpy", "pandas", "altair"}
 
 
 def tree(path: Path) -> ast.Module:

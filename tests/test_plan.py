@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from conftest import pinned
 
 import w2s_lib as w2s
 from w2s_lib import __main__ as cli
-from w2s_lib import plan, profiles, registry, revisions
+from w2s_lib import plan, profiles, registry, revisions, tasks
 from w2s_lib.book import Chapter, Job
 from w2s_lib.models import DeviceError
-from w2s_lib.spec import RunSpec, Task
+from w2s_lib.spec import NextToken, RunSpec, Task
 from w2s_lib.store import user_store
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -116,6 +117,27 @@ def test_nothing_is_asked_of_a_hub(root: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "all, distinct       2         0         2" in shown
     assert "downloads  model hf:me/large, model hf:me/small, dataset of task sciq" in shown
     assert "memory and time cannot be told here: hf:me/" in shown and "the hub cannot be reached" in shown
+
+
+def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the repository's own chapters: what is read is pinned, dialogues are cut to a budget; no hub is asked."""
+    monkeypatch.setattr("huggingface_hub.model_info", lambda *names, **settings: pytest.fail("asked the hub"))
+    monkeypatch.setattr(registry, "_load", lambda *names: pytest.fail("asked the hub for a dataset"))
+    for profile, n_models in (("gpu", 6), ("gpu-small", 3)):
+        jobs, _ = cli.take_jobs({"profile": profile}, variants=True)
+        made = plan.make_plan(jobs)
+        assert len({spec.name for spec in made.runs.values()} - {"tfidf"}) == n_models
+        assert {spec.device for spec in made.runs.values() if spec.trains} == {"cuda"}
+        corpora = {spec.labels.corpus for spec in made.runs.values() if isinstance(spec.labels, NextToken)}
+        assert corpora == {"", "amazon_polarity"} and all(tasks.fixed(name) for name in corpora - {""})
+        assert {spec.task.max_tokens for spec in made.runs.values() if spec.task.name in ("anthropic_hh", "boolq")} == {512}
+
+
+def test_an_assumed_length_is_said(tiny_models: Path) -> None:
+    spec = pinned(f"{tiny_models}/llama", task=Task(name="sciq"))
+    said = "if texts have 128 tokens, where a table is not here yet"
+    assert said in plan.describe(planned(spec), 1)
+    assert said not in plan.describe(planned(dataclasses.replace(spec, task=Task(name="boolq", max_tokens=64))), 1)
 
 
 def test_memory_is_that_of_the_largest_run(tiny_models: Path, small_task: Task) -> None:

@@ -21,6 +21,7 @@ from tests.test_sweep import long
 from w2s_lib import ray_engine
 from w2s_lib.models import DeviceError
 from w2s_lib.record import StoreError
+from w2s_lib.runner import trainings
 from w2s_lib.spec import RunSpec, SpecError, Task
 from w2s_lib.store import find, weights
 from w2s_lib.sweep import sweep, train_missing
@@ -84,15 +85,16 @@ def on_s3(cluster: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Log:
 
 @pytest.fixture(scope="module")
 def specs(small_task: Task, quick: dict[str, Any]) -> dict[str, RunSpec]:
-    """Two lineages, one quick and one slow, and a run that starts from another's adapters."""
+    """Two lineages, one quick and one slow, a run that starts from another's adapters, and one that shares its training."""
     tfidf = w2s.supervisor("tfidf", small_task)
     slow = dataclasses.replace(w2s.supervisor("smollm2-135m@1", small_task, **quick),
                                recipe=dataclasses.replace(quick["recipe"], epochs=24))
     once = {"lora": quick["lora"], "recipe": dataclasses.replace(quick["recipe"], epochs=1)}
     read = w2s.generative("smollm2-135m@1", small_task, **once)
+    continued = w2s.ceiling("smollm2-135m@1", small_task, start=read, **quick)
     return {"slow": slow, "tfidf": tfidf, "student": w2s.student("smollm2-135m@1", tfidf, **quick),
-            "student of slow": w2s.student("smollm2-135m@1", slow, **quick), "read": read,
-            "continued": w2s.ceiling("smollm2-135m@1", small_task, start=read, **quick)}
+            "student of slow": w2s.student("smollm2-135m@1", slow, **quick), "read": read, "continued": continued,
+            "looked": dataclasses.replace(continued, snapshots=(0.5,))}
 
 
 def test_a_sweep_on_two_nodes_is_what_it_is_in_one_process(
@@ -106,6 +108,8 @@ def test_a_sweep_on_two_nodes_is_what_it_is_in_one_process(
     begun = [line for line in on_s3.lines() if line[2] == "started"]
     assert sorted(line[1] for line in begun) == sorted(run_ids(specs.values()))  # each of them once
     assert len({line[4] for line in begun}) == 2  # on both nodes
+    tasks = {line[1]: line[3] for line in begun}
+    assert tasks[specs["continued"].run_id] == tasks[specs["looked"].run_id] and len(set(tasks.values())) == len(tasks) - 1
     mine = weights(specs["continued"])
     monkeypatch.setenv("W2S_STORE", str(own_store))
     monkeypatch.setenv("W2S_ENGINE", "local")
@@ -129,8 +133,8 @@ def test_a_student_starts_when_its_supervisor_is_ready(cluster: SimpleNamespace,
 
 
 def test_a_finished_run_is_not_trained_again_by_a_second_task(on_s3: Log, specs: dict[str, RunSpec]) -> None:
-    some = {specs[name].run_id: specs[name] for name in ("tfidf", "student", "read", "continued")}
-    assert set(ray_engine.map_runs(some, 2)) == set(some)
+    some = {specs[name].run_id: specs[name] for name in ("tfidf", "student", "read", "continued", "looked")}
+    assert set(ray_engine.map_trainings(trainings(some.values()), 2)) == set(some) - {specs["looked"].run_id}
     assert sorted((line[1], line[2]) for line in on_s3.lines()) == sorted((run_id, "was there") for run_id in some)
     assert train_missing(list(specs.values()), progress=False) == set()
 
@@ -152,7 +156,7 @@ def test_what_the_cluster_cannot_do_is_said_before_training(
         on_s3: Log, specs: dict[str, RunSpec], quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     new = specs["student"].with_seed(7)
     with pytest.raises(SpecError, match="takes no number of workers"):
-        train_missing([new], workers=2, progress=False)
+        train_missing([new], workers=2, engine="ray", progress=False)
     with pytest.raises(DeviceError, match="a run needs a GPU and no node of the Ray cluster has one"):
         train_missing([dataclasses.replace(new, device="cuda")], progress=False)
     with pytest.raises(SpecError, match="n_train"):

@@ -59,6 +59,18 @@ def test_a_share_that_was_not_asked_for_is_an_error_that_says_what_there_is(shar
         by_hand().at(share)
 
 
+def test_answers_at_their_median_by_hand() -> None:
+    """Two rows of test, of validation and of a half: the larger p of each says 1, whatever it is. Equal ones are a tie."""
+    even = by_hand().at_median()
+    assert even.predictions["p"].to_list() == [0.75, 0.25, 0.75, 0.25, 0.25, 0.75]
+    assert even.metrics == {"accuracy": 1.0, "validation_accuracy": 1.0, "supervisor_accuracy": 0.0}
+    biased = dataclasses.replace(by_hand(), predictions=by_hand().predictions.assign(p=lambda rows: rows["p"] / 2))
+    assert accuracies(biased.predictions)["accuracy"] == 0.5 and biased.at_median().metrics == even.metrics
+    same = dataclasses.replace(by_hand(), predictions=by_hand().predictions.assign(p=np.float32(0.7))).at_median()
+    assert set(same.predictions["p"]) == {0.5} and list(same.predictions) == ["split", "label", "p", "group"]
+    assert w2s.accuracy_interval([even]).value == 1  # it is measured as any other
+
+
 def test_an_early_run_labels_nobody() -> None:
     """It has no predictions of a half, and its labels would be those of another spec."""
     with pytest.raises(StoreError, match="has no prediction for 2 rows, the first is 2"):

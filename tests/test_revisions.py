@@ -124,6 +124,16 @@ def test_where_the_hub_cannot_be_reached_the_cache_says(
         current("hf:a/b", "step3")
 
 
+def test_a_configuration_alone_is_no_download(hub: Path, tiny_models: Path) -> None:
+    """`plan` fetches it to tell the memory; the weights are still to come."""
+    put(hub, tiny_models / "llama")
+    assert revisions.downloaded("hf:a/b", COMMIT) and not revisions.downloaded("hf:a/b", "")
+    assert not revisions.downloaded("hf:a/b", OTHER) and not revisions.downloaded("hf:a/other", COMMIT)
+    for file in (hub / "models--a--b" / "snapshots" / COMMIT).glob("*.safetensors"):
+        file.unlink()
+    assert revisions._cached("a/b", "main") == COMMIT and not revisions.downloaded("hf:a/b", COMMIT)
+
+
 def test_what_was_resolved_is_found_later_without_the_hub(
         hub: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading by commit leaves no name in the hub's cache: resolving it does."""

@@ -30,7 +30,7 @@ from w2s_lib.halves import splits
 from w2s_lib.models import DeviceError
 from w2s_lib.record import SPLITS, Record, StoreError
 from w2s_lib.revisions import folder_digest
-from w2s_lib.runner import cost, training_labels
+from w2s_lib.runner import cost, training_labels, trainings
 from w2s_lib.spec import SEMANTICS, ConfidenceLoss, Flip, FromRun, Lora, Recipe, RunSpec, SpecError, Task
 from w2s_lib.store import find
 from w2s_lib.sweep import publish, sweep, train_missing
@@ -241,6 +241,28 @@ def test_cost_of_what_came_later_by_hand(comparison_task: Task) -> None:
     assert cost(w2s.zero_shot("smollm2-135m", "movie")) == 0
 
 
+def test_runs_that_only_predict_other_things_are_one_training() -> None:
+    """Whatever else differs, they are two: also a probe's predictions, which cost nothing."""
+    top = w2s.ceiling("smollm2-135m", "movie")
+    looked, brief = dataclasses.replace(top, snapshots=(0.25, 0.5)), dataclasses.replace(top, predict_halves=False)
+    both = dataclasses.replace(looked, predict_halves=False)
+    probe = w2s.probe("smollm2-135m@25", "movie")
+    others = [top.with_seed(1), dataclasses.replace(top, half="supervisor"), dataclasses.replace(top, quantization="none"),
+              probe, dataclasses.replace(probe, predict_halves=False), w2s.student("smollm2-135m", top), RunSpec(model="tfidf")]
+    assert trainings([others[0], looked, *others[1:3], top, *others[3:], brief, both]) == {
+        others[0].run_id: (others[0],), looked.run_id: (looked, top, brief, both)} | {s.run_id: (s,) for s in others[1:]}
+
+
+def test_cost_of_a_shared_training_by_hand() -> None:
+    """It is trained once, looked at once at each moment, and its test and validation rows are predicted for each record."""
+    top = w2s.ceiling("smollm2-135m", "movie")
+    looked = dataclasses.replace(top, snapshots=(0.25, 0.5), predict_halves=False)
+    assert cost(top, looked) == 10 * (6000 + 4500 + 2500 + 2 * 2500) < cost(top) + cost(looked)
+    assert cost(top, dataclasses.replace(top, snapshots=(0.5, 0.75)), looked) == 10 * (6000 + 2 * 4500 + 2500 + 3 * 2500)
+    hub = [RunSpec(model="hf:a/b"), RunSpec(model="hf:a/b", predict_halves=False)]
+    assert cost(*hub, depth=3) == 3 * (6000 + 4500 + 2500)
+
+
 def test_a_run_on_the_embedded_task(own_store: Path) -> None:
     """`movie`, the first two blocks, no trunk: everything trains."""
     task = w2s.default_task("movie", n_train=64, n_validation=40, n_test=80)
@@ -343,6 +365,27 @@ def test_snapshots_change_nothing_in_a_record_but_themselves(
         assert early.metrics.keys() == {"accuracy", "validation_accuracy"}
     with pytest.raises(StoreError, match="no snapshot at 0.5"):
         looked.at(0.5)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_runs_that_share_a_training_are_what_they_are_alone(
+        specs: dict[str, RunSpec], own_store: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str]) -> None:
+    top, tfidf = specs["top"], specs["tfidf"]
+    brief = dataclasses.replace(top, snapshots=(0.5,), predict_halves=False)
+    shared = [brief, top, dataclasses.replace(top, snapshots=(0.25, 0.5))]
+    frame = sweep([*shared, tfidf], workers=workers, progress=False).set_index("run_id")
+    assert "w2s: 4 of 4 distinct runs to train, 2 trainings: about " in capfd.readouterr().err
+    adapters = [file.read_bytes() for spec in shared for file in (own_store / spec.run_id).glob("*.safetensors")]
+    monkeypatch.setenv("W2S_STORE", str(tmp_path / "alone"))
+    for spec in (*shared, tfidf):
+        record, alone = frame.loc[spec.run_id, "record"], w2s.run(spec, progress=False)
+        pd.testing.assert_frame_equal(record.predictions, alone.predictions)
+        assert record.metrics == alone.metrics and "trained_with" not in alone.provenance
+        others = [run.run_id for run in shared if run != spec] if spec != tfidf else None
+        assert record.provenance.get("trained_with") == others
+    weights_alone = [file.read_bytes() for spec in shared for file in (tmp_path / "alone" / spec.run_id).glob("*.safetensors")]
+    assert sorted(adapters) == sorted(weights_alone) and len(adapters) == 6
 
 
 # Labels

@@ -55,28 +55,26 @@ def check_node(node: str, name: str, texts: list[str]) -> None:
     refuse_early([RunSpec.from_json(text) for text in texts])
 
 
-def train_one(text: str, adapters: bool, *teachers: str) -> str:
-    """Trains a run, unless its record is there, as it is for a task that is tried again after the record was written.
+def train_once(adapters: dict[str, bool], *teachers: None) -> None:
+    """Trains runs that share a training, but those whose record is there, as it is where a task is tried again after that.
+
+    What it does is said, with the time, to the worker's log, and so to the terminal or notebook of who asked.
 
     Args:
-        text: the run, as JSON.
-        adapters: whether its adapters must be there as well.
+        adapters: the runs, as JSON; whether a run's adapters must be there as well.
         *teachers: the results of the tasks that had to be done before.
-
-    Returns:
-        Its id. What it does is said, with the time, to the worker's log, and so to the terminal or notebook of who asked.
     """
     import ray
 
-    def say(what: str) -> None:
+    def say(what: str, ids: list[str]) -> None:
         here, now = ray.get_runtime_context(), datetime.now().isoformat(" ", "milliseconds")
-        print(f"w2s: {now} run {spec.run_id} {what}, task {here.get_task_id()}, node {here.get_node_id()}", flush=True)
+        for run_id in ids:
+            print(f"w2s: {now} run {run_id} {what}, task {here.get_task_id()}, node {here.get_node_id()}", flush=True)
 
-    spec = RunSpec.from_json(text)
-    if find(spec) is not None and (not adapters or weights(spec) is not None):
-        say("was there")
-    else:
-        say("started")
-        execute(spec, progress=False)
-        say("recorded")
-    return spec.run_id
+    runs = {RunSpec.from_json(text): needed for text, needed in adapters.items()}
+    lacking = [spec for spec, needed in runs.items() if find(spec) is None or (needed and weights(spec) is None)]
+    say("was there", [spec.run_id for spec in runs if spec not in lacking])
+    if lacking:
+        say("started", ids := [spec.run_id for spec in lacking])
+        execute(*lacking, progress=False)
+        say("recorded", ids)

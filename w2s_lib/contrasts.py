@@ -7,16 +7,17 @@ bootstrapping, confidence loss, generative supervision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from .intervals import Floats, Interval, mean_interval, ratio_interval
-from .metrics import Record, correctness
+from .metrics import Record, correctness, predicted_label
 
 __all__ = ["agreement_difference_interval", "agreement_interval", "contrast_interval", "error_correlation_interval",
-           "excess_agreement_difference_interval", "excess_agreement_interval"]
+           "excess_agreement_difference_interval", "excess_agreement_interval", "stop_early"]
 
 Arm = Iterable[Record]
 WHERE = ("all", "supervisor right", "supervisor wrong")
@@ -96,6 +97,38 @@ def excess_agreement_difference_interval(large: tuple[Arm, Sequence[Arm]], small
     top, wrong, group, outside = _excess(*large, supervisor)
     less, _, _, more = _excess(*small, supervisor)
     return _noted(ratio_interval(top - less, wrong, group), outside + more)
+
+
+def stop_early(moments: Mapping[float, Arm], supervisor: Arm) -> list[tuple[float, Record]]:
+    """What early stopping on weak labels keeps: of a student's moments, that whose validation answers agree best with them.
+
+    Args:
+        moments: share of training -> the student as it was then, one record a seed; rising.
+        supervisor: one record a seed, in the same order of seeds.
+
+    Returns:
+        A seed at a time: the share, and the record of the student then; of equally good ones the earliest.
+
+    Raises:
+        ValueError: the seeds, or the validation rows, of two of them differ.
+
+    Source: Burns et al. 2023, arXiv 2312.09390, section 5.1.1.
+    """
+    kept = []
+    for its, *run in zip(supervisor, *moments.values(), strict=True):
+        said = [_validation(record) for record in (its, *run)]
+        if len({record.spec.seed for record in (its, *run)}) > 1 or any(not rows.index.equals(said[0].index) for rows in said):
+            raise ValueError("the records differ in seeds or validation rows")
+        agree = [float((rows == said[0]).mean()) for rows in said[1:]]
+        best = int(np.argmax(agree))
+        kept.append((list(moments)[best], run[best]))
+    return kept
+
+
+def _validation(record: Record) -> pd.Series:
+    rows = record.predictions
+    p = rows.loc[rows["split"] == "validation", "p"].sort_index()
+    return pd.Series(predicted_label(p), index=p.index)
 
 
 def error_correlation_interval(a: Arm, b: Arm) -> Interval:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from .assets import AssetError
+from .names import EMBEDDED_DEPTH
 from .record import StoreError
-from .runner import cost
+from .runner import Training, cost, trainings
 from .spec import RunSpec, SpecError
 from .store import published_store, read, user_store
 
@@ -21,14 +23,14 @@ SECONDS_A_UNIT = 1.4e-3
 
 
 class Engine(Protocol):
-    """Something that trains runs: `local_engine` or `ray_engine`. `missing` maps ids to what to train, teachers first."""
+    """Something that trains runs: `local_engine` or `ray_engine`. Its arguments map ids to what to train, teachers first."""
 
     def prepare(self, missing: dict[str, RunSpec], workers: int | None) -> int:
         """Refuses what cannot be trained there, before anything is; says how many runs will be trained at once."""
         ...
 
-    def map_runs(self, missing: dict[str, RunSpec], slots: int, *, progress: bool) -> Iterator[str]:
-        """Trains, at most `slots` at once, each run after its teachers; yields each id when its record is written."""
+    def map_trainings(self, todo: dict[str, Training], slots: int, *, progress: bool) -> Iterator[str]:
+        """Trains, at most `slots` at once, each after its teachers; yields each key when the records are written."""
         ...
 
 
@@ -59,26 +61,37 @@ def train_all(missing: dict[str, RunSpec], among: int, *, engine: str = "local",
         TrainingError, StoreError: later; what is finished by then is recorded, nothing half-written stays.
     """
     chosen = engine_of(engine)
-    slots = min(chosen.prepare(missing, workers), len(missing))
-    units = {run_id: cost(spec) for run_id, spec in missing.items()}
-    minutes = sum(units.values()) * _seconds_a_unit() / slots / 60
-    print(f"w2s: {len(missing)} of {among} distinct runs to train: about {minutes:.0f} min with {slots} "
+    todo = trainings(missing.values())
+    slots = min(chosen.prepare(missing, workers), len(todo))
+    units = {key: cost(*runs) for key, runs in todo.items()}
+    rate = _seconds_a_unit()
+    seconds = sum(work * rate(runs[0]) for work, runs in zip(units.values(), todo.values(), strict=True) if work)
+    known = math.isfinite(seconds)
+    time = f"about {seconds / slots / 60:.0f} min" if known else "for a time that no record tells (`plan` estimates it),"
+    at_once = f", {len(todo)} trainings" if len(todo) < len(missing) else ""
+    print(f"w2s: {len(missing)} of {among} distinct runs to train{at_once}: {time} with {slots} "
           f"worker{'s' if slots > 1 else ''}, shared trunks extra", file=sys.stderr, flush=True)
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
-    size = {run_id: 1 + round(work / 1000) for run_id, work in units.items()}  # what costs nothing counts as well
+    size = {key: 1 + round(work / 1000) for key, work in units.items()}  # what costs nothing counts as well
     with tqdm(total=sum(size.values()), desc="sweep", disable=not progress, bar_format=form) as bar:
-        for run_id in chosen.map_runs(missing, slots, progress=progress):
-            yield run_id
-            bar.update(size[run_id])
+        for key in chosen.map_trainings(todo, slots, progress=progress):
+            yield from (spec.run_id for spec in todo[key])
+            bar.update(size[key])
 
 
-def _seconds_a_unit() -> float:
-    """The median over the published and the user's records of what a unit of work has cost; a constant without any."""
-    rates = []
+def _seconds_a_unit() -> Callable[[RunSpec], float]:
+    """What a unit of work on a run's model and device has cost in some of the records; NaN where none of them tells.
+
+    For the embedded model on a CPU there is a constant, for lack of better.
+    """
+    rates: dict[tuple[str, str], list[float]] = {}
     for folder in (user_store(), published_store()):
-        for path in sorted(folder.glob("*.parquet"))[:20] if folder and folder.is_dir() else []:
+        for path in sorted(folder.glob("*.parquet"))[:50] if folder and folder.is_dir() else []:
             with contextlib.suppress(StoreError, SpecError, AssetError):  # whoever asks for it will hear of it
                 record = read(path)
                 if units := cost(record.spec):
-                    rates.append((record.provenance["seconds"] - record.provenance["trunk_seconds"]) / units)
-    return float(np.median(rates)) if rates else SECONDS_A_UNIT
+                    rates.setdefault((record.spec.device, record.spec.name), []).append(
+                        (record.provenance["seconds"] - record.provenance["trunk_seconds"]) / units)
+    known = {("cpu", name): SECONDS_A_UNIT for name in EMBEDDED_DEPTH}
+    known |= {kind: float(np.median(found)) for kind, found in rates.items()}
+    return lambda spec: known.get((spec.device, spec.name), math.nan)

@@ -21,6 +21,7 @@ Made = Iterator[Example]
 
 YES_NO: Row = {"template": "{text} Answer:", "label_words": "no/yes", "cut": "start"}
 CORRECT: Row = {"template": "{text} Is this answer correct? Answer:", "label_words": "no/yes", "cut": "start"}
+LONG: Row = {"max_tokens": 512}  # a passage or a dialogue, of which the largest batch must fit on one GPU
 SENTIMENT: Row = {"template": "{text} It was", "label_words": "terrible/great"}
 HELD_OUT = {"train": "train", "test": "validation"}
 ALL_THREE = {"train": "train", "validation": "validation", "test": "test"}
@@ -32,14 +33,14 @@ SUPER_GLUE: Row = {"hub": "aps/super_glue", "revision": "3de24cf8022e94f4ee4b9d5
                    "source": "huggingface/datasets datasets/super_glue/README.md (2022)"}
 
 
-@hub_task("boolq", hub="google/boolq", revision="35b264d03638db9f4ce671b711558bf7ff0f80d5", parts=HELD_OUT, **YES_NO,
+@hub_task("boolq", hub="google/boolq", revision="35b264d03638db9f4ce671b711558bf7ff0f80d5", parts=HELD_OUT, **YES_NO, **LONG,
           source="tensorflow/datasets docs/community_catalog/huggingface/boolq.md")
 def _boolq(row: Row) -> Made:
     yield Example(f"{row['passage']} Question: {row['question']}?", int(row["answer"]), row["passage"])
 
 
 @hub_task("cosmos_qa", hub="allenai/cosmos_qa", revision="ed50fe83db62b355759053b1cd5eef344ee371e0", parts=HELD_OUT, **CORRECT,
-          files="default/{split}/0000.parquet", source="huggingface.co/datasets/allenai/cosmos_qa, README")
+          **LONG, files="default/{split}/0000.parquet", source="huggingface.co/datasets/allenai/cosmos_qa, README")
 def _cosmos_qa(row: Row) -> Made:
     answers = [row[f"answer{i}"] for i in range(4)]
     none = [i for i, answer in enumerate(answers) if "None of the above choices" in answer]
@@ -50,7 +51,7 @@ def _cosmos_qa(row: Row) -> Made:
 
 
 @hub_task("dream", hub="dataset-org/dream", revision="ca4c45feaf089ecfc37579eb2c594375f70dbfd5", parts=ALL_THREE, **CORRECT,
-          files="plain_text/{split}/0000.parquet", source="huggingface.co/datasets/dataset-org/dream, README")
+          **LONG, files="plain_text/{split}/0000.parquet", source="huggingface.co/datasets/dataset-org/dream, README")
 def _dream(row: Row) -> Made:
     said = " ".join(row["dialogue"])
     texts = [f"{said} Q: {row['question']} A: {choice}" for choice in row["choice"]]
@@ -132,7 +133,7 @@ def _paws(row: Row) -> Made:
 
 
 @hub_task("quail", hub="textmachinelab/quail", revision="b9aea018de340fc2b00b3a7cb3889ee921a91001", parts=HELD_OUT, **CORRECT,
-          files="quail/{split}/0000.parquet", source="huggingface/datasets datasets/quail/dataset_infos.json (2022)")
+          **LONG, files="quail/{split}/0000.parquet", source="huggingface/datasets datasets/quail/dataset_infos.json (2022)")
 def _quail(row: Row) -> Made:
     texts = [f"{row['context']} Q: {row['question']} A: {answer}" for answer in row["answers"]]
     yield from one_of_each(texts, row["correct_answer_id"], of=row["context"])
@@ -158,7 +159,7 @@ def _sciq_alone(row: Row) -> Made:
 
 
 @hub_task("sciq_with_support", hub="allenai/sciq", revision="2c94ad3e1aafab77146f384e23536f97a4849815", parts=ALL_THREE,
-          n_test=1500, **CORRECT, source="huggingface.co/datasets/allenai/sciq, README")
+          n_test=1500, **CORRECT, **LONG, source="huggingface.co/datasets/allenai/sciq, README")
 def _sciq_with_support(row: Row) -> Made:
     if row["support"].strip():  # some questions have none
         yield from _sciq(row, row["support"])
@@ -177,7 +178,7 @@ def _social_iqa(row: Row) -> Made:
     yield from one_of_each(texts, int(row["label"].strip()) - 1, of=row["context"])
 
 
-@hub_task("multirc", config="multirc", **SUPER_GLUE, **CORRECT)
+@hub_task("multirc", config="multirc", **SUPER_GLUE, **CORRECT, **LONG)
 def _multirc(row: Row) -> Made:
     yield Example(f"{row['paragraph']} Q: {row['question']} A: {row['answer']}", row["label"], row["paragraph"])
 
@@ -195,14 +196,14 @@ def _twitter_sentiment(row: Row) -> Made:
 
 
 @hub_task("amazon_polarity", hub="fancyzhx/amazon_polarity", revision="9d9c45c18f8c3cf1b23a3c27917b60cbf28f3289", **SENTIMENT,
-          parts={"train": "test"}, files="amazon_polarity/{split}-00000-of-00001.parquet",
+          **LONG, parts={"train": "test"}, files="amazon_polarity/{split}-00000-of-00001.parquet",
           source="huggingface/datasets datasets/amazon_polarity/dataset_infos.json (2022); its test file alone is enough")
 def _amazon_polarity(row: Row) -> Made:
     yield Example(f"{row['title']} {row['content']}", row["label"])
 
 
 @hub_task("anthropic_hh", hub="Anthropic/hh-rlhf", revision="09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa", pairs=True, cut="start",
-          parts={"train": "train", "test": "test"}, template="{text}",
+          parts={"train": "train", "test": "test"}, template="{text}", **LONG,
           source="huggingface.co/datasets/Anthropic/hh-rlhf, README")
 def _anthropic_hh(row: Row) -> Made:
     first = row["chosen"].partition("\n\nAssistant:")[0]  # dialogues that begin alike continue each other

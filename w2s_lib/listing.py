@@ -131,7 +131,7 @@ def profile_states() -> pd.DataFrame:
 
     Returns:
         Columns `profile`, `device`, `models` (those that it names, without depth; else those of the chapters) and `runs`, how
-        many published runs are of these models on this device: 0 where it was never executed by whoever published.
+        many published runs are of these models on this device: 0 where not every one of them has been trained there.
     """
     root, runs, rows = _root(), published_runs(), []
     usual = {name for page in chapters(root) if page.is_notebook for name in _models(page.defaults())}
@@ -139,8 +139,9 @@ def profile_states() -> pd.DataFrame:
         values = load_profile(root, path.stem)
         device = values.get("device", "cpu")
         models = set().union(*(_models(each) for each in (values, *values.get("variants", [])))) or usual
-        mine = (runs["device"] == device) & runs["model"].map(lambda model, its=models: split_model(model)[0] in its)
-        rows.append((path.stem, device, ", ".join(sorted(models)), int(mine.sum())))
+        of = runs[runs["device"] == device]["model"].map(lambda model: split_model(model)[0])
+        mine = of[of.isin(models)] if models <= set(of) else of[:0]
+        rows.append((path.stem, device, ", ".join(sorted(models)), len(mine)))
     return pd.DataFrame(rows, columns=["profile", "device", "models", "runs"])
 
 

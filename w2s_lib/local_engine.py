@@ -11,8 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from .models import split_over
-from .runner import execute, refuse_early
-from .spec import RunSpec
+from .runner import Training, execute, refuse_early
+from .spec import Continue, RunSpec
 from .store import discard_partial
 from .train import TrainingError
 
@@ -25,39 +25,40 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     return workers or slots or 1
 
 
-def map_runs(missing: dict[str, RunSpec], slots: int, *, progress: bool = True) -> Iterator[str]:
+def map_trainings(todo: dict[str, Training], slots: int, *, progress: bool = True) -> Iterator[str]:
     """See `engines.Engine`."""
-    return in_workers(missing, slots) if slots > 1 else here(missing, progress=progress)
+    return in_workers(todo, slots) if slots > 1 else here(todo, progress=progress)
 
 
-def here(missing: dict[str, RunSpec], *, progress: bool = True) -> Iterator[str]:
+def here(todo: dict[str, Training], *, progress: bool = True) -> Iterator[str]:
     """Trains one after the other, in this process."""
-    for run_id, spec in missing.items():
-        execute(spec, progress=progress)
-        yield run_id
+    for key, runs in todo.items():
+        execute(*runs, progress=progress)
+        yield key
 
 
-def in_workers(missing: dict[str, RunSpec], workers: int) -> Iterator[str]:
+def in_workers(todo: dict[str, Training], workers: int) -> Iterator[str]:
     """Trains in `workers` processes, in the order given, as far as teachers are there.
 
-    Probes come last, the lower ones first: the states that one reads flow on to the next.
+    Probes of the untouched model come first and those of finetuned ones last, in both cases the lower ones first: the states
+    that one reads flow on to the next, and to the trunks of all other runs, so that each block is computed once.
     """
-    layer = {run_id: (spec.depth or math.inf) if spec.method == "probe" else 0 for run_id, spec in missing.items()}
-    waiting, running = {run_id: missing[run_id] for run_id in sorted(missing, key=layer.__getitem__)}, dict[Future[str], str]()
+    waiting, running = dict(sorted(todo.items(), key=lambda item: _turn(item[1][0]))), dict[Future[None], str]()
     context = multiprocessing.get_context("spawn")
     turn = context.Value("i", 0)
-    names = gpus() if any(spec.device == "cuda" for spec in missing.values()) else []
+    names = gpus() if any(spec.device == "cuda" for spec, *_ in todo.values()) else []
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=take_gpu, initargs=(turn, names))
     try:
         while waiting or running:
-            unfinished = set(waiting) | set(running.values())
-            ready = [i for i, s in waiting.items() if not any(step.run_id in unfinished for step in list(s.lineage())[:-1])]
-            for run_id in ready[:workers - len(running)]:
-                running[pool.submit(_work, waiting.pop(run_id).to_json())] = run_id
+            unfinished = {spec.run_id for key in (*waiting, *running.values()) for spec in todo[key]}
+            ready = [key for key, (spec, *_) in waiting.items()
+                     if not any(step.run_id in unfinished for step in list(spec.lineage())[:-1])]
+            for key in ready[:workers - len(running)]:
+                running[pool.submit(_work, [spec.to_json() for spec in waiting.pop(key)])] = key
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                running.pop(future)
-                yield future.result()
+                future.result()
+                yield running.pop(future)
     except BaseException as error:
         processes = list((pool._processes or {}).values())
         for process in processes:  # a worker would finish its run first: minutes
@@ -89,7 +90,11 @@ def take_gpu(turn: Any, names: list[str]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
 
 
-def _work(text: str) -> str:
-    spec = RunSpec.from_json(text)
-    execute(spec, progress=False)
-    return spec.run_id
+def _turn(spec: RunSpec) -> tuple[int, float]:
+    if spec.method != "probe":
+        return 0, 0
+    return (1 if isinstance(spec.start, Continue) else -1), spec.depth or math.inf
+
+
+def _work(texts: list[str]) -> None:
+    execute(*map(RunSpec.from_json, texts), progress=False)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .families import blocks_of, skeleton
 from .models import load_config
-from .spec import RunSpec
+from .spec import NextToken, RunSpec
 
 BYTES = {"bf16": 2, "fp32": 4}
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -28,7 +28,8 @@ class Memory(NamedTuple):
     Attributes:
         weights: the frozen model: while it is loaded whole, before the trunk takes over its lower blocks.
         adapters: LoRA's weights and gradients, and their float32 copies, gradients and two moments in AdamW.
-        activations: what the forward pass keeps of one batch of the longest texts.
+        activations: what the forward pass keeps of one batch of the longest texts; with `NextToken`, the logits of its tokens
+            and their gradients as well, in the model's precision and in float32.
     """
 
     weights: int
@@ -42,13 +43,13 @@ class Memory(NamedTuple):
 
 
 def training_memory(spec: RunSpec, config: Any, longest: int, *, texts_a_row: int = 1, checkpointing: bool = False) -> Memory:
-    """What a finetuning run takes. The logits of a language-modelling head (`NextToken`) are not counted.
+    """What a finetuning run takes.
 
     Args:
         spec: gives depth, quantization, precision, device, adapters and batch size.
         config: of the model, as `models.load_config` gives it.
         longest: tokens of the longest text, template included.
-        texts_a_row: 2 for comparisons.
+        texts_a_row: 2 for comparisons; a run that reads (`NextToken`) takes their texts one by one.
         checkpointing: only what enters each block is kept, and one block's activations at a time.
     """
     model = skeleton(config)
@@ -66,7 +67,8 @@ def training_memory(spec: RunSpec, config: Any, longest: int, *, texts_a_row: in
     trained = adapted * spec.lora.rank * sum(a + b for a, b in shapes)
     adapters = trained * (2 * size + 16)
 
-    tokens = spec.recipe.batch_size * texts_a_row * longest
+    reads = isinstance(spec.labels, NextToken)
+    tokens = spec.recipe.batch_size * (1 if reads else texts_a_row) * longest
     width = config.hidden_size
     kept = sum(a + b for a, b in shapes) * size + 2 * width * (4 + 4 + size)
     scores = 0.0
@@ -74,7 +76,8 @@ def training_memory(spec: RunSpec, config: Any, longest: int, *, texts_a_row: in
         scores = config.num_attention_heads * longest * (4 + 2 * size)
     through = adapted if not checkpointing else 1
     activations = tokens * (through * (kept + scores) + (adapted * width * size if checkpointing else 0))
-    return Memory(round(weights), round(adapters), round(activations))
+    logits = tokens * config.vocab_size * (2 * size + 3 * 4) if reads else 0
+    return Memory(round(weights), round(adapters), round(activations + logits))
 
 
 def training_bytes(spec: RunSpec, config: Any, longest: int, *, texts_a_row: int = 1, checkpointing: bool = False) -> int:

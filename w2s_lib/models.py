@@ -186,11 +186,15 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
     if spec.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+        if spec.device == "cpu":
+            options["device_map"] = {"": "cpu"}  # transformers would take a GPU, where there is one
     with quiet(), explaining(name, spec.revision):
         kind = AutoModelForCausalLM if causal_lm else AutoModel
         model = kind.from_pretrained(**place(name, spec.revision), trust_remote_code=False, **options)
         if "device_map" not in options and (spec.quantization == "none" or spec.device == "cuda"):
             model.to(spec.device)
+    if causal_lm and hasattr(model, "hf_device_map"):
+        model.base_model.hf_device_map = model.hf_device_map  # whoever takes it without its head must know as well
     if spec.quantization == "nf4" and spec.device == "cpu":
         dequantise(model)
     return model.requires_grad_(False).eval()

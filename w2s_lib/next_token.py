@@ -52,12 +52,13 @@ class Reader(nn.Module):
         """Nats of each predicted token, (tokens,), and the place in `texts` of the text that it is of, (tokens,)."""
         states, length = self.inputs.text_batch(texts)
         key = "inputs_embeds" if states.is_floating_point() else "input_ids"
-        hidden = self.backbone(**{key: states}, use_cache=False).last_hidden_state
+        hidden = self.backbone(**{key: states}, use_cache=False).last_hidden_state.to(states.device)  # it may be split
         ids = nn.utils.rnn.pad_sequence([torch.tensor(self.inputs.ids[int(t)]) for t in texts], batch_first=True)
         ids = ids.to(hidden.device)
         place = torch.arange(1, ids.shape[1], device=hidden.device)[None]  # of the token that is predicted
         counted = (place >= max(1, self.margins[0])) & (place < (length - self.margins[1])[:, None])
-        nats = cross_entropy(self.words(hidden[:, :-1][counted]).float(), ids[:, 1:][counted], reduction="none")
+        logits = self.words(hidden[:, :-1][counted]).float()
+        nats = cross_entropy(logits, ids[:, 1:][counted].to(logits.device), reduction="none")
         return nats, counted.nonzero()[:, 0]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from .book import Job, planned_specs
 from .names import is_hub, planning
+from .revisions import downloaded
 from .spec import Lora, RunSpec, Task
 from .store import recorded
 from .tasks import pending, texts_a_row
@@ -64,9 +65,10 @@ def make_plan(jobs: Iterable[Job]) -> Plan:
 
 def downloads(plan: Plan) -> list[str]:
     """What the missing runs need that is not on this machine: models, then datasets."""
-    models = sorted({spec.name for spec in plan.missing.values() if is_hub(spec.name) and not spec.revision})
-    size = {spec.name: spec for spec in plan.missing.values()}
-    tasks = sorted({spec.task.name for spec in plan.missing.values() if pending(spec.task)})
+    missing = plan.missing.values()
+    models = sorted({spec.name for spec in missing if is_hub(spec.name) and not downloaded(spec.name, spec.revision)})
+    size = {spec.name: spec for spec in missing}
+    tasks = sorted({spec.task.name for spec in missing if pending(spec.task)})
     return [f"model {name}{_gigabytes(size[name])}" for name in models] + [f"dataset of task {name}" for name in tasks]
 
 
@@ -78,7 +80,8 @@ def largest(plan: Plan) -> tuple[RunSpec, int] | None:
     """
     from .memory import training_bytes
 
-    trained = {(s.model, s.task, s.lora, s.recipe.batch_size): s for s in plan.missing.values() if s.trains}
+    trained = {(s.model, s.task, s.lora, s.recipe.batch_size, s.quantization, s.precision, s.role == "generative"): s
+               for s in plan.missing.values() if s.trains}
     sizes = []
     for spec in trained.values():
         _, longest = _tokens(spec.name, spec.revision, spec.task)
@@ -93,15 +96,15 @@ def hours(plan: Plan, workers: int) -> float:
         AssetError, SpecError: a model's configuration cannot be had.
         DeviceError: the runs ask for a device that is not here.
     """
-    from .runner import cost
+    from .runner import cost, trainings
 
     seconds = 0.0
-    for spec in plan.missing.values():
+    for spec, *others in trainings(plan.missing.values()).values():
         if spec.trains:
             config = _config(spec)
             unit = calibrate(spec.name, _revision(spec), spec.device, spec.quantization, spec.precision, spec.recipe.batch_size,
                              _tokens(spec.name, spec.revision, spec.task)[0])
-            seconds += unit * cost(spec, config.num_hidden_layers)
+            seconds += unit * cost(spec, *others, depth=config.num_hidden_layers)
     return seconds / workers / 3600
 
 
@@ -210,6 +213,8 @@ def describe(plan: Plan, workers: int | None) -> str:
         if most := largest(plan):
             spec, n_bytes = most
             lines.append(f"memory     at most {n_bytes / 2**30:.1f} GiB: {spec.role} {spec.model} on {spec.task.name}")
+        if any(pending(spec.task) and not spec.task.max_tokens for spec in plan.missing.values()):
+            lines.append(f"           if texts have {ASSUMED} tokens, where a table is not here yet and sets no max_tokens")
         told = "time"
         spread = f"with {workers} worker{'s' * (workers > 1)}" if workers else "of one worker, shared among the cluster's"
         words = f"{_in_words(hours(plan, workers or 1))} {spread}"

@@ -1,4 +1,4 @@
-"""The engine of a Ray cluster: one task a run, its teachers' tasks as arguments, its record through a store that all share."""
+"""The engine of a Ray cluster: a task for each training, its teachers' tasks as arguments, records through a shared store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from .cluster import check_node, connect, train_one
-from .models import DeviceError
+from .cluster import check_node, connect, train_once
+from .models import DeviceError, split_over
+from .runner import Training
 from .spec import Continue, RunSpec, SpecError
 from .store import find, mark, require_writable, store_name, write
 from .train import TrainingError
@@ -29,6 +30,8 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     if workers is not None:
         raise SpecError("engine='ray' takes no number of workers: it trains as many runs at once as the cluster has CPUs, or "
                         "GPUs, for (`ray start --num-cpus`)")
+    if split_over():
+        raise SpecError("engine='ray' gives each run one GPU: unset W2S_DEVICE_MAP, or train what needs several on one machine")
     ray = connect()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
@@ -51,19 +54,20 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     return sum(int(node["Resources"][kind]) for kind in nodes for node in nodes[kind])
 
 
-def map_runs(missing: dict[str, RunSpec], slots: int, *, progress: bool = True) -> Iterator[str]:
+def map_trainings(todo: dict[str, Training], slots: int, *, progress: bool = True) -> Iterator[str]:
     """See `engines.Engine`. A run whose worker dies is begun anew, elsewhere if its node is gone, up to `RETRIES` times.
 
     Raises:
         TrainingError: a worker had too little memory, or died too often. What a run raises comes as it is.
     """
     ray, refs = connect(), dict[str, Any]()
-    started_from = {spec.start.run.run_id for spec in missing.values() if isinstance(spec.start, Continue)}
-    for run_id, spec in missing.items():
-        task = _task(ray, train_one, max_retries=RETRIES, num_cpus=1, num_gpus=int(_kind(spec) == "GPU"))
-        teachers = [refs[parent.run_id] for parent in spec.parents() if parent.run_id in refs]
-        refs[run_id] = task.remote(spec.to_json(), run_id in started_from, *teachers)
-    return _finished(ray, {ref: run_id for run_id, ref in refs.items()})
+    started_from = {spec.start.run.run_id for spec, *_ in todo.values() if isinstance(spec.start, Continue)}
+    for runs in todo.values():
+        task = _task(ray, train_once, max_retries=RETRIES, num_cpus=1, num_gpus=int(_kind(runs[0]) == "GPU"))
+        teachers = [refs[parent.run_id] for parent in runs[0].parents() if parent.run_id in refs]
+        ref = task.remote({spec.to_json(): spec.run_id in started_from for spec in runs}, *teachers)
+        refs |= {spec.run_id: ref for spec in runs}
+    return _finished(ray, {refs[key]: key for key in todo})
 
 
 def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:

@@ -70,6 +70,17 @@ class Record:
         frame = frame[frame[name].notna()].assign(p=lambda rows: rows[name])[["split", "label", "p", "group"]]
         return Record(self.spec, frame, accuracies(frame), self.provenance)
 
+    def at_median(self) -> Record:
+        """The run's answers with the threshold that calls half of each split 1: `p` becomes its rank there, in (0, 1).
+
+        No label is used for it. Where classes are balanced it takes out that a run may prefer one of them, and leaves how well
+        it ranks. Equal `p` share a rank.
+        """
+        of_split = self.predictions.groupby("split", sort=False)["p"]
+        p = ((of_split.rank() - 0.5) / of_split.transform("size")).astype(np.float32)
+        frame = self.predictions.assign(p=p)[["split", "label", "p", "group"]]
+        return Record(self.spec, frame, accuracies(frame), self.provenance)
+
     def labels(self, rows: Any, *, task_digest: str) -> Any:
         """P(y = 1) that this run gives to `rows`, joined by task digest and row.
 

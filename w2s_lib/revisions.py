@@ -121,6 +121,12 @@ def _cached(repository: str, revision: str) -> str:
     return commit if (folder / "snapshots" / commit / "config.json").exists() else ""
 
 
+def downloaded(name: str, revision: str) -> bool:
+    """Whether the hub's cache on this machine has a model's weights, and not only its configuration."""
+    folder = _cache_folder(name.removeprefix("hf:")) / "snapshots" / revision
+    return bool(revision) and any(file.suffix in (".safetensors", ".bin") for file in folder.glob("*"))
+
+
 def _cache_folder(repository: str) -> Path:
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name

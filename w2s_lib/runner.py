@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from .models import check
 from .record import SPLITS, Record, StoreError, accuracies, snapshot_column
 from .spec import Continue, Flip, FromRun, NextToken, RunSpec, SpecError, nearest
 from .store import find, repository_root, require_writable, weights, write
-from .tasks import EMBEDDED, TaskTable, default_task, load_table, texts_a_row
+from .tasks import EMBEDDED, TaskTable, default_task, fixed, load_table, texts_a_row
 
+Training = tuple[RunSpec, ...]
+"""Runs that are trained once, together: see `trainings`."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
 
 
@@ -42,21 +45,44 @@ def refuse_early(specs: Collection[RunSpec]) -> None:
     for task, seed in {(spec.task, spec.seed): None for spec in specs}:
         splits(load_table(task), seed)
     for corpus in {spec.labels.corpus for spec in specs if isinstance(spec.labels, NextToken)} - {""}:
-        if load_table(default_task(corpus)).task.sha256:
+        if not fixed(corpus):
             raise SpecError(f"NextToken.corpus is {corpus!r}: {nearest(corpus, EMBEDDED)} A file can change under its name.")
+        load_table(default_task(corpus))
     require_writable()
 
 
-def execute(spec: RunSpec, *, progress: bool = True) -> Record:
-    """Trains one run whose teacher is recorded, and writes its record to the user's store."""
+def trainings(specs: Iterable[RunSpec]) -> dict[str, Training]:
+    """Runs that learn the same and only predict other rows, or at other moments, as what they are: one training.
+
+    Args:
+        specs: distinct runs.
+
+    Returns:
+        The first one's id -> all of them; both in the order given.
+    """
+    same: dict[RunSpec, list[RunSpec]] = {}
+    for spec in specs:
+        same.setdefault(replace(spec, snapshots=(), predict_halves=True) if spec.trains else spec, []).append(spec)
+    return {runs[0].run_id: tuple(runs) for runs in same.values()}
+
+
+def execute(*runs: RunSpec, progress: bool = True) -> None:
+    """Trains once, and writes a record to the user's store for each of these runs, to the bit as if trained alone.
+
+    Args:
+        *runs: one of `trainings`, whose teacher is recorded.
+        progress: show bars.
+    """
     started = time.monotonic()
+    spec = replace(runs[0], snapshots=tuple(sorted({share for run in runs for share in run.snapshots})))
     check(spec)
     table = load_table(spec.task)
     parts = splits(table, spec.seed)
     rows, validation = getattr(parts, spec.half), parts.validation
-    held = ("validation",) if isinstance(spec.labels, NextToken) else SPLITS if spec.predict_halves else SPLITS[:2]
-    every = np.concatenate([getattr(parts, name) for name in held])
+    every = np.concatenate([getattr(parts, name) for name in _held(spec)])
     start = _adapters(spec)
+    if spec.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     with train.one_thread(spec.device), train.advice_on_memory(spec):
         fitted: Any
         if isinstance(spec.labels, NextToken):
@@ -71,8 +97,31 @@ def execute(spec: RunSpec, *, progress: bool = True) -> Record:
             fitted = probing.fit_zero_shot(spec, table, np.union1d(every, rows), unlabelled=rows, progress=progress)
         else:
             fitted = train.fit(spec, table, rows, training_labels(spec, table, rows), start=start,
-                               watch=every[:len(parts.test) + len(validation)], progress=progress)
-        p = fitted.predict(every, progress=progress)
+                               watch=np.concatenate([parts.test, validation]), progress=progress)
+        trained = time.monotonic() - started
+        for run in runs:
+            _record(run, table, fitted, trained, others=[other.run_id for other in runs if other != run], progress=progress)
+
+
+def _held(spec: RunSpec) -> tuple[str, ...]:
+    """The splits that a run's record holds."""
+    return ("validation",) if isinstance(spec.labels, NextToken) else SPLITS if spec.predict_halves else SPLITS[:2]
+
+
+def _record(spec: RunSpec, table: TaskTable, fitted: Any, trained: float, *, others: list[str], progress: bool) -> None:
+    """Predicts what the record of a trained run holds, and writes it.
+
+    Args:
+        spec: the run.
+        table: its task.
+        fitted: what was trained.
+        trained: seconds that this took.
+        others: ids of the runs that share the training.
+        progress: show bars.
+    """
+    started, parts, held = time.monotonic(), splits(table, spec.seed), _held(spec)
+    every = np.concatenate([getattr(parts, name) for name in held])
+    p = fitted.predict(every, progress=progress)
     if not np.isfinite(p).all():  # the last step's loss was still a number
         raise train.TrainingError(f"the predictions of {spec.model} are not numbers: try a lower recipe.learning_rate than "
                                   f"{spec.recipe.learning_rate}. No record was written.")
@@ -81,12 +130,14 @@ def execute(spec: RunSpec, *, progress: bool = True) -> Record:
         "split": np.repeat(held, [len(getattr(parts, name)) for name in held]).astype(object),
         "label": frame["label"].to_numpy(np.int8), "p": p,
         "group": pd.factorize(table.frame["group"])[0][every].astype(np.int32)}, index=pd.Index(every, name="row"))
-    for share, (watched, values) in fitted.snapshots.items():
+    shares = fitted.snapshots if isinstance(spec.labels, NextToken) else spec.snapshots
+    for share in shares:
+        watched, values = fitted.snapshots[share]
         predictions[snapshot_column(share)] = pd.Series(values, index=watched).reindex(every).to_numpy(np.float32)
     metrics = fitted.metrics if isinstance(spec.labels, NextToken) else accuracies(predictions)
-    record = Record(spec, predictions, metrics, _provenance(
-        spec, table, seconds=time.monotonic() - started, trunk_seconds=fitted.trunk_seconds) | getattr(fitted, "notes", {}))
-    return write(record, artefacts=fitted.save)
+    notes = getattr(fitted, "notes", {}) | ({"trained_with": others} if others else {})
+    write(Record(spec, predictions, metrics, notes | _provenance(
+        spec, table, seconds=trained + time.monotonic() - started, trunk_seconds=fitted.trunk_seconds)), artefacts=fitted.save)
 
 
 def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> FloatArray:
@@ -140,19 +191,20 @@ def _adapters(spec: RunSpec) -> Path | None:
     return folder
 
 
-def cost(spec: RunSpec, depth: int | None = None) -> float:
-    """Work of a run in text-blocks: one text through one block, forward. A training pass counts as three, a probe as none.
+def cost(*runs: RunSpec, depth: int | None = None) -> float:
+    """Work of a training in text-blocks: one text through one block, forward. A training pass counts as three, a probe as none.
 
     Args:
-        spec: the run.
-        depth: blocks of its model, where its name does not say.
+        *runs: one run, or those that share the training.
+        depth: blocks of their model, where its name does not say.
     """
+    spec = runs[0]
     if not spec.trains:
         return 0.0
     task, depth = spec.task, spec.depth or depth or 30
     blocks = depth if spec.lora.blocks == "all" else min(depth, int(spec.lora.blocks))
-    predicted = task.n_test + task.n_validation + (2 * task.n_train if spec.predict_halves else 0)
-    predicted += len(spec.snapshots) * (task.n_test + task.n_validation)
+    moments = len(runs) + len({share for run in runs for share in run.snapshots})
+    predicted = moments * (task.n_test + task.n_validation) + sum(2 * task.n_train for run in runs if run.predict_halves)
     if isinstance(spec.labels, NextToken):  # the vocabulary is as wide as some eight blocks of a small model
         blocks, predicted = blocks + 8, 2 * task.n_validation
     return float(blocks * texts_a_row(task) * (3 * task.n_train * spec.recipe.epochs + predicted))

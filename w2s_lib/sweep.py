@@ -47,7 +47,8 @@ def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, worke
         specs: what to run; equal ones are run once.
         seeds: each spec's whole lineage is run under each of them; None keeps the specs' own.
         workers: processes of this machine, of one thread or one GPU each; by default one a core, or one a GPU where a run
-            asks for CUDA. A cluster has its own.
+            asks for CUDA. A cluster has its own: beside engine="ray" it is an error, and where `W2S_ENGINE` names Ray this
+            number is not used.
         engine: "local" for this machine, or "ray" for the Ray cluster that is running here or at `RAY_ADDRESS`; by default
             what `W2S_ENGINE` says, else "local".
         progress: one bar with the time left.
@@ -85,6 +86,8 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
     """
     if workers is not None and workers < 1:
         raise SpecError(f"workers must be at least 1, not {workers}")
+    if not engine and os.environ.get("W2S_ENGINE") == "ray":
+        workers = None  # said of this machine by a chapter's parameters; it is the cluster that is asked now
     engine = engine or os.environ.get("W2S_ENGINE") or "local"
     if engine not in ENGINES:
         raise SpecError(f"unknown engine {engine!r}: {nearest(engine, ENGINES)}")

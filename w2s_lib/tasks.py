@@ -98,6 +98,11 @@ def default_task(name: str, **overrides: Any) -> Task:
     return resolve_task(Task(**{"name": name, **settings, **overrides}))
 
 
+def fixed(name: str) -> bool:
+    """Whether a name alone says what the texts are: an embedded task, or one of the hub that is pinned to a commit."""
+    return name in EMBEDDED or (name in HUB_TASKS and len(HUB_TASKS[name].revision) == 40)
+
+
 def resolve_task(task: Task) -> Task:
     """Fill in the sha256 of a user's data, or check it: changed content is another task.
 

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from . import models
 from .adapters import add_lora, load_adapters
 from .classifier import Classifier, Finetuned, FloatArray
-from .families import blocks_of, capped, keep_blocks, trunk_exact
+from .families import capped, keep_blocks, skeleton, trunk_exact
 from .memory import checkpoint_where_needed
 from .objective import objective
 from .spec import RunSpec, SpecError
@@ -33,6 +33,7 @@ from .trunk import Inputs, affordable, inputs_at
 # of 1,024. A hundred are as fast (measured). It is read at the first matrix product of a process.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100")
 
+NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 MEGABATCH = 8
 """Batches are cut from this many batches' worth of random rows, sorted by length: little padding, still random draws."""
 
@@ -116,13 +117,14 @@ def adapted(spec: RunSpec, table: TaskTable, *, causal_lm: bool = False, start: 
     Returns:
         The peft model; what enters its first block; that block's number; the whole model's language-modelling head or None.
     """
+    config = models.load_config(spec.name, spec.revision)
+    depth = spec.depth or config.num_hidden_layers
+    n_top = depth if spec.lora.blocks == "all" else min(int(spec.lora.blocks), depth)
+    boundary = depth - n_top if trunk and trunk_exact(skeleton(config)) and affordable(spec, table, config) else 0
+    inputs = inputs_at(spec, table, boundary, progress=progress)  # which loads the model too: before it is here, not beside it
     backbone = models.load_backbone(spec, causal_lm=causal_lm)
     words = capped(backbone.get_output_embeddings(), backbone.config) if causal_lm else None
     backbone = backbone.base_model if causal_lm else backbone
-    depth = len(blocks_of(backbone))
-    n_top = depth if spec.lora.blocks == "all" else min(int(spec.lora.blocks), depth)
-    boundary = depth - n_top if trunk and trunk_exact(backbone) and affordable(spec, table, backbone.config) else 0
-    inputs = inputs_at(spec, table, boundary, progress=progress)
     torch.manual_seed(spec.seed)
     top = add_lora(keep_blocks(backbone, boundary, depth), spec, n_top=n_top)
     if start:
@@ -200,15 +202,12 @@ def advice_on_memory(spec: RunSpec) -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not named and not any(words in str(error) for words in NO_MEMORY):
             raise
         raise TrainingError(
             f"out of memory while training {spec.model}: set recipe.batch_size below {spec.recipe.batch_size}, or lora.blocks "
             f"below {spec.lora.blocks}; over several GPUs, W2S_DEVICE_MAP=auto. No record was written.") from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def all_batches(spec: RunSpec, rows: Any, length: Any) -> list[Any]:
