@@ -169,12 +169,14 @@ def test_the_scorecard_has_a_row_a_claim(tmp_path):
     write(tmp_path, GIVEN, GIVEN | mine)
     number = interval(0.01, 0.05, more=0.02)
     executed(tmp_path, one={"a_minus_b": {"text": "0.03 [0.01, 0.05]", "n_seeds": 5, **number},
+                            "a_minus_b_at_median": {"text": "0.01 [-0.01, 0.03]", **interval(-0.01, 0.03)},
                             "pgr_b": {"text": NO_GAP, **NOTHING}})
     card = scorecard(tmp_path)
     assert list(card["id"]) == ["better", "equal"] and list(card["chapter"]) == ["one", "one"]
     assert list(card["source"]) == ["One et al. 2020, section 1", "the question is ours"]
     assert list(card["measured"]) == ["0.03 [0.01, 0.05]", NO_GAP]
     assert list(card["verdict"]) == [HOLDS, NO_GAP] and list(card["corrected"]) == [UNDECIDED, NO_GAP]
+    assert list(card["at_median"]) == ["0.01 [-0.01, 0.03]", ""] and list(card["rule_at_median"]) == [UNDECIDED, ""]
     assert card["n_seeds"][0] == 5 and card["n_seeds"].isna()[1]
     assert card["frozen"][0] == "2026-11-22" and isinstance(card["margin"][0], Interval)
 

@@ -29,7 +29,7 @@ _WHERE = {
                   "excess_agreement_difference_interval", "excess_agreement_interval", "stop_early"),
     "intervals": ("covers",),
     "probing": ("linear_probe",),
-    "record": ("Record", "by_arm"),
+    "record": ("Record", "at_median", "by_arm"),
     "sweep": ("run", "sweep"),
     "plots": ("accuracy_dots", "plot_pgr"),
     "curves": ("curves",),

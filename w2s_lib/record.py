@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,6 +94,11 @@ class Record:
         if len(missing):
             raise StoreError(f"record {self.spec.run_id} has no prediction for {len(missing)} rows, the first is {missing[0]}")
         return self.predictions["p"].loc[np.asarray(rows)].to_numpy()
+
+
+def at_median(records: Iterable[Record]) -> list[Record]:
+    """An arm's records, each with the threshold at its own median: see `Record.at_median`."""
+    return [record.at_median() for record in records]
 
 
 def by_arm(runs: pd.DataFrame) -> Callable[..., list[Record]]:

@@ -159,13 +159,13 @@ def scorecard(root: Path | None = None) -> pd.DataFrame:
     """Every claim with what was measured and its verdict, a row a claim, in the order of `claims.yaml`.
 
     Args:
-        root: a checkout whose chapters have been executed; by default this library's own, and the reports of the build
-            that is running (see `report.reports`).
+        root: a checkout with executed chapters; by default the library's own and the running build (see `report.reports`).
 
     Returns:
         Columns `id`, `claim`, `source`, `chapter`, `frozen`, `quantity`, `measured` (as the chapter shows it, with its 95%
-        interval), `n_seeds`, `margin` (an `Interval`, see `margin`), `verdict` and `corrected` (the verdict by the strict
-        bounds).
+        interval), `n_seeds`, `margin` (an `Interval`, see `margin`), `verdict`, `corrected` (the verdict by the strict
+        bounds), `at_median` (what the chapter reported as `<quantity>_at_median`, or "") and `rule_at_median` (what the
+        rule would make of that; no verdict).
 
     Raises:
         ReportError: a chapter was not executed, or did not report what decides its claim: each is named.
@@ -181,11 +181,12 @@ def scorecard(root: Path | None = None) -> pd.DataFrame:
         raise ReportError(f"claims without a result, after `make book`: {', '.join(gaps)}")
     rows = []
     for claim in found:
-        number = said[claim.chapter][claim.quantity]
+        number, even = (said[claim.chapter].get(claim.quantity + of) for of in ("", "_at_median"))
         rows.append({"id": claim.id, "claim": claim.claim, "source": _source(claim.source, names, claim.id),
                      "chapter": claim.chapter, "frozen": claim.frozen.isoformat(), "quantity": claim.quantity,
                      "measured": number["text"], "n_seeds": number.get("n_seeds"), "margin": margin(claim, number),
-                     "verdict": verdict(claim, number), "corrected": verdict(claim, number, strict=True)})
+                     "verdict": verdict(claim, number), "corrected": verdict(claim, number, strict=True),
+                     "at_median": even["text"] if even else "", "rule_at_median": verdict(claim, even) if even else ""})
     return pd.DataFrame(rows).astype({"n_seeds": "Int64"})
 
 
