@@ -1,7 +1,8 @@
 """A sweep of twelve related runs: against the plain way, against the sum of its parts, and with one worker and two.
 
-The parts are what each run takes by itself, with the teacher that it needs, in an empty store and an empty cache: nothing
-is shared. The sweep shares trunks, supervisors and tokenized texts. The plain way trains each run once with both cores, its
+The parts are what each student's PGR takes by itself: the student, its teacher and its ceiling, in an empty store and an empty
+cache, so that nothing is shared. The sweep shares supervisors, ceilings and trunks, and what each of them saves is read from
+the records' own seconds. The plain way trains each run once with both cores, its
 labels read from a file: all runs of one model have the same sizes, so one of each model is measured and counted as often
 as there are runs of it.
 """
@@ -19,6 +20,7 @@ from .student import plain
 
 SIZES = {"n_train": 200, "n_validation": 100, "n_test": 400}
 WORKERS = 2
+KINDS = ("supervisors", "ceilings", "students", "trunks")
 
 
 def specs() -> list[Any]:
@@ -34,26 +36,36 @@ def specs() -> list[Any]:
     return [spec.with_seed(UNPUBLISHED) for spec in found]
 
 
-def together(workers: int) -> dict[str, Any]:
-    """Trains all of `specs`, and says how many runs that took."""
+def trained(runs: list[Any], workers: int) -> dict[str, Any]:
+    """Trains runs and their teachers; how many that were, the wall seconds, and the records' seconds by kind of run."""
+    from w2s_lib.store import find
     from w2s_lib.sweep import train_missing
 
-    return {"runs": len(train_missing(specs(), workers=workers, progress=False))}
+    started = time.monotonic()
+    done = train_missing(runs, workers=workers, progress=False)
+    seconds, of = time.monotonic() - started, dict.fromkeys(KINDS, 0.0)
+    for spec in {step.run_id: step for run in runs for step in run.lineage()}.values():
+        record = find(spec)
+        assert record is not None
+        trunk = record.provenance["trunk_seconds"]
+        of["trunks"] += trunk
+        of[f"{spec.role}s"] += record.provenance["seconds"] - trunk
+    return {"runs": len(done), "seconds": seconds, "of": of}
+
+
+def together(workers: int) -> dict[str, Any]:
+    """All of `specs` in one sweep."""
+    return trained(specs(), workers)
 
 
 def alone(numbers: list[int]) -> dict[str, Any]:
-    """Trains some of `specs` one by one, each from nothing."""
-    import w2s_lib as w2s
-    from w2s_lib.sweep import train_missing
-
-    every, found = specs(), []
+    """What the PGR of some of the students needs, each from nothing."""
+    every = specs()
+    ceiling = {spec.model: spec for spec in every if spec.role == "ceiling"}
+    students, found = [spec for spec in every if spec.role == "student"], []
     for number in numbers:
         with cold():
-            started = time.monotonic()
-            trained = train_missing([every[number]], workers=1, progress=False)
-        spec = every[number]
-        found.append({"run": f"{spec.role}, {w2s.short_name(spec.model)}", "runs": len(trained),
-                      "seconds": time.monotonic() - started})
+            found.append(trained([students[number], ceiling[students[number].model]], 1))
     return {"parts": found}
 
 
@@ -62,20 +74,24 @@ def measure() -> dict[str, Any]:
     import w2s_lib as w2s
 
     runs, threads = specs(), os.cpu_count() or 1
+    n_students = sum(spec.role == "student" for spec in runs)
     models = Counter(spec.model for spec in runs)
     each = {model: measured(plain, model, runs[0].task, "cpu", UNPUBLISHED, threads, threads=threads)["seconds"]
             for model in models}
     with ThreadPoolExecutor(WORKERS) as pool:  # the long and the short ones dealt out in turn
-        found = list(pool.map(lambda first: measured(alone, list(range(first, len(runs), WORKERS))), range(WORKERS)))
+        found = list(pool.map(lambda first: measured(alone, list(range(first, n_students, WORKERS))), range(WORKERS)))
     parts = [part for half in found for part in half["parts"]]
     whole = sum(part["seconds"] for part in parts)
     ways = [{"way": "plain Trainer", "runs trained": len(runs), "seconds": sum(each[m] * n for m, n in models.items())},
             {"way": f"each by itself, workers = {WORKERS}", "runs trained": sum(part["runs"] for part in parts),
              "seconds": whole / WORKERS}]
+    shared: dict[str, float] = {}
     for workers in (1, WORKERS):
         with cold():
             result = measured(together, workers)
+        shared = shared or result["of"]
         ways.append({"way": f"one sweep, workers = {workers}", "runs trained": result["runs"], "seconds": result["seconds"]})
     for row in ways:
         row["times faster"] = ways[0]["seconds"] / row["seconds"]
-    return {"rows": ways, "alone": parts, "plain": each, "task": w2s.default_task("amazon").name, **SIZES}
+    kinds = [{"what": kind, "apart": sum(part["of"][kind] for part in parts), "together": shared[kind]} for kind in KINDS]
+    return {"rows": ways, "kinds": kinds, "n_runs": len(runs), "plain": each, "task": w2s.default_task("amazon").name, **SIZES}
