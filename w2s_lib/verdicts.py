@@ -181,7 +181,7 @@ def scorecard(root: Path | None = None) -> pd.DataFrame:
         raise ReportError(f"claims without a result, after `make book`: {', '.join(gaps)}")
     rows = []
     for claim in found:
-        number, even = (said[claim.chapter].get(claim.quantity + of) for of in ("", "_at_median"))
+        number, even = said[claim.chapter][claim.quantity], said[claim.chapter].get(f"{claim.quantity}_at_median")
         rows.append({"id": claim.id, "claim": claim.claim, "source": _source(claim.source, names, claim.id),
                      "chapter": claim.chapter, "frozen": claim.frozen.isoformat(), "quantity": claim.quantity,
                      "measured": number["text"], "n_seeds": number.get("n_seeds"), "margin": margin(claim, number),
