@@ -8,21 +8,8 @@ from typing import Any
 import pytest
 
 import w2s_lib as w2s
-from w2s_lib.spec import (
-    ConfidenceLoss,
-    Continue,
-    Flip,
-    FromRun,
-    GroundTruth,
-    Lora,
-    NextToken,
-    Pretrained,
-    ProductLoss,
-    Recipe,
-    SpecError,
-    Task,
-    XentLoss,
-)
+from w2s_lib.parts import ConfidenceLoss, ProductLoss
+from w2s_lib.spec import Continue, Flip, FromRun, GroundTruth, Lora, NextToken, Pretrained, Recipe, SpecError, Task, XentLoss
 
 WEAK = w2s.supervisor("smollm2-135m@4", "movie")
 COMMIT = "0123456789" * 4

@@ -13,8 +13,9 @@ import pytest
 from w2s_lib import listing
 from w2s_lib.hub_tasks import HUB_TASKS
 from w2s_lib.listing import planned_runs, profile_states, published_on, published_runs, registered_tasks, write_tables
+from w2s_lib.parts import ConfidenceLoss
 from w2s_lib.record import Record
-from w2s_lib.spec import ConfidenceLoss, Continue, FromRun, Lora, NextToken, RunSpec, Task
+from w2s_lib.spec import Continue, FromRun, Lora, NextToken, RunSpec, Task
 from w2s_lib.store import DamagedRecord, write
 from w2s_lib.tasks import EMBEDDED
 

@@ -19,6 +19,7 @@ import pytest
 import w2s_lib as w2s
 from tests.test_sweep import long
 from w2s_lib import ray_engine
+from w2s_lib.cluster import connect, stop
 from w2s_lib.models import DeviceError
 from w2s_lib.record import StoreError
 from w2s_lib.runner import trainings
@@ -156,15 +157,39 @@ def test_what_the_cluster_cannot_do_is_said_before_training(
         on_s3: Log, specs: dict[str, RunSpec], quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     new = specs["student"].with_seed(7)
     with pytest.raises(SpecError, match="takes no number of workers"):
-        train_missing([new], workers=2, engine="ray", progress=False)
+        train_missing([new], workers=2, progress=False)
     with pytest.raises(DeviceError, match="a run needs a GPU and no node of the Ray cluster has one"):
         train_missing([dataclasses.replace(new, device="cuda")], progress=False)
     with pytest.raises(SpecError, match="n_train"):
         train_missing([w2s.supervisor("tfidf", dataclasses.replace(new.task, n_train=200)), new], progress=False)
+    monkeypatch.setattr(ray, "cancel", pytest.fail)  # the other node's check ends at the same time: see `cluster.stop`
     monkeypatch.setenv("W2S_STORE", "memory://w2s")  # which every process has for itself
     with pytest.raises(StoreError, match="node .* does not see this machine's store memory://w2s: .* Nothing was trained"):
         train_missing([new], progress=False)
     assert on_s3.lines() == []
+
+
+def test_only_what_is_still_at_work_is_cancelled(cluster: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To cancel a task in the moment in which it ends would make Ray abort this process."""
+    cancelled, cancel = [], connect().cancel
+    monkeypatch.setattr(ray, "cancel", lambda task, force: cancelled.append((task, force)) or cancel(task, force=force))
+
+    def work(until: float) -> None:
+        while time.time() < until:
+            time.sleep(0.001)
+
+    task = ray.remote(num_cpus=0)(work)
+    ray.get([task.remote(0) for _ in range(3)])  # the workers are there
+    for _ in range(20):
+        together = [task.remote(time.time() + 0.05) for _ in range(3)]
+        (_, *ending) = ray.wait(together)[0] + ray.wait(together)[1]
+        stop(ray, ending)
+    assert cancelled == []
+    endless = task.remote(time.time() + 600)
+    stop(ray, [endless])
+    assert cancelled == [(endless, False)]
+    with pytest.raises(ray.exceptions.TaskCancelledError):
+        ray.get(endless)
 
 
 def test_without_a_cluster_none_is_started(specs: dict[str, RunSpec], own_store: Path) -> None:

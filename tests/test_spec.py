@@ -19,26 +19,20 @@ from hypothesis import strategies as st
 
 from w2s_lib import arms, codec, names, parts
 from w2s_lib.codec import UNIONS
-from w2s_lib.parts import LOSSES, Part, nearest
+from w2s_lib.parts import LOSSES, AdaptiveLoss, ConfidenceLoss, EntropyLoss, Part, ProductLoss, ReverseLoss, WindowLoss, nearest
 from w2s_lib.spec import (
     SEMANTICS,
-    AdaptiveLoss,
-    ConfidenceLoss,
     Continue,
-    EntropyLoss,
     Flip,
     FromRun,
     GroundTruth,
     Lora,
     NextToken,
     Pretrained,
-    ProductLoss,
     Recipe,
-    ReverseLoss,
     RunSpec,
     SpecError,
     Task,
-    WindowLoss,
     XentLoss,
 )
 from w2s_lib.tasks import default_task

@@ -28,10 +28,11 @@ from w2s_lib import runner, store
 from w2s_lib.assets import AssetError
 from w2s_lib.halves import splits
 from w2s_lib.models import DeviceError
+from w2s_lib.parts import ConfidenceLoss
 from w2s_lib.record import SPLITS, Record, StoreError
 from w2s_lib.revisions import folder_digest
 from w2s_lib.runner import cost, training_labels, trainings
-from w2s_lib.spec import SEMANTICS, ConfidenceLoss, Flip, FromRun, Lora, Recipe, RunSpec, SpecError, Task
+from w2s_lib.spec import SEMANTICS, Flip, FromRun, Lora, Recipe, RunSpec, SpecError, Task
 from w2s_lib.store import find
 from w2s_lib.sweep import publish, sweep, train_missing
 from w2s_lib.tasks import load_table

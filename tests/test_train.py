@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from w2s_lib import models, train, trunk
 from w2s_lib.classifier import Finetuned
 from w2s_lib.halves import splits
+from w2s_lib.parts import ConfidenceLoss
 from w2s_lib.probing import fit_probe
-from w2s_lib.spec import ConfidenceLoss, Lora, Recipe, RunSpec, SpecError, Task
+from w2s_lib.spec import Lora, Recipe, RunSpec, SpecError, Task
 from w2s_lib.tasks import TaskTable, load_table
 from w2s_lib.train import TrainingError, epoch_batches, fit, learning_rate_factor
 from w2s_lib.trunk import Inputs, Trunk

@@ -13,8 +13,9 @@ from types import ModuleType
 from typing import Any
 
 _WHERE = {
-    "spec": ("AdaptiveLoss", "ConfidenceLoss", "Continue", "EntropyLoss", "Flip", "FromRun", "GroundTruth", "Lora", "NextToken",
-             "ProductLoss", "Recipe", "ReverseLoss", "RunSpec", "SpecError", "Task", "WindowLoss", "XentLoss"),
+    "parts": ("AdaptiveLoss", "ConfidenceLoss", "EntropyLoss", "Lora", "ProductLoss", "Recipe", "ReverseLoss", "SpecError",
+              "Task", "WindowLoss", "XentLoss"),
+    "spec": ("Continue", "Flip", "FromRun", "GroundTruth", "NextToken", "RunSpec"),
     "names": ("short_name",),
     "arms": ("ceiling", "chain", "generative", "probe", "student", "supervisor", "zero_shot"),
     "tasks": ("default_task", "load_table"),

@@ -102,7 +102,7 @@ def test(options: Options) -> int:
     chapters = [str(page.source) for page in book.chapters(ROOT) if page.is_notebook]
     # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
     lint = f"{sys.executable} -m ruff check --quiet --ignore E402,E501,B018 {{}}"
-    steps = [["ruff", "check", "."], ["mypy"], ["pytest", "-n", "2", "--dist", "loadfile"]]
+    steps = [["ruff", "check", "."], ["mypy"], ["pytest", "-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"]]
     steps[1:1] = [["jupytext", "--quiet", "--check", lint, "--pipe-fmt", "py:percent", *chapters]] * bool(chapters)
     failed = [step[0] for step in steps if tool(*step)]
     print(f"Failed: {', '.join(failed)}" if failed else "Linter, types and tests passed.")

@@ -1,4 +1,4 @@
-"""A Ray cluster: how `ray_engine` connects to it, and what it asks of a node: to look whether it can train, and to train."""
+"""A Ray cluster: how `ray_engine` connects to it, what it asks of a node (can it train? train), and how that is stopped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from .record import StoreError
 from .runner import execute, refuse_early
 from .spec import RunSpec
 from .store import find, marked, store_name, weights
+
+GRACE, PATIENCE = 1, 10
+"""Seconds that a task has to end by itself: before it is interrupted, and after."""
 
 
 def connect() -> Any:
@@ -78,3 +81,16 @@ def train_once(adapters: dict[str, bool], *teachers: None) -> None:
         say("started", ids := [spec.run_id for spec in lacking])
         execute(*lacking, progress=False)
         say("recorded", ids)
+
+
+def stop(ray: Any, tasks: list[Any]) -> None:
+    """Stops tasks by a KeyboardInterrupt, after which a worker cleans up behind itself; one that is deaf to it is killed.
+
+    A worker that is just beginning a task can miss the interrupt. And to cancel a task in the moment in which it ends makes
+    Ray abort the process that asks, a notebook's kernel say: a race that Ray's authors know of
+    (https://github.com/ray-project/ray/pull/54798). Tasks often end together, so they get a moment first.
+    """
+    for seconds, force in ((GRACE, False), (PATIENCE, True)):
+        tasks = ray.wait(tasks, num_returns=len(tasks), timeout=seconds)[1] if tasks else []
+        for task in tasks:
+            ray.cancel(task, force=force)

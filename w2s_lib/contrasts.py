@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from .intervals import Floats, Interval, mean_interval, ratio_interval
-from .metrics import Record, correctness, predicted_label
+from .metrics import Record, correctness, predicted_label, rows_of
 
 __all__ = ["agreement_difference_interval", "agreement_interval", "contrast_interval", "error_correlation_interval",
            "excess_agreement_difference_interval", "excess_agreement_interval", "stop_early"]
@@ -116,19 +115,13 @@ def stop_early(moments: Mapping[float, Arm], supervisor: Arm) -> list[tuple[floa
     """
     kept = []
     for its, *run in zip(supervisor, *moments.values(), strict=True):
-        said = [_validation(record) for record in (its, *run)]
+        said = [rows_of(record, "validation")["p"] for record in (its, *run)]
         if len({record.spec.seed for record in (its, *run)}) > 1 or any(not rows.index.equals(said[0].index) for rows in said):
             raise ValueError("the records differ in seeds or validation rows")
-        agree = [float((rows == said[0]).mean()) for rows in said[1:]]
+        agree = [float(np.mean(predicted_label(rows) == predicted_label(said[0]))) for rows in said[1:]]
         best = int(np.argmax(agree))
         kept.append((list(moments)[best], run[best]))
     return kept
-
-
-def _validation(record: Record) -> pd.Series:
-    rows = record.predictions
-    p = rows.loc[rows["split"] == "validation", "p"].sort_index()
-    return pd.Series(predicted_label(p), index=p.index)
 
 
 def error_correlation_interval(a: Arm, b: Arm) -> Interval:

@@ -208,10 +208,10 @@ def correctness(**arms: Iterable[Record]) -> tuple[Floats, Codes]:
         if found != wanted:
             raise ValueError(f"{arm}: the seeds are {found}, those of {next(iter(seeds))} are {wanted}")
     first = next(iter(sorted_arms.values()))[0]
-    task, rows, hits = first.spec.task, _test_rows(first), []
+    task, rows, hits = first.spec.task, rows_of(first), []
     for arm, records in sorted_arms.items():
         for record in records:
-            other, table, where = record.spec.task, _test_rows(record), f"{arm}, seed {record.spec.seed}"
+            other, table, where = record.spec.task, rows_of(record), f"{arm}, seed {record.spec.seed}"
             if (other.name, other.sha256) != (task.name, task.sha256):
                 raise ValueError(f"{where}: task {other.name!r} cannot be joined to task {task.name!r}")
             if not table[["label", "group"]].equals(rows[["label", "group"]]):
@@ -221,9 +221,10 @@ def correctness(**arms: Iterable[Record]) -> tuple[Floats, Codes]:
     return correct, np.unique(rows["group"], return_inverse=True)[1]
 
 
-def _test_rows(record: Record) -> pd.DataFrame:
+def rows_of(record: Record, split: str = "test") -> pd.DataFrame:
+    """A record's predictions of a split, by row. Raises `ValueError` where there are none, or one twice."""
     table = record.predictions
-    table = table[table["split"] == "test"].sort_index()
+    table = table[table["split"] == split].sort_index()
     if table.empty or not table.index.is_unique:
-        raise ValueError(f"seed {record.spec.seed}: no test rows, or a test row twice")
+        raise ValueError(f"seed {record.spec.seed}: no {split} rows, or a {split} row twice")
     return table

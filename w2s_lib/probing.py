@@ -22,11 +22,11 @@ from .adapters import merge_adapters
 from .assets import cache_dir, file_sha256
 from .cache import save_whole
 from .classifier import PREDICT_BATCH, Classifier, FloatArray, logits_by_row, rounded
-from .families import blocks_of, keep_blocks, trunk_exact, words_head
+from .families import blocks_of, keep_blocks, words_head
 from .spec import Continue, RunSpec, SpecError
 from .tasks import TaskTable
 from .train import adapted
-from .trunk import Trunk, affordable, hardware, inputs_at, one_a_row
+from .trunk import Trunk, affordable, blocks_under, hardware, inputs_at, one_a_row
 
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse regularisation strengths that a probe's validation set chooses from."""
@@ -226,13 +226,12 @@ def fit_zero_shot(spec: RunSpec, table: TaskTable, rows: Any, *, unlabelled: Any
     x, *after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("x", *(f"x {word}" for word in named)))
     if len(named) != 2 or "" in named or any(ids[:-1] != x for ids in after):
         raise SpecError(f"Task.label_words must be two words of one token each, 'no/yes', not {spec.task.label_words!r}")
-    model = models.load_backbone(spec, causal_lm=True)
+    config = models.load_config(spec.name, spec.revision)
+    boundary = blocks_under(spec, table, config, n_top=10)
+    inputs = inputs_at(spec, table, boundary, progress=progress)  # before the model: see `adapted`
+    model, both = models.load_backbone(spec, causal_lm=True), table.texts_a_row == 2
     words = model.get_output_embeddings().weight[[ids[-1] for ids in after]]
-    depth = len(blocks_of(model.base_model))
-    boundary = max(0, depth - 10) if trunk_exact(model.base_model) and affordable(spec, table, model.config) else 0
-    inputs = inputs_at(spec, table, boundary, progress=progress)
-    both = table.texts_a_row == 2
-    classifier = Classifier(keep_blocks(model.base_model, boundary, depth), comparison=both)
+    classifier = Classifier(keep_blocks(model.base_model, boundary, spec.depth or config.num_hidden_layers), comparison=both)
     classifier.head = words_head(words, model.config, comparison=both).to(spec.device)
     odds = np.full(len(table.frame), np.nan)
     logits = logits_by_row(classifier, inputs, rows, progress=progress).double().numpy()

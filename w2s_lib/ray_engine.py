@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from .cluster import check_node, connect, train_once
+from .cluster import check_node, connect, stop, train_once
 from .models import DeviceError, split_over
 from .runner import Training
 from .spec import Continue, RunSpec, SpecError
@@ -15,8 +15,6 @@ from .train import TrainingError
 
 RETRIES = 3
 """How often a run is begun anew after its worker has died."""
-PATIENCE = 10
-"""Seconds that a task which is interrupted has to end by itself."""
 
 
 def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
@@ -46,6 +44,7 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
             texts = [spec.to_json() for spec in missing.values() if _kind(spec) == kind]
             place = {"scheduling_strategy": On(node["NodeID"], soft=False), "num_cpus": 0, f"num_{kind.lower()}s": 0.01}
             checks[_task(ray, check_node, **place).remote(node["NodeManagerAddress"], name, texts)] = "check of a node"
+        ray.wait(list(checks), num_returns=len(checks))  # all of them: they end together, and none is to be cancelled
         for _ in _finished(ray, checks):
             pass
     for parent in (parent for spec in missing.values() for parent in spec.parents() if parent.run_id not in missing):
@@ -76,7 +75,7 @@ def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
     try:
         while waiting:
             (ref,), _ = ray.wait(list(waiting))
-            name = waiting.pop(ref)  # at once: to cancel what has just ended can make Ray end this process
+            name = waiting.pop(ref)
             ray.get(ref)
             yield name
     except ray.exceptions.RayTaskError as error:
@@ -94,18 +93,7 @@ def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
         raise TrainingError(f"Ray lost run {name}, for good or {RETRIES + 1} times: {type(error).__name__}: {error} It has no "
                             "record.") from error
     finally:
-        _stop(ray, list(waiting))
-
-
-def _stop(ray: Any, refs: list[Any]) -> None:
-    """Stops tasks by a KeyboardInterrupt, after which a worker cleans up behind itself; one that is deaf to it is killed.
-
-    A worker that is just beginning a task can miss the interrupt.
-    """
-    for seconds, force in ((0, False), (PATIENCE, True)):
-        refs = ray.wait(refs, num_returns=len(refs), timeout=seconds)[1] if refs else []
-        for ref in refs:
-            ray.cancel(ref, force=force)
+        stop(ray, list(waiting))
 
 
 def _task(ray: Any, function: Any, **options: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 
 from . import next_token, probing, train, trunk
 from .classifier import FloatArray
-from .halves import splits
+from .halves import Splits, splits
 from .models import check
 from .record import SPLITS, Record, StoreError, accuracies, snapshot_column
 from .spec import Continue, Flip, FromRun, NextToken, RunSpec, SpecError, nearest
@@ -62,7 +62,7 @@ def trainings(specs: Iterable[RunSpec]) -> dict[str, Training]:
     """
     same: dict[RunSpec, list[RunSpec]] = {}
     for spec in specs:
-        same.setdefault(replace(spec, snapshots=(), predict_halves=True) if spec.trains else spec, []).append(spec)
+        same.setdefault(spec.learned, []).append(spec)
     return {runs[0].run_id: tuple(runs) for runs in same.values()}
 
 
@@ -79,7 +79,7 @@ def execute(*runs: RunSpec, progress: bool = True) -> None:
     table = load_table(spec.task)
     parts = splits(table, spec.seed)
     rows, validation = getattr(parts, spec.half), parts.validation
-    every = np.concatenate([getattr(parts, name) for name in _held(spec)])
+    every = np.concatenate(list(_held(spec, parts).values()))
     start = _adapters(spec)
     if spec.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -100,34 +100,37 @@ def execute(*runs: RunSpec, progress: bool = True) -> None:
                                watch=np.concatenate([parts.test, validation]), progress=progress)
         trained = time.monotonic() - started
         for run in runs:
-            _record(run, table, fitted, trained, others=[other.run_id for other in runs if other != run], progress=progress)
+            others = [other.run_id for other in runs if other != run]
+            _record(run, table, _held(run, parts), fitted, trained, others=others, progress=progress)
 
 
-def _held(spec: RunSpec) -> tuple[str, ...]:
-    """The splits that a run's record holds."""
-    return ("validation",) if isinstance(spec.labels, NextToken) else SPLITS if spec.predict_halves else SPLITS[:2]
+def _held(spec: RunSpec, parts: Splits) -> dict[str, Any]:
+    """The splits that a run's record holds: name -> rows."""
+    names = ("validation",) if isinstance(spec.labels, NextToken) else SPLITS if spec.predict_halves else SPLITS[:2]
+    return {name: getattr(parts, name) for name in names}
 
 
-def _record(spec: RunSpec, table: TaskTable, fitted: Any, trained: float, *, others: list[str], progress: bool) -> None:
+def _record(spec: RunSpec, table: TaskTable, held: dict[str, Any], fitted: Any, trained: float, *, others: list[str],
+            progress: bool) -> None:
     """Predicts what the record of a trained run holds, and writes it.
 
     Args:
         spec: the run.
         table: its task.
+        held: see `_held`.
         fitted: what was trained.
         trained: seconds that this took.
         others: ids of the runs that share the training.
         progress: show bars.
     """
-    started, parts, held = time.monotonic(), splits(table, spec.seed), _held(spec)
-    every = np.concatenate([getattr(parts, name) for name in held])
+    started, every = time.monotonic(), np.concatenate(list(held.values()))
     p = fitted.predict(every, progress=progress)
     if not np.isfinite(p).all():  # the last step's loss was still a number
         raise train.TrainingError(f"the predictions of {spec.model} are not numbers: try a lower recipe.learning_rate than "
                                   f"{spec.recipe.learning_rate}. No record was written.")
     frame = table.frame.loc[every]
     predictions = pd.DataFrame({
-        "split": np.repeat(held, [len(getattr(parts, name)) for name in held]).astype(object),
+        "split": np.repeat(list(held), [len(rows) for rows in held.values()]).astype(object),
         "label": frame["label"].to_numpy(np.int8), "p": p,
         "group": pd.factorize(table.frame["group"])[0][every].astype(np.int32)}, index=pd.Index(every, name="row"))
     shares = fitted.snapshots if isinstance(spec.labels, NextToken) else spec.snapshots

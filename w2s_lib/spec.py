@@ -14,27 +14,10 @@ from typing import Any, Literal, Self
 
 from .codec import NESTED, UNIONS, decode, encode, require_parts
 from .names import EMBEDDED_DEPTH, canonical_model, split_model
-from .parts import (
-    LOSSES,
-    AdaptiveLoss,
-    ConfidenceLoss,
-    EntropyLoss,
-    Lora,
-    Part,
-    ProductLoss,
-    Recipe,
-    ReverseLoss,
-    SpecError,
-    Task,
-    WindowLoss,
-    XentLoss,
-    nearest,
-    require,
-)
+from .parts import LOSSES, Lora, Part, Recipe, SpecError, Task, XentLoss, nearest, require
 
-__all__ = ["AdaptiveLoss", "ConfidenceLoss", "Continue", "EntropyLoss", "Flip", "FromRun", "GroundTruth", "Lora", "NextToken",
-           "Pretrained", "ProductLoss", "Recipe", "ReverseLoss", "RunSpec", "SpecError", "Task", "WindowLoss", "XentLoss",
-           "nearest"]
+__all__ = ["Continue", "Flip", "FromRun", "GroundTruth", "Lora", "NextToken", "Pretrained", "Recipe", "RunSpec", "SpecError",
+           "Task", "XentLoss", "nearest"]
 
 SEMANTICS = 1
 """Raised when the same spec would train to different bits. It is part of every id."""
@@ -181,6 +164,11 @@ class RunSpec(Part):
     def trains(self) -> bool:
         """Whether a language model is finetuned: it is not probed, asked or counted words."""
         return self.method == "finetune" and self.name != "tfidf"
+
+    @property
+    def learned(self) -> RunSpec:
+        """The run without what only says which rows it predicts, and when: runs of which this is equal learn the same."""
+        return replace(self, snapshots=(), predict_halves=True) if self.trains else self
 
     @property
     def role(self) -> Literal["supervisor", "student", "ceiling", "baseline", "generative"]:

@@ -47,8 +47,8 @@ def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, worke
         specs: what to run; equal ones are run once.
         seeds: each spec's whole lineage is run under each of them; None keeps the specs' own.
         workers: processes of this machine, of one thread or one GPU each; by default one a core, or one a GPU where a run
-            asks for CUDA. A cluster has its own: beside engine="ray" it is an error, and where `W2S_ENGINE` names Ray this
-            number is not used.
+            asks for CUDA. A cluster has its own: beside engine="ray" it is an error. Where it is `W2S_ENGINE` that names
+            Ray, this number, which a chapter says of this machine, is not used.
         engine: "local" for this machine, or "ray" for the Ray cluster that is running here or at `RAY_ADDRESS`; by default
             what `W2S_ENGINE` says, else "local".
         progress: one bar with the time left.
@@ -65,6 +65,8 @@ def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, worke
     wanted = {s.run_id: s for spec in specs for s in ([spec] if seeds is None else map(spec.with_seed, seeds))}
     if not wanted:
         raise SpecError("no specs to run, or no seeds")
+    if not engine and os.environ.get("W2S_ENGINE") == "ray":
+        workers = None
     trained = train_missing(list(wanted.values()), workers=workers, engine=engine, progress=progress)
     frame = pd.DataFrame([row_of(_read(spec, trained=run_id in trained)) for run_id, spec in wanted.items()])
     return frame.astype({"depth": "Int64"})  # whole numbers, though `tfidf` has none
@@ -77,7 +79,7 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
     Args:
         specs: what is wanted; their teachers are added.
         store: "user", or "published" to copy each finished record to `book/results/` as well.
-        workers: see `sweep`.
+        workers: see `sweep`; beside Ray an error, whoever names Ray.
         engine: see `sweep`.
         progress: see `sweep`.
 
@@ -86,8 +88,6 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
     """
     if workers is not None and workers < 1:
         raise SpecError(f"workers must be at least 1, not {workers}")
-    if not engine and os.environ.get("W2S_ENGINE") == "ray":
-        workers = None  # said of this machine by a chapter's parameters; it is the cluster that is asked now
     engine = engine or os.environ.get("W2S_ENGINE") or "local"
     if engine not in ENGINES:
         raise SpecError(f"unknown engine {engine!r}: {nearest(engine, ENGINES)}")

@@ -22,12 +22,12 @@ from tqdm.auto import tqdm
 from . import models
 from .adapters import add_lora, load_adapters
 from .classifier import Classifier, Finetuned, FloatArray
-from .families import capped, keep_blocks, skeleton, trunk_exact
+from .families import capped, keep_blocks
 from .memory import checkpoint_where_needed
 from .objective import objective
 from .spec import RunSpec, SpecError
 from .tasks import TaskTable
-from .trunk import Inputs, affordable, inputs_at
+from .trunk import Inputs, blocks_under, inputs_at
 
 # oneDNN keeps a compiled kernel for every shape it has met, and batches of texts have thousands: a gigabyte by its default
 # of 1,024. A hundred are as fast (measured). It is read at the first matrix product of a process.
@@ -120,7 +120,7 @@ def adapted(spec: RunSpec, table: TaskTable, *, causal_lm: bool = False, start: 
     config = models.load_config(spec.name, spec.revision)
     depth = spec.depth or config.num_hidden_layers
     n_top = depth if spec.lora.blocks == "all" else min(int(spec.lora.blocks), depth)
-    boundary = depth - n_top if trunk and trunk_exact(skeleton(config)) and affordable(spec, table, config) else 0
+    boundary = blocks_under(spec, table, config, n_top) if trunk else 0
     inputs = inputs_at(spec, table, boundary, progress=progress)  # which loads the model too: before it is here, not beside it
     backbone = models.load_backbone(spec, causal_lm=causal_lm)
     words = capped(backbone.get_output_embeddings(), backbone.config) if causal_lm else None

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from . import assets, models
 from .cache import save_whole
-from .families import drop_norm, keep_blocks, require_trunk
+from .families import drop_norm, keep_blocks, require_trunk, skeleton, trunk_exact
 from .spec import SEMANTICS, RunSpec, SpecError
 from .tasks import TaskTable
 
@@ -135,6 +135,12 @@ def affordable(spec: RunSpec, table: TaskTable, config: Any) -> bool:
     """Whether the states of a task's texts, of a model with this configuration, are within `MOST_BYTES`."""
     n_bytes: int = int(Inputs(spec, table).text_length.sum()) * config.hidden_size * models.DTYPES[spec.precision].itemsize
     return n_bytes <= MOST_BYTES
+
+
+def blocks_under(spec: RunSpec, table: TaskTable, config: Any, n_top: int) -> int:
+    """How many blocks lie under a run's top `n_top`, and so in its trunk: none where there is no exact, affordable one."""
+    depth = spec.depth or config.num_hidden_layers
+    return max(0, depth - n_top) if trunk_exact(skeleton(config)) and affordable(spec, table, config) else 0
 
 
 class Trunk(Inputs):
