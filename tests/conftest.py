@@ -83,7 +83,7 @@ def one_thread() -> Iterator[None]:
     """As runs do on a CPU: with two threads, on a busy machine, small matrices take longer than with one."""
     from w2s_lib import train
 
-    with train.one_thread("cpu"):
+    with train.few_threads("cpu"):
         yield
 
 

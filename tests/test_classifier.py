@@ -92,7 +92,7 @@ def table(small_task: Task) -> TaskTable:
 
 @pytest.fixture(scope="module")
 def fitted(small_task: Task, quick: dict[str, Any], table: TaskTable, session_cache: Path) -> Finetuned:
-    with pytest.MonkeyPatch.context() as patch, train.one_thread("cpu"):
+    with pytest.MonkeyPatch.context() as patch, train.few_threads("cpu"):
         patch.setenv("W2S_CACHE", str(session_cache))
         spec = RunSpec(model="smollm2-135m@3", task=small_task, **quick)
         rows = splits(table, 0).student

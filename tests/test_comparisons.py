@@ -200,7 +200,7 @@ def test_a_finetuned_model_says_the_same_both_ways(
     recipe = dataclasses.replace(quick["recipe"], epochs=2)
     spec = RunSpec(model="smollm2-135m@2", task=task, precision="fp32", **quick | {"recipe": recipe})
     rows = splits(table, 0).student
-    with train.one_thread("cpu"):
+    with train.few_threads("cpu"):
         fitted = train.fit(spec, both_ways, rows, table.frame["label"].to_numpy(np.float32)[rows], progress=False)
         asked = splits(table, 0).test
         p = fitted.predict(np.concatenate([asked, asked + len(table.frame)]), progress=False)
@@ -213,7 +213,7 @@ def test_a_baseline_says_the_same_both_ways(
     """Each subtracts what it finds in the two texts, so it can have no liking for the first place; bf16 aside."""
     parts, truth = splits(table, 0), table.frame["label"].to_numpy(np.float32)
     asked, rows, labels = np.concatenate([parts.test, parts.test + len(table.frame)]), parts.student, truth[parts.student]
-    with train.one_thread("cpu"):
+    with train.few_threads("cpu"):
         if method == "tfidf":
             fitted = fit_tfidf(both_ways, rows, labels)
         elif method == "probe":
@@ -237,7 +237,7 @@ def test_zero_shot_is_the_difference_of_the_two_texts_own_odds(task: Task, table
     rows = np.arange(30)
     singles = dataclasses.replace(table, frame=pd.DataFrame({"text": table.texts, "label": 0}), digest="cd" * 32)
     every = singles.frame.index.to_numpy()
-    with train.one_thread("cpu"):
+    with train.few_threads("cpu"):
         p = fit_zero_shot(spec, table, rows, progress=False).predict(rows).astype(float)
         each = fit_zero_shot(spec, singles, every, unlabelled=every, progress=False).predict(every).astype(float)
     odds = np.log(each / (1 - each))

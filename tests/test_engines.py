@@ -68,6 +68,15 @@ def test_a_worker_has_a_gpu_of_its_own(
     assert taken == ([expected[i % count] for i in range(3)] if count else ["untouched"] * 3)
 
 
+def test_a_worker_has_its_cores(small_task: Task, own_cache: Path, own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = w2s.supervisor("tfidf", small_task)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for given, expected in (("", 8), ("1", 8), ("3", 2), ("16", 1)):
+        monkeypatch.setenv("W2S_THREADS", given)
+        assert local_engine.prepare({spec.run_id: spec}, None) == expected
+    assert local_engine.prepare({spec.run_id: spec}, 5) == 5
+
+
 def test_a_model_that_is_split_over_the_gpus_is_trained_alone(
         small_task: Task, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a worker a GPU would each take all of them."""

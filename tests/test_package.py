@@ -44,22 +44,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     # what is trained
     "families": {"spec"},
     "models": {"assets", "families", "names", "revisions", "spec"},
+    "machine": {"models"},
     "memory": {"families", "models", "spec"},
     "adapters": {"families", "models", "names", "spec"},
-    "trunk": {"assets", "cache", "families", "models", "spec", "tasks"},
+    "trunk": {"assets", "cache", "families", "machine", "models", "spec", "tasks"},
     "classifier": {"adapters", "families", "spec", "trunk"},
-    "train": {"adapters", "classifier", "families", "memory", "models", "objective", "spec", "tasks", "trunk"},
+    "train": {"adapters", "classifier", "families", "machine", "memory", "models", "objective", "spec", "tasks", "trunk"},
     "next_token": {"adapters", "classifier", "memory", "models", "spec", "tasks", "train", "trunk"},
-    "probing": {"adapters", "assets", "cache", "classifier", "families", "models", "spec", "tasks", "train", "trunk"},
+    "probing": {"adapters", "assets", "cache", "classifier", "families", "machine", "models", "spec", "tasks", "train",
+                "trunk"},
     # what is kept
     "record": {"spec"},
     "parquet": {"record", "spec"},
     "remote": {"assets", "record"},
     "store": {"parquet", "record", "remote", "spec"},
-    "runner": {"classifier", "halves", "models", "next_token", "probing", "record", "spec", "store", "tasks", "train", "trunk"},
-    "local_engine": {"models", "runner", "spec", "store", "train"},
+    "runner": {"classifier", "halves", "machine", "models", "next_token", "probing", "record", "spec", "store", "tasks",
+               "train"},
+    "local_engine": {"machine", "models", "runner", "spec", "store", "train"},
     "cluster": {"models", "record", "runner", "spec", "store"},
-    "ray_engine": {"cluster", "models", "runner", "spec", "store", "train"},
+    "ray_engine": {"cluster", "machine", "models", "runner", "spec", "store", "train"},
     "engines": {"assets", "local_engine", "names", "ray_engine", "record", "runner", "spec", "store"},
     "sweep": {"engines", "record", "runner", "spec", "store"},
     # what is shown
@@ -81,8 +84,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """The import table of the design, with the modules that it was cut into. Every import counts, wherever it stands."""
 
-WITH_TORCH = {"losses", "objective", "families", "memory", "models", "adapters", "trunk", "classifier", "train", "next_token",
-              "probing", "runner", "engines", "local_engine", "cluster", "ray_engine"}
+WITH_TORCH = {"losses", "objective", "families", "machine", "memory", "models", "adapters", "trunk", "classifier", "train",
+              "next_token", "probing", "runner", "engines", "local_engine", "cluster", "ray_engine"}
 """Modules that load torch when they are imported. No other may; `sweep` does where a run is missing."""
 
 IN_CHAPTERS = {"dataclasses", "w2s_lib", "torch", "numpy", "pandas", "altair"}

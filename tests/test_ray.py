@@ -158,8 +158,11 @@ def test_what_the_cluster_cannot_do_is_said_before_training(
     new = specs["student"].with_seed(7)
     with pytest.raises(SpecError, match="takes no number of workers"):
         train_missing([new], workers=2, progress=False)
-    with pytest.raises(DeviceError, match="a run needs a GPU and no node of the Ray cluster has one"):
+    with pytest.raises(DeviceError, match="a run needs 1 GPU and no node of the Ray cluster has as much"):
         train_missing([dataclasses.replace(new, device="cuda")], progress=False)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DeviceError, match="a run needs 2 CPU and no node"):
+        patch.setenv("W2S_THREADS", "2")
+        train_missing([new], progress=False)
     with pytest.raises(SpecError, match="n_train"):
         train_missing([w2s.supervisor("tfidf", dataclasses.replace(new.task, n_train=200)), new], progress=False)
     monkeypatch.setattr(ray, "cancel", pytest.fail)  # the other node's check ends at the same time: see `cluster.stop`

@@ -126,6 +126,13 @@ def test_a_trunk_that_would_be_too_large_is_not_kept(spec: RunSpec, table: TaskT
         assert made.boundary == boundary and isinstance(made.inputs, Trunk) == bool(boundary)
 
 
+def test_where_a_probe_keeps_the_last_tokens_alone(spec: RunSpec, table: TaskTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, on_gpu = models.load_config(spec.name, spec.revision), dataclasses.replace(spec, device="cuda")
+    assert not trunk.only_last(spec, table, config) and trunk.only_last(on_gpu, table, config)
+    monkeypatch.setattr(trunk, "MOST_BYTES", 0)
+    assert trunk.only_last(spec, table, config)
+
+
 def test_last_tokens_alone_are_those_of_the_whole_trunk(spec: RunSpec, table: TaskTable, own_cache: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     whole, last = (Trunk(spec, table, 2, last=alone, progress=False) for alone in (False, True))
@@ -240,7 +247,7 @@ def test_a_text_longer_than_the_model_reads_is_refused(spec: RunSpec, table: Tas
 @pytest.fixture(scope="module")
 def trained(small_task: Task, quick: dict[str, Any], table: TaskTable, session_cache: Path) -> Finetuned:
     """32 steps on the last of three blocks, on ground truth."""
-    with pytest.MonkeyPatch.context() as patch, train.one_thread("cpu"):
+    with pytest.MonkeyPatch.context() as patch, train.few_threads("cpu"):
         patch.setenv("W2S_CACHE", str(session_cache))
         return fitted_on_student_half(RunSpec(model="smollm2-135m@3", task=small_task, **quick), table)
 
@@ -274,7 +281,7 @@ def test_fitting_leaves_the_callers_random_numbers_and_threads_alone(spec: RunSp
     expected = torch.rand(3)
     torch.manual_seed(5)
     torch.set_num_threads(2)
-    with train.one_thread("cpu"):
+    with train.few_threads("cpu"):
         assert torch.get_num_threads() == 1
         fitted_on_student_half(spec, table)
     assert torch.get_num_threads() == 2 and torch.equal(torch.rand(3), expected)
@@ -372,6 +379,6 @@ def test_errors_of_other_kinds_are_not_called_out_of_memory(spec: RunSpec, table
 
 def test_threads_of_a_caller_are_restored_after_an_error() -> None:
     torch.set_num_threads(2)
-    with pytest.raises(ValueError), train.one_thread("cpu"):
+    with pytest.raises(ValueError), train.few_threads("cpu"):
         raise ValueError
     assert torch.get_num_threads() == 2

@@ -1,4 +1,4 @@
-"""The engine of this machine: one run after the other in this process, or `workers` processes of one thread or one GPU each."""
+"""The engine of this machine: one run after the other in this process, or `workers` processes with a core or a GPU each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from .machine import threads
 from .models import split_over
 from .runner import Training, execute, refuse_early
 from .spec import Continue, RunSpec
@@ -18,10 +19,10 @@ from .train import TrainingError
 
 
 def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
-    """See `engines.Engine`: by default a process a core, or one a GPU where a run asks for CUDA."""
+    """See `engines.Engine`: by default a process for every `threads()` cores, or one a GPU where a run asks for CUDA."""
     refuse_early(missing.values())
     cuda = any(spec.device == "cuda" for spec in missing.values())
-    slots = os.cpu_count() if not cuda else 1 if split_over() else len(gpus())
+    slots = (os.cpu_count() or 1) // threads() if not cuda else 1 if split_over() else len(gpus())
     return workers or slots or 1
 
 

@@ -117,7 +117,7 @@ def calibrate(name: str, revision: str, device: str, quantization: str, precisio
     Args:
         name: the model, without its depth.
         revision: its commit or digest.
-        device: "cpu", where one thread is used as in a run, or "cuda".
+        device: "cpu", with the threads of a run, or "cuda".
         quantization: see `RunSpec`.
         precision: see `RunSpec`.
         batch_size: texts a step.
@@ -132,7 +132,7 @@ def calibrate(name: str, revision: str, device: str, quantization: str, precisio
     from .losses import xent_loss
     from .models import DTYPES, DeviceError, load_backbone, load_config, quiet
     from .revisions import folder_digest
-    from .train import one_thread
+    from .train import few_threads
 
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("the runs ask for device='cuda' and this machine has none")
@@ -140,7 +140,7 @@ def calibrate(name: str, revision: str, device: str, quantization: str, precisio
     config.vocab_size = min(config.vocab_size, 1000)
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, token, None)
-    with tempfile.TemporaryDirectory() as folder, one_thread(device), torch.random.fork_rng():
+    with tempfile.TemporaryDirectory() as folder, few_threads(device), torch.random.fork_rng():
         with quiet():
             AutoModelForCausalLM.from_config(config, dtype=DTYPES[precision]).save_pretrained(folder)
         spec = RunSpec(model=folder, revision=folder_digest(folder), device=device, quantization=quantization,

@@ -23,10 +23,11 @@ from .assets import cache_dir, file_sha256
 from .cache import save_whole
 from .classifier import PREDICT_BATCH, Classifier, FloatArray, logits_by_row, rounded
 from .families import blocks_of, keep_blocks, words_head
+from .machine import hardware
 from .spec import Continue, RunSpec, SpecError
 from .tasks import TaskTable
 from .train import adapted
-from .trunk import Trunk, affordable, blocks_under, hardware, inputs_at, one_a_row
+from .trunk import Trunk, blocks_under, inputs_at, one_a_row, only_last
 
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse regularisation strengths that a probe's validation set chooses from."""
@@ -147,7 +148,7 @@ def fit_probe(spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, va
         known = np.zeros((len(table.frame), states[depth].shape[1]), dtype=np.float32)
         known[every] = states[depth]
     else:
-        trunk = Trunk(spec, table, depth, last=not affordable(spec, table, config), progress=progress)
+        trunk = Trunk(spec, table, depth, last=only_last(spec, table, config), progress=progress)
         known, seconds = trunk.last_states(np.arange(len(table.frame))), trunk.seconds
     probe = linear_probe(known[rows], labels, validation=(known[validation[0]], validation[1]), centred=table.texts_a_row == 1)
     return Baseline(probe.predict(known), seconds)

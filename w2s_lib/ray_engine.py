@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .cluster import check_node, connect, stop, train_once
+from .machine import threads
 from .models import DeviceError, split_over
 from .runner import Training
 from .spec import Continue, RunSpec, SpecError
@@ -21,7 +22,7 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     """See `engines.Engine`: every node must see the store, and have what the runs need.
 
     Raises:
-        DeviceError: no Ray, no cluster, or no GPU in it for a run that asks for one.
+        DeviceError: no Ray, no cluster, or none with a node that has the GPU, or the cores, that a run asks for.
         StoreError: a node does not see the store, or cannot write to it.
         SpecError: a run cannot be trained on a node; a number of workers, which is the cluster's to say.
     """
@@ -34,10 +35,11 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
     require_writable()
-    nodes = {kind: [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) >= 1]
+    takes = {"CPU": threads(), "GPU": 1}
+    nodes = {kind: [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) >= takes[kind]]
              for kind in sorted(set(map(_kind, missing.values())))}
-    if lacking := [kind for kind in nodes if not nodes[kind]]:
-        raise DeviceError(f"a run needs a {lacking[0]} and no node of the Ray cluster has one")
+    if lacking := [f"{takes[kind]} {kind}" for kind in nodes if not nodes[kind]]:
+        raise DeviceError(f"a run needs {lacking[0]} and no node of the Ray cluster has as much")
     with mark() as name:
         checks = {}
         for kind, node in ((kind, node) for kind, there in nodes.items() for node in there):
@@ -50,7 +52,7 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     for parent in (parent for spec in missing.values() for parent in spec.parents() if parent.run_id not in missing):
         if (record := find(parent)) and not record.path.startswith(f"{store_name()}/"):
             write(record)  # the published store has it, and not every node need have that
-    return sum(int(node["Resources"][kind]) for kind in nodes for node in nodes[kind])
+    return sum(int(node["Resources"][kind] // takes[kind]) for kind in nodes for node in nodes[kind])
 
 
 def map_trainings(todo: dict[str, Training], slots: int, *, progress: bool = True) -> Iterator[str]:
@@ -62,7 +64,8 @@ def map_trainings(todo: dict[str, Training], slots: int, *, progress: bool = Tru
     ray, refs = connect(), dict[str, Any]()
     started_from = {spec.start.run.run_id for spec, *_ in todo.values() if isinstance(spec.start, Continue)}
     for runs in todo.values():
-        task = _task(ray, train_once, max_retries=RETRIES, num_cpus=1, num_gpus=int(_kind(runs[0]) == "GPU"))
+        takes = {"num_cpus": 1, "num_gpus": 1} if _kind(runs[0]) == "GPU" else {"num_cpus": threads()}
+        task = _task(ray, train_once, max_retries=RETRIES, **takes)
         teachers = [refs[parent.run_id] for parent in runs[0].parents() if parent.run_id in refs]
         ref = task.remote({spec.to_json(): spec.run_id in started_from for spec in runs}, *teachers)
         refs |= {spec.run_id: ref for spec in runs}
@@ -97,10 +100,10 @@ def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
 
 
 def _task(ray: Any, function: Any, **options: Any) -> Any:
-    """The function as a task whose worker has the same store, cache and number of threads as this process."""
-    own = {"W2S_STORE": store_name(), "W2S_PUBLISHED": "0", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    cache = {"W2S_CACHE": os.environ["W2S_CACHE"]} if os.environ.get("W2S_CACHE") else {}
-    return ray.remote(function).options(runtime_env={"env_vars": own | cache}, **options)
+    """The function as a task whose worker has the same store, caches and number of threads as this process."""
+    own = {"W2S_STORE": store_name(), "W2S_PUBLISHED": "0", "W2S_THREADS": str(threads()), "OMP_NUM_THREADS": str(threads())}
+    same = {name: os.environ[name] for name in ("W2S_CACHE", "HF_HOME", "HF_HUB_OFFLINE") if os.environ.get(name)}
+    return ray.remote(function).options(runtime_env={"env_vars": own | same}, **options)
 
 
 def _kind(spec: RunSpec) -> str:

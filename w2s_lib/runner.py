@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import next_token, probing, train, trunk
+from . import next_token, probing, train
 from .classifier import FloatArray
 from .halves import Splits, splits
+from .machine import hardware, threads
 from .models import check
 from .record import SPLITS, Record, StoreError, accuracies, snapshot_column
 from .spec import Continue, Flip, FromRun, NextToken, RunSpec, SpecError, nearest
@@ -83,7 +84,7 @@ def execute(*runs: RunSpec, progress: bool = True) -> None:
     start = _adapters(spec)
     if spec.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with train.one_thread(spec.device), train.advice_on_memory(spec):
+    with train.few_threads(spec.device), train.advice_on_memory(spec):
         fitted: Any
         if isinstance(spec.labels, NextToken):
             fitted = next_token.fit_next_token(spec, table, rows, validation, progress=progress)
@@ -177,8 +178,8 @@ def _provenance(spec: RunSpec, table: TaskTable, *, seconds: float, trunk_second
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False) if root else None
     peak = torch.cuda.max_memory_allocated() if spec.device == "cuda" else \
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"task_digest": table.digest, "device": spec.device, "hardware": trunk.hardware(spec.device),
-            "threads": 1 if spec.device == "cpu" else torch.get_num_threads(), "python": sys.version.split()[0],
+    return {"task_digest": table.digest, "device": spec.device, "hardware": hardware(spec.device),
+            "threads": threads() if spec.device == "cpu" else torch.get_num_threads(), "python": sys.version.split()[0],
             "versions": {name: version(name) for name in PACKAGES}, "seconds": round(seconds, 2),
             "trunk_seconds": round(trunk_seconds, 2), "peak_memory_bytes": int(peak),
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": git.stdout.strip() if git else ""}

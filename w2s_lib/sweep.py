@@ -46,9 +46,9 @@ def sweep(specs: Iterable[RunSpec], *, seeds: Sequence[int] | None = None, worke
     Args:
         specs: what to run; equal ones are run once.
         seeds: each spec's whole lineage is run under each of them; None keeps the specs' own.
-        workers: processes of this machine, of one thread or one GPU each; by default one a core, or one a GPU where a run
-            asks for CUDA. A cluster has its own: beside engine="ray" it is an error. Where it is `W2S_ENGINE` that names
-            Ray, this number, which a chapter says of this machine, is not used.
+        workers: processes of this machine, of one thread (or `W2S_THREADS`) or one GPU each; by default as many as there are
+            cores for, or one a GPU where a run asks for CUDA. A cluster has its own: beside engine="ray" it is an error.
+            Where it is `W2S_ENGINE` that names Ray, this number, which a chapter says of this machine, is not used.
         engine: "local" for this machine, or "ray" for the Ray cluster that is running here or at `RAY_ADDRESS`; by default
             what `W2S_ENGINE` says, else "local".
         progress: one bar with the time left.
@@ -95,6 +95,9 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
         raise SpecError(f"unknown store {store!r}: {nearest(store, ('user', 'published'))}")
     if store == "published":
         require_writable(_published())
+        if os.environ.get("W2S_THREADS", "1") != "1":
+            raise SpecError("published records are made with one thread, so that their bits are the same elsewhere: unset "
+                            "W2S_THREADS")
     wanted = {step.run_id: step for spec in specs for step in spec.lineage()}
     missing = _missing(specs if store == "user" else wanted.values())
     for run_id, spec in wanted.items():

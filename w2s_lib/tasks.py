@@ -210,7 +210,7 @@ def _load(name: str, min_rating: float, sha256: str) -> TaskTable:
         digest.update(json.dumps(row).encode() + b"\n")
     if read is not None and not (file := kept_table(name, digest.hexdigest())).is_file():
         save_whole(file, read.to_parquet)
-    _say_overlap(name, frame["text"])
+    _say_overlap(name, [*frame["text"], *frame.get("text_b", [])])
     return TaskTable(Task(name=name), frame, tuple(ratings), digest.hexdigest(), int((~kept).sum()))
 
 

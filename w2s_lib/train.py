@@ -23,6 +23,7 @@ from . import models
 from .adapters import add_lora, load_adapters
 from .classifier import Classifier, Finetuned, FloatArray
 from .families import capped, keep_blocks
+from .machine import threads
 from .memory import checkpoint_where_needed
 from .objective import objective
 from .spec import RunSpec, SpecError
@@ -69,11 +70,11 @@ def epoch_batches(rows: Any, length: Any, *, batch_size: int, rng: np.random.Gen
 
 
 @contextlib.contextmanager
-def one_thread(device: str) -> Iterator[None]:
-    """Runs on a CPU with one thread: the bits do not depend on how many cores a machine has."""
+def few_threads(device: str) -> Iterator[None]:
+    """Runs on a CPU with `threads()`, by default one: the bits do not depend on how many cores a machine has."""
     before = torch.get_num_threads()
     if device == "cpu":
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads())
     try:
         yield
     finally:

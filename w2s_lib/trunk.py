@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import platform
 import sys
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from tqdm.auto import tqdm
 from . import assets, models
 from .cache import save_whole
 from .families import drop_norm, keep_blocks, require_trunk, skeleton, trunk_exact
+from .machine import hardware
 from .spec import SEMANTICS, RunSpec, SpecError
 from .tasks import TaskTable
 
@@ -34,20 +34,6 @@ BATCH = 64
 CHUNK = 8 * BATCH
 MOST_BYTES = 16 * 2**30
 """A task whose states would take more on disk has no trunk. Not the room that there is: a run's bits would depend on it."""
-
-
-def cpu_model() -> str:
-    """The processor's own name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def hardware(device: str) -> str:
-    """The name of the GPU, or of the CPU."""
-    return torch.cuda.get_device_name() if device == "cuda" else cpu_model()
 
 
 @functools.lru_cache(maxsize=4)
@@ -141,6 +127,15 @@ def blocks_under(spec: RunSpec, table: TaskTable, config: Any, n_top: int) -> in
     """How many blocks lie under a run's top `n_top`, and so in its trunk: none where there is no exact, affordable one."""
     depth = spec.depth or config.num_hidden_layers
     return max(0, depth - n_top) if trunk_exact(skeleton(config)) and affordable(spec, table, config) else 0
+
+
+def only_last(spec: RunSpec, table: TaskTable, config: Any) -> bool:
+    """Whether a trunk that is only probed keeps each text's last token alone.
+
+    So where all of its states are not affordable, and on a GPU, where computing the lower blocks again for the next layer takes
+    seconds and all states of seven layers a hundred gigabytes.
+    """
+    return spec.device == "cuda" or not affordable(spec, table, config)
 
 
 class Trunk(Inputs):

@@ -76,8 +76,8 @@ def cold(trunks: bool = False) -> Iterator[Path]:
 
 def keep(name: str, result: dict[str, Any]) -> None:
     """Writes one benchmark's result into `book/benchmarks.json`, beside the others, with where and when it was measured."""
+    from w2s_lib.machine import cpu_model
     from w2s_lib.runner import PACKAGES
-    from w2s_lib.trunk import cpu_model
 
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     where = {"machine": cpu_model(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d", time.gmtime()),

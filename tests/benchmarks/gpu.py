@@ -42,8 +42,8 @@ def measure(device: str = "cuda", shape: dict[str, Any] = SHAPE, sizes: dict[str
     import torch
 
     import w2s_lib as w2s
+    from w2s_lib.machine import hardware
     from w2s_lib.models import DeviceError
-    from w2s_lib.trunk import hardware
 
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("this benchmark needs a CUDA device, and torch sees none")

@@ -25,7 +25,7 @@ def epoch(model: str, n: int, blocks: int | str) -> dict[str, Any]:
     table = w2s.load_table(task)
     rows = np.random.default_rng(0).permutation(len(table.frame))
     labels = table.frame["label"].to_numpy(np.float32)
-    with train.one_thread("cpu"):
+    with train.few_threads("cpu"):
         train.build(spec, table, progress=False)  # the trunk
         started = time.monotonic()
         fitted = train.fit(spec, table, rows[:n], labels[rows[:n]], progress=False)
@@ -44,7 +44,7 @@ def of_length(length: int) -> dict[str, Any]:
         task = w2s.default_task(str(path), n_train=100, n_validation=50, n_test=100)
         spec = w2s.ceiling(MODEL, task, recipe=w2s.Recipe(epochs=1), seed=UNPUBLISHED)
         table = w2s.load_table(task)
-        with train.one_thread("cpu"):
+        with train.few_threads("cpu"):
             fitted = train.build(spec, table, progress=False)
             started = time.monotonic()
             train.fit(spec, table, np.arange(160), table.frame["label"].to_numpy(np.float32)[:160], progress=False)
