@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from .parts import Part, SpecError, nearest, require
@@ -19,14 +20,19 @@ def encode(part: Any) -> Any:
     if not isinstance(part, Part):
         return part
     out: dict[str, Any] = {}
-    for f in fields(part):
-        value = getattr(part, f.name)
-        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
-        if value != default or f.name == "semantics":
-            out[f.name] = encode(value)
-            if f.name in UNIONS:
-                out[f.name]["type"] = type(value).__name__
+    for name, default in _defaults(type(part)):
+        value = getattr(part, name)
+        if value != default or name == "semantics":
+            out[name] = encode(value)
+            if name in UNIONS:
+                out[name]["type"] = type(value).__name__
     return out
+
+
+@cache
+def _defaults(kind: type[Part]) -> list[tuple[str, Any]]:
+    """The fields of a kind of part with their defaults, which are frozen themselves."""
+    return [(f.name, f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default) for f in fields(kind)]
 
 
 def require_parts(part: Part) -> None:
