@@ -30,8 +30,8 @@ def encode(part: Any) -> Any:
 
 
 @cache
-def _defaults(kind: type[Part]) -> list[tuple[str, Any]]:
-    """The fields of a kind of part with their defaults, which are frozen themselves."""
+def _defaults(kind: Any) -> list[tuple[str, Any]]:
+    """The fields of a type of part with their defaults, which are frozen themselves."""
     return [(f.name, f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default) for f in fields(kind)]
 
 
