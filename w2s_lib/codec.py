@@ -20,7 +20,8 @@ def encode(part: Any) -> Any:
     if not isinstance(part, Part):
         return part
     out: dict[str, Any] = {}
-    for name, default in _defaults(type(part)):
+    kind: Any = type(part)
+    for name, default in _defaults(kind):
         value = getattr(part, name)
         if value != default or name == "semantics":
             out[name] = encode(value)
