@@ -146,7 +146,7 @@ def test_provenance_says_what_made_it(swept: SimpleNamespace) -> None:
     assert 1e8 < made["peak_memory_bytes"] < 8e9 and made["seconds"] > 0 and made["hardware"]
 
 
-def test_a_run_with_more_threads_says_so(swept: SimpleNamespace, own_store: Path, specs: dict[str, RunSpec],
+def test_a_run_with_more_threads_says_so(swept: SimpleNamespace, own_store: Path, checkout: Path, specs: dict[str, RunSpec],
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     """The same but for rounding, and a trunk of its own: not one of the others' bits."""
     monkeypatch.setenv("W2S_THREADS", "2")
@@ -154,8 +154,12 @@ def test_a_run_with_more_threads_says_so(swept: SimpleNamespace, own_store: Path
     assert more.provenance["threads"] == 2 and more.provenance["hardware"] == f"{alone.provenance['hardware']}, 2 threads"
     np.testing.assert_allclose(more.predictions["p"], alone.predictions["p"], atol=0.02)
     assert more.provenance["trunk_seconds"] > 0
-    with pytest.raises(SpecError, match="published records are made with one thread"):
+    with pytest.raises(SpecError, match="published records are made with one thread.*: unset W2S_THREADS"):
         train_missing([specs["weak"]], store="published", progress=False)
+    monkeypatch.setenv("W2S_THREADS", "")  # as one: but the record that is there is still of two
+    with pytest.raises(StoreError, match=f"made with one thread.*, and .*{specs['weak'].run_id}.parquet with 2: move it away"):
+        train_missing([specs["weak"]], store="published", progress=False)
+    assert left_in(checkout) == []
     monkeypatch.setenv("W2S_THREADS", "many")
     with pytest.raises(DeviceError, match="W2S_THREADS must be a whole number from 1 on, not 'many'"):
         sweep([specs["top"]], progress=False)

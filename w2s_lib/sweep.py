@@ -16,6 +16,7 @@ from .spec import Continue, Flip, FromRun, RunSpec, SpecError, nearest
 from .store import find, published_store, require_writable, weights, write
 
 ENGINES = ("local", "ray")
+ONE_THREAD = "published records are made with one thread, so that their bits are the same elsewhere"
 
 
 def run(spec: RunSpec, *, progress: bool = True) -> Record:
@@ -95,9 +96,8 @@ def train_missing(specs: Sequence[RunSpec], *, store: str = "user", workers: int
         raise SpecError(f"unknown store {store!r}: {nearest(store, ('user', 'published'))}")
     if store == "published":
         require_writable(_published())
-        if os.environ.get("W2S_THREADS", "1") != "1":
-            raise SpecError("published records are made with one thread, so that their bits are the same elsewhere: unset "
-                            "W2S_THREADS")
+        if (os.environ.get("W2S_THREADS") or "1") != "1":  # now, and not at the first `publish`
+            raise SpecError(f"{ONE_THREAD}: unset W2S_THREADS")
     wanted = {step.run_id: step for spec in specs for step in spec.lineage()}
     missing = _missing(specs if store == "user" else wanted.values())
     for run_id, spec in wanted.items():
@@ -132,12 +132,19 @@ def _missing(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
 
 
 def publish(spec: RunSpec) -> Path:
-    """Copies a record from the user's store to the published one, whole or not at all; weights stay where they are."""
+    """Copies a record from the user's store to the published one, whole or not at all; weights stay where they are.
+
+    Raises:
+        StoreError: no published store, or the record was made with several threads.
+    """
     target = _published()
     path = target / f"{spec.run_id}.parquet"
     if not path.is_file():
         record = find(spec)
         assert record is not None
+        if spec.device == "cpu" and record.provenance["threads"] != 1:
+            raise StoreError(f"{ONE_THREAD}, and {record.path} with {record.provenance['threads']}: move it away to train that "
+                             "run again")
         write(record, store=target)
     return path
 
