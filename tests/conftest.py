@@ -16,12 +16,14 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from w2s_lib import assets
-from w2s_lib.revisions import current
-from w2s_lib.spec import Lora, Recipe, RunSpec, Task
-from w2s_lib.tasks import default_task
+from w2s_lib.models.pins import current
+from w2s_lib.runs import assets
+from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
+from w2s_lib.tasks.table import default_task
 
-settings.register_profile("book", deadline=None, derandomize=True)  # the machine may be busy; and the same cases everywhere
+settings.register_profile(
+    "book", deadline=None, derandomize=True
+)  # the machine may be busy; and the same cases everywhere
 settings.load_profile("book")
 
 THINGS = ("film", "play", "song", "book", "meal", "room", "coat", "walk", "talk", "lamp")
@@ -32,16 +34,25 @@ OPENINGS = ("Here", "In the end", "As far as anybody in the house could tell")
 
 def sentences() -> pd.DataFrame:
     """300 short sentences with labels, of three lengths."""
-    rows = [(f"{opening} the {thing} was {word}.", int(word in LIKED))
-            for thing, word, opening in itertools.product(THINGS, LIKED + DISLIKED, OPENINGS)]
+    rows = [
+        (f"{opening} the {thing} was {word}.", int(word in LIKED))
+        for thing, word, opening in itertools.product(THINGS, LIKED + DISLIKED, OPENINGS)
+    ]
     return pd.DataFrame(rows, columns=["text", "label"])
 
 
 def pairs() -> pd.DataFrame:
     """300 comparisons of two sentences about one thing, the chosen one with a word of praise."""
-    both = [(f"{opening} the {thing} was {good}.", f"{opening} the {thing} was {DISLIKED[(i + j + k + shift) % 5]}.")
-            for i, opening in enumerate(OPENINGS) for j, thing in enumerate(THINGS)
-            for k, good in enumerate(LIKED) for shift in (0, 2)]
+    both = [
+        (
+            f"{opening} the {thing} was {good}.",
+            f"{opening} the {thing} was {DISLIKED[(i + j + k + shift) % 5]}.",
+        )
+        for i, opening in enumerate(OPENINGS)
+        for j, thing in enumerate(THINGS)
+        for k, good in enumerate(LIKED)
+        for shift in (0, 2)
+    ]
     return pd.DataFrame(both, columns=["chosen", "rejected"])
 
 
@@ -67,7 +78,9 @@ def make_cache() -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def session_cache(tmp_path_factory: pytest.TempPathFactory, make_cache: Callable[[Path], Path]) -> Path:
+def session_cache(
+    tmp_path_factory: pytest.TempPathFactory, make_cache: Callable[[Path], Path]
+) -> Path:
     return make_cache(tmp_path_factory.mktemp("shared") / "cache")
 
 
@@ -81,7 +94,7 @@ def own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """As runs do on a CPU: with two threads, on a busy machine, small matrices take longer than with one."""
-    from w2s_lib import train
+    from w2s_lib.training import finetune as train
 
     with train.few_threads("cpu"):
         yield
@@ -106,7 +119,10 @@ def comparison_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 @pytest.fixture(scope="session")
 def quick() -> dict[str, Recipe | Lora]:
     """Settings of a run of 32 steps that learns the sentences, with a trunk under its one adapted block."""
-    return {"recipe": Recipe(epochs=8, batch_size=16, learning_rate=4e-3), "lora": Lora(rank=16, alpha=32.0, blocks=1)}
+    return {
+        "recipe": Recipe(epochs=8, batch_size=16, learning_rate=4e-3),
+        "lora": Lora(rank=16, alpha=32.0, blocks=1),
+    }
 
 
 @pytest.fixture
@@ -137,9 +153,11 @@ def killed_after_the_first(runs: list[RunSpec], folder: Path) -> Path:
         runs: what is swept, by one worker in another process; the second must take longer than half a second.
         folder: the store.
     """
-    code = "import sys; from w2s_lib.sweep import *; sweep(map(RunSpec.from_json, sys.argv[1:]), workers=1, progress=False)"
+    code = "import sys; from w2s_lib.experiments.sweep import *; sweep(map(RunSpec.from_json, sys.argv[1:]), workers=1, progress=False)"
     root = Path(__file__).parent.parent
-    process = subprocess.Popen([sys.executable, "-c", code, *(spec.to_json() for spec in runs)], cwd=root)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *(spec.to_json() for spec in runs)], cwd=root
+    )
     first = folder / f"{runs[0].run_id}.parquet"
     try:
         while not first.is_file():
@@ -161,10 +179,19 @@ def small_tokenizer() -> Any:
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    made.train_from_iterator([f"{t} It was {word}." for t in sentences()["text"] for word in ("terrible", "great")], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    made.train_from_iterator(
+        [f"{t} It was {word}." for t in sentences()["text"] for word in ("terrible", "great")],
+        trainer,
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -177,8 +204,12 @@ def s3_server() -> Iterator[dict[str, str]]:
     server = ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    found = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none",
-             "AWS_DEFAULT_REGION": "us-east-1"}
+    found = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in found.items():
             patch.setenv(name, value)
@@ -197,29 +228,58 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import transformers as tf
 
     root, tokenizer = tmp_path_factory.mktemp("models"), small_tokenizer()
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 6000,
-            "bos_token_id": 1, "eos_token_id": 2}
-    grouped = {**size, "num_attention_heads": 4, "num_key_value_heads": 2}  # two query heads share a key head
-    gpt2 = {"n_embd": 32, "n_layer": 3, "n_head": 2, "vocab_size": 6000, "bos_token_id": 1, "eos_token_id": 2}
+    size = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "vocab_size": 6000,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    grouped = {
+        **size,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }  # two query heads share a key head
+    gpt2 = {
+        "n_embd": 32,
+        "n_layer": 3,
+        "n_head": 2,
+        "vocab_size": 6000,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
     for name, model in {
         "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**grouped)),
-        "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(**grouped, head_dim=8, sliding_window=4)),
+        "mistral": lambda: tf.MistralForCausalLM(
+            tf.MistralConfig(**grouped, head_dim=8, sliding_window=4)
+        ),
         "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**grouped)),
         "qwen2_window": lambda: tf.Qwen2ForCausalLM(
-            tf.Qwen2Config(**grouped, use_sliding_window=True, sliding_window=4, max_window_layers=1)),
-        "smollm3": lambda: tf.SmolLM3ForCausalLM(tf.SmolLM3Config(**grouped, pad_token_id=0, no_rope_layer_interval=2)),
+            tf.Qwen2Config(
+                **grouped, use_sliding_window=True, sliding_window=4, max_window_layers=1
+            )
+        ),
+        "smollm3": lambda: tf.SmolLM3ForCausalLM(
+            tf.SmolLM3Config(**grouped, pad_token_id=0, no_rope_layer_interval=2)
+        ),
         "gemma": lambda: tf.GemmaForCausalLM(tf.GemmaConfig(**grouped, head_dim=16)),
         "gemma2": lambda: tf.Gemma2ForCausalLM(
-            tf.Gemma2Config(**grouped, head_dim=16, sliding_window=4, final_logit_softcapping=2.0)),
+            tf.Gemma2Config(**grouped, head_dim=16, sliding_window=4, final_logit_softcapping=2.0)
+        ),
         "gemma3": lambda: tf.Gemma3ForCausalLM(
-            tf.Gemma3TextConfig(**grouped, head_dim=16, sliding_window=4, sliding_window_pattern=2)),
+            tf.Gemma3TextConfig(**grouped, head_dim=16, sliding_window=4, sliding_window_pattern=2)
+        ),
         "qwen3": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**grouped, head_dim=8)),
         "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**size)),
         "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2)),
     }.items():
         torch.manual_seed(0)
         made = model()
-        for parameter in made.parameters():  # norms and biases too: at their first values some mistakes do not show
+        for parameter in (
+            made.parameters()
+        ):  # norms and biases too: at their first values some mistakes do not show
             torch.nn.init.normal_(parameter, mean=0.1 if parameter.ndim == 1 else 0.0, std=0.2)
         made.save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)

@@ -15,26 +15,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import killed_after_the_first, pinned
 from scipy.stats import t as student_t
 
 import w2s_lib as w2s
-from w2s_lib import train
-from w2s_lib.classifier import Classifier
-from w2s_lib.families import blocks_of
-from w2s_lib.halves import splits
-from w2s_lib.memory import training_bytes, training_memory
-from w2s_lib.models import load_backbone, load_config
-from w2s_lib.spec import Lora, Recipe, RunSpec, Task
-from w2s_lib.store import find
-from w2s_lib.sweep import train_missing
-from w2s_lib.tasks import load_table
-from w2s_lib.train import TrainingError, fit
+from tests.conftest import killed_after_the_first, pinned
+from w2s_lib.experiments.sweep import train_missing
+from w2s_lib.models.backbone import load_backbone, load_config
+from w2s_lib.models.classifier import Classifier
+from w2s_lib.models.families import blocks_of
+from w2s_lib.models.memory import training_bytes, training_memory
+from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
+from w2s_lib.runs.store import find
+from w2s_lib.tasks.splits import splits
+from w2s_lib.tasks.table import load_table
+from w2s_lib.training import finetune as train
+from w2s_lib.training.finetune import TrainingError, fit
 
 DEVICE = os.environ.get("W2S_GPU_TESTS", "cuda")
-pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("own_cache"),
-              pytest.mark.filterwarnings("ignore:.* are also among the"),
-              pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="there is no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.filterwarnings("ignore:.* are also among the"),
+    pytest.mark.skipif(
+        DEVICE == "cuda" and not torch.cuda.is_available(), reason="there is no CUDA device"
+    ),
+]
 on_cuda_only = pytest.mark.skipif(DEVICE != "cuda", reason="it is about CUDA itself")
 GIB = 2**30
 EVERY = np.arange(300)
@@ -48,7 +53,9 @@ def spec(small_task: Task, quick: dict[str, Any]) -> RunSpec:
 @pytest.fixture
 def whole(small_task: Task) -> RunSpec:
     """All 30 blocks, LoRA on all of them."""
-    return w2s.ceiling("smollm2-135m", small_task, device=DEVICE, lora=Lora(blocks="all"), recipe=Recipe(epochs=1))
+    return w2s.ceiling(
+        "smollm2-135m", small_task, device=DEVICE, lora=Lora(blocks="all"), recipe=Recipe(epochs=1)
+    )
 
 
 @pytest.fixture
@@ -69,6 +76,7 @@ def fitted(spec: RunSpec) -> train.Finetuned:
 
 # What is loaded
 
+
 @on_cuda_only
 def test_the_blocks_stay_in_four_bits(fresh_peak: None) -> None:
     """NF4 with double quantization, and no larger than estimated."""
@@ -80,7 +88,11 @@ def test_the_blocks_stay_in_four_bits(fresh_peak: None) -> None:
     layers = [layer for layer in blocks_of(model).modules() if isinstance(layer, torch.nn.Linear)]
     assert len(layers) == 30 * 7
     for layer in layers:
-        assert isinstance(layer, bnb.nn.Linear4bit) and layer.weight.dtype == torch.uint8 and layer.weight.is_cuda
+        assert (
+            isinstance(layer, bnb.nn.Linear4bit)
+            and layer.weight.dtype == torch.uint8
+            and layer.weight.is_cuda
+        )
         state = layer.weight.quant_state
         assert state.quant_type == "nf4" and state.nested
     expected = training_memory(spec, load_config(spec.name), 8).weights
@@ -90,7 +102,10 @@ def test_the_blocks_stay_in_four_bits(fresh_peak: None) -> None:
 def test_its_logits_are_those_of_the_cpu_but_for_rounding(spec: RunSpec) -> None:
     """Before the first step: the same NF4 values and the same head, drawn by the same seed."""
     table = load_table(spec.task)
-    here, there = (train.build(dataclasses.replace(spec, device=device), table, progress=False) for device in (DEVICE, "cpu"))
+    here, there = (
+        train.build(dataclasses.replace(spec, device=device), table, progress=False)
+        for device in (DEVICE, "cpu")
+    )
     torch.testing.assert_close(here.model.head.weight.cpu(), there.model.head.weight)
     a, b = (f.logits(EVERY, progress=False) for f in (here, there))
     assert a.std() > 0.05
@@ -102,7 +117,9 @@ def test_the_trunk_is_the_plain_path_but_for_rounding(spec: RunSpec) -> None:
     table = load_table(spec.task)
     for precision, tolerance in (("fp32", 1e-2), ("bf16", 0.15)):
         one = dataclasses.replace(spec, precision=precision)
-        shared, plain = (train.build(one, table, trunk=use, progress=False) for use in (True, False))
+        shared, plain = (
+            train.build(one, table, trunk=use, progress=False) for use in (True, False)
+        )
         assert (shared.boundary, plain.boundary) == (2, 0)
         a, b = (f.logits(EVERY, progress=False) for f in (shared, plain))
         torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
@@ -110,22 +127,33 @@ def test_the_trunk_is_the_plain_path_but_for_rounding(spec: RunSpec) -> None:
 
 def test_padding_is_not_seen(spec: RunSpec) -> None:
     """A text alone and beside longer ones, under the attention that this device uses."""
-    model = train.build(dataclasses.replace(spec, precision="fp32"), load_table(spec.task), trunk=False, progress=False)
+    model = train.build(
+        dataclasses.replace(spec, precision="fp32"),
+        load_table(spec.task),
+        trunk=False,
+        progress=False,
+    )
     model.model.eval()
     longest_last = model.inputs.by_length(EVERY)[[0, 1, -2, -1]]
     with torch.inference_mode():
         together = model.model(*model.inputs.batch(longest_last))
-        alone = torch.cat([model.model(*model.inputs.batch(longest_last[i:i + 1])) for i in range(4)])
+        alone = torch.cat(
+            [model.model(*model.inputs.batch(longest_last[i : i + 1])) for i in range(4)]
+        )
     torch.testing.assert_close(together, alone, atol=1e-2, rtol=0)
 
 
 # What is trained
 
+
 def test_a_naive_student_is_as_good_as_on_a_cpu() -> None:
     """One seed here against the interval in which one more seed of the five published ones would lie, 95%."""
+
     def naive(seed: int, device: str) -> RunSpec:
         settings = {"device": device, "seed": seed}
-        return w2s.student("smollm2-135m", w2s.supervisor("smollm2-135m@4", "movie", **settings), **settings)
+        return w2s.student(
+            "smollm2-135m", w2s.supervisor("smollm2-135m@4", "movie", **settings), **settings
+        )
 
     published = [find(naive(seed, "cpu")) for seed in range(5)]
     accuracy = np.array([record.metrics["accuracy"] for record in published if record])
@@ -133,8 +161,10 @@ def test_a_naive_student_is_as_good_as_on_a_cpu() -> None:
     half = student_t.ppf(0.975, 4) * accuracy.std(ddof=1) * np.sqrt(1 + 1 / 5)
     record = w2s.run(naive(0, DEVICE), progress=False)
     found = record.metrics["accuracy"]
-    print(f"{DEVICE}: {found:.3f}; CPU: {accuracy.mean():.3f}, one more seed {accuracy.mean() - half:.3f} to "
-          f"{accuracy.mean() + half:.3f}")
+    print(
+        f"{DEVICE}: {found:.3f}; CPU: {accuracy.mean():.3f}, one more seed {accuracy.mean() - half:.3f} to "
+        f"{accuracy.mean() + half:.3f}"
+    )
     assert record.provenance["device"] == DEVICE
     assert accuracy.mean() - half <= found <= accuracy.mean() + half
 
@@ -143,14 +173,20 @@ def test_runs_of_every_kind(small_task: Task, comparison_task: Task, quick: dict
     """Each is recorded with its device; what learns the sentences from ground truth gets most of them right."""
     how = {"device": DEVICE}
     weak = w2s.supervisor("smollm2-135m@2", small_task, **quick, **how)
-    reads = w2s.generative("smollm2-135m@3", small_task, **how, lora=quick["lora"], recipe=Recipe(epochs=1))
-    learn = {"top": w2s.ceiling("smollm2-135m@3", small_task, **quick, **how, snapshots=(0.5,)),
-             "dense": w2s.ceiling("smollm2-135m@3", small_task, **quick, **how, quantization="none"),
-             "read first": w2s.ceiling("smollm2-135m@3", small_task, start=reads, **quick, **how),
-             "probe": w2s.probe("smollm2-135m@3", small_task, **how),
-             "pairs": w2s.ceiling("smollm2-135m@3", comparison_task, **quick, **how)}
-    others = [w2s.student("smollm2-135m@3", weak, loss=w2s.ConfidenceLoss(), **quick, **how),
-              w2s.zero_shot("smollm2-135m@3", small_task, **how)]
+    reads = w2s.generative(
+        "smollm2-135m@3", small_task, **how, lora=quick["lora"], recipe=Recipe(epochs=1)
+    )
+    learn = {
+        "top": w2s.ceiling("smollm2-135m@3", small_task, **quick, **how, snapshots=(0.5,)),
+        "dense": w2s.ceiling("smollm2-135m@3", small_task, **quick, **how, quantization="none"),
+        "read first": w2s.ceiling("smollm2-135m@3", small_task, start=reads, **quick, **how),
+        "probe": w2s.probe("smollm2-135m@3", small_task, **how),
+        "pairs": w2s.ceiling("smollm2-135m@3", comparison_task, **quick, **how),
+    }
+    others = [
+        w2s.student("smollm2-135m@3", weak, loss=w2s.ConfidenceLoss(), **quick, **how),
+        w2s.zero_shot("smollm2-135m@3", small_task, **how),
+    ]
     runs = w2s.sweep([*learn.values(), *others], workers=1, progress=False)
     assert {record.provenance["device"] for record in runs["record"]} == {DEVICE}
     accuracy = dict(zip(runs["run_id"], runs["accuracy"], strict=True))
@@ -160,11 +196,29 @@ def test_runs_of_every_kind(small_task: Task, comparison_task: Task, quick: dict
     assert snapshot and snapshot.at(0.5).metrics["accuracy"] > 0.4
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt_neox", "gpt2", "gemma", "gemma2",
-                                    "gemma3"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+        "gpt_neox",
+        "gpt2",
+        "gemma",
+        "gemma2",
+        "gemma3",
+    ],
+)
 def test_every_family_trains(family: str, tiny_models: Path, small_task: Task) -> None:
-    spec = pinned(tiny_models / family, task=small_task, device=DEVICE, lora=Lora(rank=4, blocks=2),
-                  recipe=Recipe(epochs=1, batch_size=16))
+    spec = pinned(
+        tiny_models / family,
+        task=small_task,
+        device=DEVICE,
+        lora=Lora(rank=4, blocks=2),
+        recipe=Recipe(epochs=1, batch_size=16),
+    )
     model = fitted(spec)
     p = model.predict(EVERY[:50], progress=False)
     assert np.isfinite(p).all() and p.std() > 0
@@ -172,15 +226,21 @@ def test_every_family_trains(family: str, tiny_models: Path, small_task: Task) -
 
 # Memory
 
+
 @on_cuda_only
-def test_out_of_memory_says_what_to_change(whole: RunSpec, fresh_peak: None, own_store: Path) -> None:
+def test_out_of_memory_says_what_to_change(
+    whole: RunSpec, fresh_peak: None, own_store: Path
+) -> None:
     """The process may take so much of the device as holds the model, and not a batch's activations beside it."""
     total = torch.cuda.get_device_properties(0).total_memory
     large = dataclasses.replace(whole, recipe=Recipe(epochs=1, batch_size=64))
     weights = training_memory(large, load_config(large.name), 8).weights
     torch.cuda.set_per_process_memory_fraction(min(1.0, (2 * weights + 0.1 * GIB) / total))
     try:
-        with pytest.raises(TrainingError, match=r"out of memory while training smollm2-135m: set recipe.batch_size below 64"):
+        with pytest.raises(
+            TrainingError,
+            match=r"out of memory while training smollm2-135m: set recipe.batch_size below 64",
+        ):
             w2s.run(large, progress=False)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
@@ -199,7 +259,8 @@ def test_a_run_takes_about_what_is_estimated(whole: RunSpec, fresh_peak: None) -
 
 @on_cuda_only
 def test_checkpointing_takes_less_and_learns_the_same(
-        whole: RunSpec, fresh_peak: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: RunSpec, fresh_peak: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     longer = dataclasses.replace(whole, recipe=Recipe(epochs=1, batch_size=64))
     peaks, p = [], []
     for room in (80 * GIB, 0):
@@ -218,7 +279,9 @@ def test_checkpointing_takes_less_and_learns_the_same(
 
 @on_cuda_only
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs")
-def test_a_model_split_over_gpus_is_the_same_model(whole: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_split_over_gpus_is_the_same_model(
+    whole: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = train.build(whole, load_table(whole.task), progress=False).logits(EVERY, progress=False)
     monkeypatch.setenv("W2S_DEVICE_MAP", "balanced")
     model = train.build(whole, load_table(whole.task), progress=False)
@@ -229,6 +292,7 @@ def test_a_model_split_over_gpus_is_the_same_model(whole: RunSpec, monkeypatch: 
 
 
 # Stopped and resumed
+
 
 def test_a_killed_sweep_is_resumed_where_it_was(own_store: Path, spec: RunSpec) -> None:
     """Killed in the second of three runs: the first stays as it is, and only the other two are trained."""

@@ -8,37 +8,88 @@ Names are loaded when they are first used, so that importing the package stays q
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 _WHERE = {
-    "parts": ("AdaptiveLoss", "ConfidenceLoss", "EntropyLoss", "Lora", "ProductLoss", "Recipe", "ReverseLoss", "SpecError",
-              "Task", "WindowLoss", "XentLoss"),
-    "spec": ("Continue", "Flip", "FromRun", "GroundTruth", "NextToken", "RunSpec"),
-    "names": ("short_name",),
-    "arms": ("ceiling", "chain", "generative", "probe", "student", "supervisor", "zero_shot"),
-    "tasks": ("default_task", "load_table"),
-    "halves": ("splits",),
-    "registry": ("Example", "hub_task"),
-    "losses": ("adaptive_confidence_loss", "confidence_loss", "entropy_loss", "harden", "product_loss", "reverse_xent_loss",
-               "window_loss", "xent_loss"),
-    "objective": ("alpha_at",),
-    "metrics": ("Agreement", "Interval", "accuracy", "accuracy_interval", "agreement", "correctness", "difference_interval",
-                "gap_interval", "pgr", "pgr_interval", "pgr_table", "predicted_label"),
-    "contrasts": ("agreement_difference_interval", "agreement_interval", "contrast_interval", "error_correlation_interval",
-                  "excess_agreement_difference_interval", "excess_agreement_interval", "stop_early"),
-    "intervals": ("covers",),
-    "probing": ("linear_probe",),
-    "record": ("Record", "at_median", "by_arm"),
-    "sweep": ("run", "sweep"),
-    "plots": ("accuracy_dots", "plot_pgr"),
-    "curves": ("curves",),
-    "interactive": ("confidence_explorer", "pgr_calculator"),
-    "theme": ("use_theme",),
-    "report": ("report", "reports", "say"),
-    "verdicts": ("scorecard", "untested"),
-    "listing": ("benchmarks", "planned_runs", "profile_states", "published_on", "published_runs", "registered_tasks"),
+    "runs.errors": ("SpecError",),
+    "runs.parts": (
+        "AdaptiveLoss",
+        "ConfidenceLoss",
+        "EntropyLoss",
+        "Lora",
+        "ProductLoss",
+        "Recipe",
+        "ReverseLoss",
+        "Task",
+        "WindowLoss",
+        "XentLoss",
+    ),
+    "runs.spec": ("Continue", "Flip", "FromRun", "GroundTruth", "NextToken", "RunSpec"),
+    "runs.model_names": ("short_name",),
+    "experiments.arms": (
+        "ceiling",
+        "chain",
+        "generative",
+        "probe",
+        "student",
+        "supervisor",
+        "zero_shot",
+    ),
+    "tasks.table": ("default_task", "load_table"),
+    "tasks.splits": ("splits",),
+    "tasks.hub": ("Example", "hub_task"),
+    "training.losses": (
+        "adaptive_confidence_loss",
+        "confidence_loss",
+        "entropy_loss",
+        "harden",
+        "product_loss",
+        "reverse_xent_loss",
+        "window_loss",
+        "xent_loss",
+    ),
+    "training.objective": ("alpha_at",),
+    "measures.metrics": (
+        "Agreement",
+        "Interval",
+        "accuracy",
+        "accuracy_interval",
+        "agreement",
+        "correctness",
+        "difference_interval",
+        "gap_interval",
+        "pgr",
+        "pgr_interval",
+        "pgr_table",
+        "predicted_label",
+    ),
+    "measures.contrasts": (
+        "agreement_difference_interval",
+        "agreement_interval",
+        "contrast_interval",
+        "error_correlation_interval",
+        "excess_agreement_difference_interval",
+        "excess_agreement_interval",
+        "stop_early",
+    ),
+    "measures.intervals": ("covers",),
+    "training.baselines": ("linear_probe",),
+    "runs.record": ("Record", "at_median", "by_arm"),
+    "experiments.sweep": ("run", "sweep"),
+    "figures.plots": ("accuracy_dots", "plot_pgr"),
+    "figures.curves": ("curves",),
+    "figures.sliders": ("confidence_explorer", "pgr_calculator"),
+    "figures.style": ("use_theme",),
+    "publishing.report": ("report", "reports", "say"),
+    "publishing.verdicts": ("scorecard", "untested"),
+    "publishing.listing": (
+        "benchmarks",
+        "planned_runs",
+        "profile_states",
+        "published_on",
+        "published_runs",
+        "registered_tasks",
+    ),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)  # noqa: PLE0605
@@ -46,7 +97,7 @@ __all__ = sorted(_MODULE)  # noqa: PLE0605
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE:
-        from .spec import nearest
+        from w2s_lib.runs.errors import nearest
 
         raise AttributeError(f"w2s_lib has no {name!r}: {nearest(name, __all__)}")
     value = getattr(importlib.import_module(f".{_MODULE[name]}", __name__), name)
@@ -56,14 +107,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """`sweep` and `report` are also modules, which Python sets on the package when it imports them: the functions win."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _MODULE and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -11,8 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from w2s_lib import book, build, profiles
-from w2s_lib.parts import nearest
+from w2s_lib.publishing import chapters as book
+from w2s_lib.publishing import pages as build
+from w2s_lib.publishing import profiles
+from w2s_lib.runs.errors import nearest
 
 ROOT = Path.cwd()
 Options = dict[str, Any]
@@ -37,8 +39,11 @@ def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Jo
     workers = options.pop("workers", usual)
     chosen = [page for page in notebooks if page.name in asked]
     sets = [None, *(values.get("variants", []) if variants else [])]
-    return [job for variant in sets for job in profiles.resolve(
-        chosen, profile=profile, overrides=options, variant=variant)], workers if workers is None else int(workers)
+    return [
+        job
+        for variant in sets
+        for job in profiles.resolve(chosen, profile=profile, overrides=options, variant=variant)
+    ], workers if workers is None else int(workers)
 
 
 def make_book(options: Options, *, retrain: bool = False) -> int:
@@ -48,15 +53,23 @@ def make_book(options: Options, *, retrain: bool = False) -> int:
         jobs = [one_seed(job) for job in jobs]
     pages = book.chapters(ROOT)
     # A book is whole or it is none: the chapters not asked for are in it as they are published.
-    others = [page for page in pages if page.is_notebook and page not in [job.chapter for job in jobs]]
-    table = build.execute(jobs + profiles.resolve(others, profile="laptop", overrides={}), workers=workers)
+    others = [
+        page for page in pages if page.is_notebook and page not in [job.chapter for job in jobs]
+    ]
+    table = build.execute(
+        jobs + profiles.resolve(others, profile="laptop", overrides={}), workers=workers
+    )
     built = build.build(pages)
     build.verify(pages)
     width = max(len(name) for name in ["chapter", *(row[0] for row in table)])
     print(f"\n{'chapter':<{width}}  {'seconds':>9}  {'runs read':>9}  {'runs trained':>12}")
     for name, seconds, read, trained in table:
-        print(f"{name:<{width}}  {'unchanged' if seconds is None else f'{seconds:.1f}':>9}  {read:>9}  {trained:>12}")
-    print(f"\n{len(pages)} pages {'built' if built else 'unchanged'} and verified. To read them: make serve, or open")
+        print(
+            f"{name:<{width}}  {'unchanged' if seconds is None else f'{seconds:.1f}':>9}  {read:>9}  {trained:>12}"
+        )
+    print(
+        f"\n{len(pages)} pages {'built' if built else 'unchanged'} and verified. To read them: make serve, or open"
+    )
     print((ROOT / "_build" / "html" / "index.html").as_uri())
     return 0
 
@@ -75,7 +88,7 @@ def retrain(options: Options) -> int:
 
 def plan(options: Options) -> int:
     """Says what the chapters would train: distinct runs, downloads, memory, time. Does none of it."""
-    from w2s_lib import plan as planned  # here: `help` needs nothing installed
+    from w2s_lib.publishing import plan as planned  # here: `help` needs nothing installed
 
     jobs, workers = take_jobs(options, variants=True)
     print(planned.describe(planned.make_plan(jobs), workers))
@@ -102,9 +115,18 @@ def test(options: Options) -> int:
     chapters = [str(page.source) for page in book.chapters(ROOT) if page.is_notebook]
     # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
     lint = f"{sys.executable} -m ruff check --quiet --ignore E402,E501,B018 {{}}"
-    steps = [["ruff", "check", "."], ["mypy"], ["pytest", "-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"]]
-    steps[1:1] = [["jupytext", "--quiet", "--check", lint, "--pipe-fmt", "py:percent", *chapters]] * bool(chapters)
+    steps = [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "--quiet", "."],
+        ["mypy"],
+        ["pytest", "-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"],
+    ]
+    steps[1:1] = [
+        ["jupytext", "--quiet", "--check", lint, "--pipe-fmt", "py:percent", *chapters]
+    ] * bool(chapters)
     failed = [step[0] for step in steps if tool(*step)]
+    if subprocess.call([Path(sys.executable).with_name("lint-imports"), "--no-cache"]):
+        failed.append("import-linter")
     print(f"Failed: {', '.join(failed)}" if failed else "Linter, types and tests passed.")
     return 1 if failed else 0
 
@@ -134,7 +156,9 @@ def lab(options: Options) -> int:
         tool("pip", "install", "-q", "-c", "book/constraints.txt", "-e", ".[lab]")
     # A double click on a chapter opens it as a notebook, in this environment only.
     viewers = Path(sys.prefix, "etc", "jupyter", "labconfig", "default_setting_overrides.json")
-    tool("jupytext_config", "--settings-file", str(viewers), "set-default-viewer", "markdown", "myst")
+    tool(
+        "jupytext_config", "--settings-file", str(viewers), "set-default-viewer", "markdown", "myst"
+    )
     return tool("jupyterlab", "book")
 
 

@@ -35,7 +35,9 @@ def figure(spec, svg):
     """The HTML of one chart."""
     name, text = chart_id(spec), label(spec)
     if not text:
-        LOG.warning("A chart has neither a description nor a title; a screen reader has nothing to read.")
+        LOG.warning(
+            "A chart has neither a description nor a title; a screen reader has nothing to read."
+        )
     # Ids are unique in a page, not in a drawing: two charts may both hold "clip0".
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>c{name}-", svg[svg.index("<svg") :])
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(text)}" ', 1)

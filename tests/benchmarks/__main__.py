@@ -1,15 +1,17 @@
 """Measures speed and memory into `book/benchmarks.json`, which the book's page on performance shows.
 
-    python -m tests.benchmarks                 # all: about an hour on two idle cores
-    python -m tests.benchmarks growth student  # some
-    python -m tests.benchmarks gpu             # needs a CUDA device; only when it is asked for
+python -m tests.benchmarks                 # all: about an hour on two idle cores
+python -m tests.benchmarks growth student  # some
+python -m tests.benchmarks gpu             # needs a CUDA device; only when it is asked for
 """
 
 from __future__ import annotations
 
 import sys
 
-from . import gpu, growth, student, sweep
+from tests.benchmarks import gpu, growth, student
+from w2s_lib.experiments import sweep
+
 from .common import keep
 
 PARTS = {"student": student, "sweep": sweep, "growth": growth, "gpu": gpu}

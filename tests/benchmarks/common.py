@@ -44,7 +44,9 @@ def _job(job: Callable[..., Any], args: tuple[Any, ...], threads: int) -> dict[s
     started = time.monotonic()
     found = job(*args) or {}
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**20  # `getrusage` would begin with the memory of the parent
+    peak = (
+        int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**20
+    )  # `getrusage` would begin with the memory of the parent
     return {"seconds": time.monotonic() - started, "peak_gib": peak, **found}
 
 
@@ -55,7 +57,7 @@ def cold(trunks: bool = False) -> Iterator[Path]:
     Args:
         trunks: link the folder of trunks as well, so that they are warm.
     """
-    from w2s_lib import assets
+    from w2s_lib.runs import assets
 
     warm = assets.fetch_model().parent
     assets.fetch_data()
@@ -66,7 +68,11 @@ def cold(trunks: bool = False) -> Iterator[Path]:
         for entry in warm.iterdir():
             if entry.is_dir() and (trunks or entry.name != "trunks"):
                 (cache / entry.name).symlink_to(entry, target_is_directory=True)
-        os.environ |= {"W2S_CACHE": str(cache), "W2S_STORE": str(Path(folder) / "records"), "W2S_PUBLISHED": "0"}
+        os.environ |= {
+            "W2S_CACHE": str(cache),
+            "W2S_STORE": str(Path(folder) / "records"),
+            "W2S_PUBLISHED": "0",
+        }
         try:
             yield Path(folder)
         finally:
@@ -76,12 +82,16 @@ def cold(trunks: bool = False) -> Iterator[Path]:
 
 def keep(name: str, result: dict[str, Any]) -> None:
     """Writes one benchmark's result into `book/benchmarks.json`, beside the others, with where and when it was measured."""
-    from w2s_lib.machine import cpu_model
-    from w2s_lib.runner import PACKAGES
+    from w2s_lib.models.machine import cpu_model
+    from w2s_lib.training.execute import PACKAGES
 
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    where = {"machine": cpu_model(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
-             "versions": {package: version(package) for package in PACKAGES}}
+    where = {
+        "machine": cpu_model(),
+        "cores": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
     found[name] = where | result
     RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -93,7 +103,10 @@ def matmul_rate(threads: int, hidden: int, wide: int, device: str) -> dict[str, 
     torch.set_num_threads(threads)
     tokens = 1024 if device == "cpu" else 8192
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    a, b = (torch.randn(*shape, device=device).bfloat16() for shape in ((tokens, hidden), (hidden, wide)))
+    a, b = (
+        torch.randn(*shape, device=device).bfloat16()
+        for shape in ((tokens, hidden), (hidden, wide))
+    )
     best = float("inf")
     for _ in range(40):
         wait()
@@ -124,5 +137,7 @@ def block_flops(config: Any) -> float:
     """Floating-point operations to take one token through one Llama-like block, forward, attention's scores left out."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    weights = config.hidden_size * head * heads + config.num_attention_heads * head * config.hidden_size
+    weights = (
+        config.hidden_size * head * heads + config.num_attention_heads * head * config.hidden_size
+    )
     return 2.0 * (weights + 3 * config.hidden_size * config.intermediate_size)

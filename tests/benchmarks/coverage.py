@@ -28,12 +28,14 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import norm, t
 
-from w2s_lib.intervals import mean_interval, ratio_interval, squared_half_widths
+from w2s_lib.measures.intervals import mean_interval, ratio_interval, squared_half_widths
 
 ROW_SHARE = 0.7  # of the latent variance that a row keeps from seed to seed; accuracies of runs correlate about so
 OWN_SHARE = 0.25  # of the row's variance that is an arm's own
 GROUP_SHARE = 0.3  # of the row's variance that its group shares, where there are groups
-SEED_SHARE = 0.3  # of the seed's variance that the arms share: one seed draws the halves for all three
+SEED_SHARE = (
+    0.3  # of the seed's variance that the arms share: one seed draws the halves for all three
+)
 COPY_SHARE = 0.4  # of the weak supervisor's remaining errors that its student copies
 
 
@@ -90,21 +92,32 @@ def simulate(scenario: Scenario, rng: np.random.Generator) -> tuple[np.ndarray, 
 
     hardness = mix(OWN_SHARE, normal((3, rows)), normal(rows))
     if scenario.n_groups:
-        hardness = mix(GROUP_SHARE, mix(OWN_SHARE, normal((3, groups)), normal(groups))[:, group], hardness)
+        hardness = mix(
+            GROUP_SHARE, mix(OWN_SHARE, normal((3, groups)), normal(groups))[:, group], hardness
+        )
     rest = normal((3, seeds, rows))
     rest[1] = mix(COPY_SHARE, rest[0], rest[1])
     quantile = ndtri(np.array(scenario.accuracies))
-    seed_sd = np.array(scenario.seed_sd) / norm.pdf(quantile)  # d accuracy / d mu is the normal density there
+    seed_sd = np.array(scenario.seed_sd) / norm.pdf(
+        quantile
+    )  # d accuracy / d mu is the normal density there
     seed = seed_sd[:, None] * mix(SEED_SHARE, normal(seeds), normal((3, seeds)))
     drift = scenario.drift * mix(SEED_SHARE, normal(seeds), normal((3, seeds)))
     side = np.where(np.arange(rows) % 2, 1.0, -1.0)
     mu = quantile * np.sqrt(1 + seed_sd**2 + scenario.drift**2)
-    score = (mu[:, None, None] + np.sqrt(ROW_SHARE) * hardness[:, None] + seed[:, :, None]
-             + drift[:, :, None] * side + np.sqrt(1 - ROW_SHARE) * rest)
+    score = (
+        mu[:, None, None]
+        + np.sqrt(ROW_SHARE) * hardness[:, None]
+        + seed[:, :, None]
+        + drift[:, :, None] * side
+        + np.sqrt(1 - ROW_SHARE) * rest
+    )
     return (score > 0).astype(float), group
 
 
-def candidates(x: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+def candidates(
+    x: np.ndarray, group: np.ndarray, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
     """95% intervals for PGR, by name. Empty where the gap's lower bound is not above 0."""
     top, bottom = x[1] - x[0], x[2] - x[0]
     ours = ratio_interval(top, bottom, group)
@@ -117,9 +130,13 @@ def candidates(x: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> di
     found = {"rows only": (ratio - rows_only, ratio + rows_only)}
     if n_seeds > 1:
         drawn = rng.integers(0, n_seeds, (1000, n_seeds))
-        with np.errstate(divide="ignore", invalid="ignore"):  # one seed's gap can be 0: that method's own failing
+        with np.errstate(
+            divide="ignore", invalid="ignore"
+        ):  # one seed's gap can be 0: that method's own failing
             by_seed = top.mean(axis=1) / bottom.mean(axis=1)
-            resampled = top.mean(axis=1)[drawn].mean(axis=1) / bottom.mean(axis=1)[drawn].mean(axis=1)
+            resampled = top.mean(axis=1)[drawn].mean(axis=1) / bottom.mean(axis=1)[drawn].mean(
+                axis=1
+            )
             low, high = np.quantile(resampled, [0.025, 0.975])
             half = t.ppf(0.975, n_seeds - 1) * by_seed.std(ddof=1) / np.sqrt(n_seeds)
         found["resample seeds"] = (low, high)
@@ -150,7 +167,9 @@ def coverage(scenario: Scenario, n_simulations: int, seed: int = 0) -> dict[str,
             hits[name].append(low <= scenario.pgr <= high)
         hits["no gap"].append(not found)
         if found:
-            widths.append(found["library: two t's, Fieller"][1] - found["library: two t's, Fieller"][0])
+            widths.append(
+                found["library: two t's, Fieller"][1] - found["library: two t's, Fieller"][0]
+            )
         difference = mean_interval(x[1] - x[0], group)
         hits["difference"].append(difference.low <= truth <= difference.high)
         detectable.append(difference.detectable)
@@ -168,18 +187,33 @@ def power(scenario: Scenario, detectable: float, n_simulations: int, seed: int =
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Coverage of intervals for PGR, as a Markdown table.")
+    parser = argparse.ArgumentParser(
+        description="Coverage of intervals for PGR, as a Markdown table."
+    )
     parser.add_argument("--simulations", type=int, default=4000)
     n = parser.parse_args().simulations
-    columns = ["resample seeds", "t over seeds", "rows only", "one t (Satterthwaite)", "two t's, linear",
-               "library: two t's, Fieller", "width", "no gap", "difference", "detectable"]
+    columns = [
+        "resample seeds",
+        "t over seeds",
+        "rows only",
+        "one t (Satterthwaite)",
+        "two t's, linear",
+        "library: two t's, Fieller",
+        "width",
+        "no gap",
+        "difference",
+        "detectable",
+    ]
     print("| scenario | PGR | " + " | ".join(columns) + " | power |")
     print("|---|" + "---|" * (len(columns) + 2))
     for scenario in SCENARIOS:
         table = coverage(scenario, n)
         cells = [f"{table[name]:.3f}" if name in table else "-" for name in columns]
         found = power(scenario, table["detectable"], n // 4)
-        print(f"| {scenario.name} | {scenario.pgr:.2f} | " + " | ".join(cells) + f" | {found:.3f} |", flush=True)
+        print(
+            f"| {scenario.name} | {scenario.pgr:.2f} | " + " | ".join(cells) + f" | {found:.3f} |",
+            flush=True,
+        )
     error = np.sqrt(0.95 * 0.05 / n)
     print(f"\nMonte Carlo standard error of a coverage of .95: {error:.4f}.")
 

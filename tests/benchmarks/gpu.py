@@ -13,8 +13,15 @@ from typing import Any
 from .common import long_texts
 from .student import compare
 
-SHAPE = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 32,
-         "num_key_value_heads": 32, "max_position_embeddings": 8192, "tie_word_embeddings": True}
+SHAPE = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
 SIZES = {"n_train": 2000, "n_validation": 500, "n_test": 2000}
 
 
@@ -23,17 +30,21 @@ def random_model(folder: Path, shape: dict[str, Any]) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from w2s_lib import assets
+    from w2s_lib.runs import assets
 
     tokenizer = AutoTokenizer.from_pretrained(str(assets.fetch_model()))
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, dtype="bfloat16", **shape)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, dtype="bfloat16", **shape
+    )
     LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def measure(device: str = "cuda", shape: dict[str, Any] = SHAPE, sizes: dict[str, int] = SIZES) -> dict[str, Any]:
+def measure(
+    device: str = "cuda", shape: dict[str, Any] = SHAPE, sizes: dict[str, int] = SIZES
+) -> dict[str, Any]:
     """Both ways on one GPU.
 
     Raises:
@@ -42,14 +53,16 @@ def measure(device: str = "cuda", shape: dict[str, Any] = SHAPE, sizes: dict[str
     import torch
 
     import w2s_lib as w2s
-    from w2s_lib.machine import hardware
-    from w2s_lib.models import DeviceError
+    from w2s_lib.models.machine import hardware
+    from w2s_lib.runs.errors import DeviceError
 
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("this benchmark needs a CUDA device, and torch sees none")
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(Path(folder) / "model", shape)
-        path = long_texts(Path(folder), 2 * sizes["n_train"] + sizes["n_validation"] + sizes["n_test"] + 100, 128)
+        path = long_texts(
+            Path(folder), 2 * sizes["n_train"] + sizes["n_validation"] + sizes["n_test"] + 100, 128
+        )
         found = compare(str(model), w2s.default_task(str(path), **sizes), device)
     for row in found["rows"]:
         del row["test accuracy"]

@@ -12,16 +12,23 @@ import numpy as np
 
 from .common import MODEL, UNPUBLISHED, cold, long_texts, measured
 
-EXAMPLES, DEPTHS, LENGTHS, RECORDS = (500, 1000, 2000, 4000), (2, 4, 8, 16, 30), (16, 32, 64, 128, 256), (100, 1000, 10_000)
+EXAMPLES, DEPTHS, LENGTHS, RECORDS = (
+    (500, 1000, 2000, 4000),
+    (2, 4, 8, 16, 30),
+    (16, 32, 64, 128, 256),
+    (100, 1000, 10_000),
+)
 
 
 def epoch(model: str, n: int, blocks: int | str) -> dict[str, Any]:
     """Seconds of one epoch on `n` texts of `movie`, the trunk being there, and of predicting 1,000."""
     import w2s_lib as w2s
-    from w2s_lib import train
+    from w2s_lib.training import finetune as train
 
     task = w2s.default_task("movie")
-    spec = w2s.ceiling(model, task, recipe=w2s.Recipe(epochs=1), lora=w2s.Lora(blocks=blocks), seed=UNPUBLISHED)
+    spec = w2s.ceiling(
+        model, task, recipe=w2s.Recipe(epochs=1), lora=w2s.Lora(blocks=blocks), seed=UNPUBLISHED
+    )
     table = w2s.load_table(task)
     rows = np.random.default_rng(0).permutation(len(table.frame))
     labels = table.frame["label"].to_numpy(np.float32)
@@ -37,7 +44,7 @@ def epoch(model: str, n: int, blocks: int | str) -> dict[str, Any]:
 def of_length(length: int) -> dict[str, Any]:
     """Seconds of one epoch on 160 texts of about `length` tokens, the trunk being there."""
     import w2s_lib as w2s
-    from w2s_lib import train
+    from w2s_lib.training import finetune as train
 
     with tempfile.TemporaryDirectory() as folder:
         path = long_texts(Path(folder), 400, length)
@@ -47,7 +54,13 @@ def of_length(length: int) -> dict[str, Any]:
         with train.few_threads("cpu"):
             fitted = train.build(spec, table, progress=False)
             started = time.monotonic()
-            train.fit(spec, table, np.arange(160), table.frame["label"].to_numpy(np.float32)[:160], progress=False)
+            train.fit(
+                spec,
+                table,
+                np.arange(160),
+                table.frame["label"].to_numpy(np.float32)[:160],
+                progress=False,
+            )
             seconds = time.monotonic() - started
     return {"train": seconds, "tokens": float(fitted.inputs.text_length.mean())}
 
@@ -57,15 +70,22 @@ def store(n: int) -> dict[str, Any]:
     import pandas as pd
 
     import w2s_lib as w2s
-    from w2s_lib.store import find, recorded, user_store, write
+    from w2s_lib.runs.store import find, recorded, user_store, write
 
     rng = np.random.default_rng(0)
     weak = w2s.supervisor(f"{MODEL}@2", "movie")
     naive = w2s.student(MODEL, weak)
     made = [naive.with_seed(seed) for seed in range(n)]
     rows = pd.Index(range(4500), name="row")
-    frame = pd.DataFrame({"split": ["test"] * 4500, "label": np.int8(1), "p": rng.random(4500, dtype=np.float32),
-                          "group": np.int32(0)}, index=rows)
+    frame = pd.DataFrame(
+        {
+            "split": ["test"] * 4500,
+            "label": np.int8(1),
+            "p": rng.random(4500, dtype=np.float32),
+            "group": np.int32(0),
+        },
+        index=rows,
+    )
     for spec in made[:100]:
         write(w2s.Record(spec, frame, {"accuracy": 1.0}, {}))
     for spec in made[100:]:  # where a record lies is what is looked up: its content does not matter
@@ -83,8 +103,12 @@ def measure() -> dict[str, Any]:
     found: dict[str, Any] = {}
     with cold(trunks=True):
         found["examples"] = [{"texts": n, **measured(epoch, MODEL, n, 10)} for n in EXAMPLES]
-        found["depth"] = [{"blocks": d, "adapted": str(blocks), **measured(epoch, f"{MODEL}@{d}", 500, blocks)}
-                          for d in DEPTHS for blocks in (10, "all") if not (blocks == "all" and d <= 10)]
+        found["depth"] = [
+            {"blocks": d, "adapted": str(blocks), **measured(epoch, f"{MODEL}@{d}", 500, blocks)}
+            for d in DEPTHS
+            for blocks in (10, "all")
+            if not (blocks == "all" and d <= 10)
+        ]
     with cold():
         found["length"] = [{"length": n, **measured(of_length, n)} for n in LENGTHS]
     for n in RECORDS:

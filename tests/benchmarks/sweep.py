@@ -38,8 +38,8 @@ def specs() -> list[Any]:
 
 def trained(runs: list[Any], workers: int) -> dict[str, Any]:
     """Trains runs and their teachers; how many that were, the wall seconds, and the records' seconds by kind of run."""
-    from w2s_lib.store import find
-    from w2s_lib.sweep import train_missing
+    from w2s_lib.experiments.sweep import train_missing
+    from w2s_lib.runs.store import find
 
     started = time.monotonic()
     done = train_missing(runs, workers=workers, progress=False)
@@ -76,22 +76,56 @@ def measure() -> dict[str, Any]:
     runs, threads = specs(), os.cpu_count() or 1
     n_students = sum(spec.role == "student" for spec in runs)
     models = Counter(spec.model for spec in runs)
-    each = {model: measured(plain, model, runs[0].task, "cpu", UNPUBLISHED, threads, threads=threads)["seconds"]
-            for model in models}
+    each = {
+        model: measured(plain, model, runs[0].task, "cpu", UNPUBLISHED, threads, threads=threads)[
+            "seconds"
+        ]
+        for model in models
+    }
     with ThreadPoolExecutor(WORKERS) as pool:  # the long and the short ones dealt out in turn
-        found = list(pool.map(lambda first: measured(alone, list(range(first, n_students, WORKERS))), range(WORKERS)))
+        found = list(
+            pool.map(
+                lambda first: measured(alone, list(range(first, n_students, WORKERS))),
+                range(WORKERS),
+            )
+        )
     parts = [part for half in found for part in half["parts"]]
     whole = sum(part["seconds"] for part in parts)
-    ways = [{"way": "plain Trainer", "runs trained": len(runs), "seconds": sum(each[m] * n for m, n in models.items())},
-            {"way": f"each by itself, workers = {WORKERS}", "runs trained": sum(part["runs"] for part in parts),
-             "seconds": whole / WORKERS}]
+    ways = [
+        {
+            "way": "plain Trainer",
+            "runs trained": len(runs),
+            "seconds": sum(each[m] * n for m, n in models.items()),
+        },
+        {
+            "way": f"each by itself, workers = {WORKERS}",
+            "runs trained": sum(part["runs"] for part in parts),
+            "seconds": whole / WORKERS,
+        },
+    ]
     shared: dict[str, float] = {}
     for workers in (1, WORKERS):
         with cold():
             result = measured(together, workers)
         shared = shared or result["of"]
-        ways.append({"way": f"one sweep, workers = {workers}", "runs trained": result["runs"], "seconds": result["seconds"]})
+        ways.append(
+            {
+                "way": f"one sweep, workers = {workers}",
+                "runs trained": result["runs"],
+                "seconds": result["seconds"],
+            }
+        )
     for row in ways:
         row["times faster"] = ways[0]["seconds"] / row["seconds"]
-    kinds = [{"what": kind, "apart": sum(part["of"][kind] for part in parts), "together": shared[kind]} for kind in KINDS]
-    return {"rows": ways, "kinds": kinds, "n_runs": len(runs), "plain": each, "task": w2s.default_task("amazon").name, **SIZES}
+    kinds = [
+        {"what": kind, "apart": sum(part["of"][kind] for part in parts), "together": shared[kind]}
+        for kind in KINDS
+    ]
+    return {
+        "rows": ways,
+        "kinds": kinds,
+        "n_runs": len(runs),
+        "plain": each,
+        "task": w2s.default_task("amazon").name,
+        **SIZES,
+    }

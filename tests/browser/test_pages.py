@@ -14,11 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from w2s_lib.book import chapters
+from w2s_lib.publishing.chapters import chapters
 
 ROOT = Path(__file__).parents[2]
 SITE = Path(os.environ.get("W2S_SITE", ROOT / "_build" / "html"))
-FLAGS = ["no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
+FLAGS = [
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+]
 FLAGS += ["disable-component-update", "disable-sync"]
 PAGES = sorted(path.stem for path in SITE.glob("*.html") if path.stem != "search")
 
@@ -46,11 +52,15 @@ def site():
 
 @pytest.fixture(scope="module")
 def browser():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    path = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     need(path, "no Chromium on the path")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=[f"--{flag}" for flag in FLAGS])
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=[f"--{flag}" for flag in FLAGS]
+        )
         yield chromium
         chromium.close()
 
@@ -61,14 +71,26 @@ def opened(browser, site):
     contexts = []
 
     def open_page(name, *, theme="light", width=1280, javascript=True):
-        context = browser.new_context(viewport={"width": width, "height": 900}, java_script_enabled=javascript)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, java_script_enabled=javascript
+        )
         contexts.append(context)
-        context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
+        context.add_init_script(
+            f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
+        )
         page, wrong = context.new_page(), []
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: wrong.append(message.text) if message.type == "error" else None,
+        )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
-        page.on("request", lambda request: None if request.url.startswith((site, "data:")) else wrong.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((site, "data:")) else wrong.append(request.url)
+            ),
+        )
         page.goto(f"{site}/{name}.html", wait_until="load")
         return page, wrong
 
@@ -118,7 +140,9 @@ def test_charts_follow_the_theme_and_have_a_still_form(opened, name):
     assert page.locator(".w2s-chart svg.marks").count() == charts and wrong == []
 
 
-@pytest.mark.parametrize("name", [n for n in PAGES if '"bind"' in (SITE / f"{n}.html").read_text()] or ["none"])
+@pytest.mark.parametrize(
+    "name", [n for n in PAGES if '"bind"' in (SITE / f"{n}.html").read_text()] or ["none"]
+)
 def test_a_slider_changes_its_chart(opened, name):
     page, wrong = opened(name)
     all_live(page, "light")

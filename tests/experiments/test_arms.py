@@ -1,0 +1,228 @@
+"""The arms of an experiment: which half, whose labels, which role, and every name that does not exist."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+import w2s_lib as w2s
+from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.parts import ConfidenceLoss, ProductLoss
+from w2s_lib.runs.spec import (
+    Continue,
+    Flip,
+    FromRun,
+    GroundTruth,
+    Lora,
+    NextToken,
+    Pretrained,
+    Recipe,
+    Task,
+    XentLoss,
+)
+
+WEAK = w2s.supervisor("smollm2-135m@4", "movie")
+COMMIT = "0123456789" * 4
+READ = w2s.generative("smollm2-135m", "movie")
+
+
+@pytest.mark.parametrize(
+    "spec, role, half, method, depth",
+    [
+        (WEAK, "supervisor", "supervisor", "finetune", 4),
+        (w2s.supervisor("tfidf", "movie"), "supervisor", "supervisor", "finetune", None),
+        (w2s.ceiling("smollm2-135m", "movie"), "ceiling", "student", "finetune", 30),
+        (w2s.ceiling(f"hf:a/b:{COMMIT}@6", "movie"), "ceiling", "student", "finetune", 6),
+        (w2s.ceiling(f"hf:a/b:{COMMIT}", "movie"), "ceiling", "student", "finetune", None),
+        (w2s.ceiling("tfidf", "movie"), "baseline", "student", "finetune", None),
+        (w2s.student("smollm2-135m@14", WEAK), "student", "student", "finetune", 14),
+        (w2s.probe("smollm2-135m@20", "movie"), "baseline", "student", "probe", 20),
+        (w2s.zero_shot("smollm2-135m", "movie"), "baseline", "student", "zero_shot", 30),
+        (READ, "generative", "student", "finetune", 30),
+        (
+            w2s.generative("smollm2-135m@4", "movie", half="supervisor"),
+            "generative",
+            "supervisor",
+            "finetune",
+            4,
+        ),
+        (w2s.ceiling("smollm2-135m", "movie", start=READ), "ceiling", "student", "finetune", 30),
+        (w2s.probe("smollm2-135m@25", "movie", start=READ), "baseline", "student", "probe", 25),
+        (
+            w2s.supervisor("smollm2-135m@4", "movie-preference"),
+            "supervisor",
+            "supervisor",
+            "finetune",
+            4,
+        ),
+    ],
+)
+def test_roles_and_halves(
+    spec: w2s.RunSpec, role: str, half: str, method: str, depth: int | None
+) -> None:
+    assert (spec.role, spec.half, spec.method, spec.depth) == (role, half, method, depth)
+
+
+def test_a_student_learns_from_its_teacher_on_the_other_half() -> None:
+    weak = w2s.supervisor("smollm2-135m@4", "amazon", seed=3)
+    student = w2s.student("smollm2-135m", weak)
+    assert student.labels == FromRun(run=weak) and student.loss == XentLoss()
+    assert (student.seed, student.task) == (3, weak.task)
+    assert w2s.student("smollm2-135m", weak, hard=True).labels == FromRun(run=weak, hard=True)
+    assert w2s.student("smollm2-135m", Flip(run=weak)).labels == Flip(run=weak)
+    assert w2s.student("smollm2-135m", weak, loss=ConfidenceLoss()).loss == ConfidenceLoss()
+
+
+def test_a_chain_alternates_halves() -> None:
+    steps = w2s.chain(["smollm2-135m@4", "smollm2-135m@14", "smollm2-135m"], "movie", seed=2)
+    assert [step.half for step in steps] == ["supervisor", "student", "supervisor"]
+    assert [step.role for step in steps] == ["supervisor", "student", "student"]
+    assert [type(step.labels) for step in steps] == [GroundTruth, FromRun, FromRun]
+    assert list(steps[-1].lineage()) == steps and {step.seed for step in steps} == {2}
+
+
+def test_a_chain_on_its_own_texts() -> None:
+    """A control: all but the first learn on one half, so from the third on each labels what its teacher was trained on."""
+    models = ["smollm2-135m@4", "smollm2-135m@9", "smollm2-135m@14", "smollm2-135m"]
+    steps = w2s.chain(models, "movie", own_texts=True)
+    assert [step.half for step in steps] == ["supervisor", "student", "student", "student"]
+    assert [step.labels.own_texts for step in steps[1:]] == [False, True, True]
+    assert steps[:2] == w2s.chain(models[:2], "movie") and list(steps[-1].lineage()) == steps
+
+
+def test_a_run_to_start_from_may_be_given_as_it_is() -> None:
+    """As a run or wrapped; the reader has no labels, and its corpus is in its labels."""
+    for start in (READ, Continue(run=READ)):
+        taught = w2s.student("smollm2-135m", WEAK, start=start, loss=ProductLoss())
+        assert (
+            taught.start == Continue(run=READ)
+            and taught.labels == FromRun(run=WEAK)
+            and taught.loss == ProductLoss()
+        )
+    assert w2s.student("smollm2-135m", WEAK).start == Pretrained()
+    assert READ.labels == NextToken()
+    assert w2s.generative("smollm2-135m", "movie", corpus="nyt").labels == NextToken(corpus="nyt")
+    half = w2s.generative("smollm2-135m@4", "movie", half="supervisor", seed=3)
+    assert w2s.supervisor("smollm2-135m@4", "movie", start=half, seed=3).parents() == [half]
+
+
+def test_a_probe_learns_from_a_teacher_or_from_ground_truth() -> None:
+    assert w2s.probe("smollm2-135m@20", "movie").labels == GroundTruth()
+    taught = w2s.probe("smollm2-135m@20", teacher=WEAK.with_seed(2))
+    assert taught.labels == FromRun(run=WEAK.with_seed(2))
+    assert (taught.seed, taught.half, taught.task) == (2, "student", WEAK.task)
+    top = w2s.ceiling("smollm2-135m", "movie")
+    own = FromRun(run=top, own_texts=True)
+    assert w2s.probe("smollm2-135m@25", teacher=own, start=top).parents() == [top, top]
+
+
+def test_settings_reach_the_spec() -> None:
+    given: dict[str, Any] = {
+        "recipe": Recipe(epochs=1),
+        "lora": Lora(blocks="all"),
+        "quantization": "none",
+        "precision": "fp32",
+        "device": "cuda",
+        "seed": 4,
+        "snapshots": (0.5,),
+    }
+    for spec in (
+        w2s.supervisor("smollm2-135m@4", "movie", **given),
+        *w2s.chain(["smollm2-135m@4"] * 2, "movie", **given),
+    ):
+        assert {name: getattr(spec, name) for name in given} == given
+    assert not w2s.ceiling("smollm2-135m", "movie", predict_halves=False).predict_halves
+
+
+def test_only_the_seed_is_a_setting_of_tfidf() -> None:
+    """A sweep's recipe does not touch it: were it in the id, one and the same run would have several."""
+    plain = w2s.supervisor("tfidf", "movie", seed=1)
+    assert (
+        w2s.supervisor(
+            "tfidf", "movie", seed=1, recipe=Recipe(epochs=9), device="cuda", snapshots=(0.5,)
+        )
+        == plain
+    )
+
+
+def test_a_name_of_a_task_stands_for_sizes_that_fit_it() -> None:
+    assert w2s.supervisor("tfidf", "movie").task == Task()
+    assert (
+        w2s.supervisor("tfidf", "amazon").task == w2s.default_task("amazon") != Task(name="amazon")
+    )
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: w2s.supervisor("smollm2-135m@4", "movies"),
+            "unknown task 'movies': did you mean 'movie'?",
+        ),
+        (
+            lambda: w2s.supervisor("smollm2-135m@4", "imdb"),
+            "Allowed: movie, amazon, nyt, tweets, movie-preference, boolq, ",
+        ),
+        (
+            lambda: w2s.supervisor("smollm2-135@4", "movie"),
+            "unknown model 'smollm2-135': did you mean 'smollm2-135m'?",
+        ),
+        (lambda: w2s.supervisor("smollm2-135m@0", "movie"), "depth 0"),
+        (
+            lambda: w2s.ceiling("smollm2-135m@31", "movie"),
+            "depth 31 of 'smollm2-135m': must be 1 to 30",
+        ),
+        (
+            lambda: w2s.ceiling("smollm2-135m", "movie", recipee=Recipe()),
+            "unknown setting 'recipee': did you mean 'recipe'?",
+        ),
+        (lambda: w2s.ceiling("smollm2-135m", "movie", seed=-1), "RunSpec.seed must be at least 0"),
+        (lambda: w2s.student("smollm2-135m", WEAK, loss="xent"), "did you mean 'XentLoss'?"),
+        (
+            lambda: w2s.student("smollm2-135m", WEAK, seed=1),
+            "the labels come from seed 0, this run has seed 1",
+        ),
+        (
+            lambda: w2s.student("smollm2-135m", FromRun(run=WEAK), hard=True),
+            "say hard=True in the labels themselves",
+        ),
+        (lambda: w2s.student("smollm2-135m", "smollm2-135m@4"), "teacher"),
+        (lambda: w2s.student("tfidf", WEAK, loss=ConfidenceLoss()), "tfidf"),
+        (
+            lambda: w2s.student("smollm2-135m", WEAK, start=WEAK),
+            "a run starts from one of the same half",
+        ),
+        (
+            lambda: w2s.student("smollm2-135m", WEAK, start="read"),
+            "RunSpec.start is 'read': did you mean 'Pretrained'?",
+        ),
+        (
+            lambda: w2s.student("smollm2-135m", WEAK, snapshot=(0.5,)),
+            "unknown setting 'snapshot': did you mean 'snapshots'?",
+        ),
+        (lambda: w2s.student("smollm2-135m", READ), "gives no labels: it predicts no half"),
+        (
+            lambda: w2s.generative("tfidf", "movie"),
+            "NextToken is finetuned from the pretrained weights",
+        ),
+        (lambda: w2s.probe("smollm2-135m@20"), "a probe needs a task, or a teacher that has one"),
+        (lambda: w2s.probe("smollm2-135m@19", "movie", start=READ), "layer 19 of run"),
+        (lambda: w2s.chain(["smollm2-135m"], "movie"), "a chain needs at least two models"),
+        (
+            lambda: w2s.default_task("movie", n_trian=4),
+            "unknown field 'n_trian' of Task: did you mean 'n_train'?",
+        ),
+    ],
+)
+def test_bad_input_is_refused_by_name(make: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        make()
+
+
+def test_an_unknown_name_of_the_library() -> None:
+    with pytest.raises(
+        AttributeError, match="w2s_lib has no 'superviser': did you mean 'supervisor'"
+    ):
+        _ = w2s.superviser

@@ -1,0 +1,373 @@
+"""On a real Ray cluster of this machine: a head that trains nothing and two worker nodes, an object-store server beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import w2s_lib as w2s
+from tests.experiments.test_sweep import long
+from w2s_lib.experiments import ray_engine
+from w2s_lib.experiments.cluster import connect, stop
+from w2s_lib.experiments.sweep import sweep, train_missing
+from w2s_lib.runs.errors import DeviceError, SpecError, StoreError
+from w2s_lib.runs.spec import RunSpec, Task
+from w2s_lib.runs.store import find, weights
+from w2s_lib.training.execute import trainings
+from w2s_lib.training.finetune import TrainingError
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[test]'")
+pytestmark = pytest.mark.filterwarnings("ignore:.* are also among the")
+REPO = Path(__file__).parents[2]
+SAID = re.compile(r"w2s: (\S+ \S+) run (\w+) (started|recorded|was there), task (\w+), node (\w+)")
+
+
+class Log:
+    """What the workers have said since this was made: (time, run, what, task, node), from their own logs, in order."""
+
+    def __init__(self, session: Path) -> None:
+        self.session, self.before = session, 0
+        self.before = len(self.lines())
+
+    def lines(self) -> list[tuple[str, ...]]:
+        text = "".join(
+            path.read_text(errors="replace")
+            for path in (self.session / "logs").glob("worker-*.out")
+        )
+        return sorted(SAID.findall(text))[self.before :]
+
+    def of(self, run_id: str) -> list[tuple[str, ...]]:
+        return [line for line in self.lines() if line[1] == run_id]
+
+
+@pytest.fixture(scope="module")
+def cluster(s3_server: dict[str, str], session_cache: Path) -> Iterator[SimpleNamespace]:
+    """A head without CPUs and two nodes with one each; their workers find the S3 server by the environment."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.items():
+            patch.setenv(name, value)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("W2S_CACHE", str(session_cache))
+        patch.setenv("PYTHONPATH", str(REPO))
+        patch.setenv("PYTHONWARNINGS", "ignore")
+        small = {"object_store_memory": 80_000_000}
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+        nodes = [made.add_node(num_cpus=1, **small) for _ in range(2)]
+        patch.setenv("RAY_ADDRESS", made.address)
+        try:
+            yield SimpleNamespace(
+                cluster=made,
+                nodes=nodes,
+                small=small,
+                session=Path(made.head_node.get_session_dir_path()),
+            )
+        finally:
+            ray.shutdown()
+            made.shutdown()
+
+
+def run_ids(specs: Any) -> set[str]:
+    return {spec.run_id for spec in specs}
+
+
+@pytest.fixture
+def on_s3(cluster: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Log:
+    """The user's store is on the object store, the engine is Ray; gives what the workers say from now on."""
+    monkeypatch.setenv("W2S_STORE", "s3://w2s/records")
+    monkeypatch.setenv("W2S_ENGINE", "ray")
+    return Log(cluster.session)
+
+
+@pytest.fixture(scope="module")
+def specs(small_task: Task, quick: dict[str, Any]) -> dict[str, RunSpec]:
+    """Two lineages, one quick and one slow, a run that starts from another's adapters, and one that shares its training."""
+    tfidf = w2s.supervisor("tfidf", small_task)
+    slow = dataclasses.replace(
+        w2s.supervisor("smollm2-135m@1", small_task, **quick),
+        recipe=dataclasses.replace(quick["recipe"], epochs=24),
+    )
+    once = {"lora": quick["lora"], "recipe": dataclasses.replace(quick["recipe"], epochs=1)}
+    read = w2s.generative("smollm2-135m@1", small_task, **once)
+    continued = w2s.ceiling("smollm2-135m@1", small_task, start=read, **quick)
+    return {
+        "slow": slow,
+        "tfidf": tfidf,
+        "student": w2s.student("smollm2-135m@1", tfidf, **quick),
+        "student of slow": w2s.student("smollm2-135m@1", slow, **quick),
+        "read": read,
+        "continued": continued,
+        "looked": dataclasses.replace(continued, snapshots=(0.5,)),
+    }
+
+
+def test_a_sweep_on_two_nodes_is_what_it_is_in_one_process(
+    on_s3: Log, specs: dict[str, RunSpec], own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records and the adapters that a run starts from go through the object store."""
+    lineages = [specs[name] for name in ("slow", "tfidf", "student", "student of slow")]
+    assert set(sweep(lineages, progress=False)["run_id"]) == run_ids(lineages)
+    frame = sweep(specs.values(), progress=False)  # the rest
+    assert set(frame["run_id"]) == run_ids(specs.values())
+    assert all(
+        record.path == f"s3://w2s/records/{record.spec.run_id}.parquet"
+        for record in frame["record"]
+    )
+    begun = [line for line in on_s3.lines() if line[2] == "started"]
+    assert sorted(line[1] for line in begun) == sorted(run_ids(specs.values()))  # each of them once
+    assert len({line[4] for line in begun}) == 2  # on both nodes
+    tasks = {line[1]: line[3] for line in begun}
+    assert (
+        tasks[specs["continued"].run_id] == tasks[specs["looked"].run_id]
+        and len(set(tasks.values())) == len(tasks) - 1
+    )
+    mine = weights(specs["continued"])
+    monkeypatch.setenv("W2S_STORE", str(own_store))
+    monkeypatch.setenv("W2S_ENGINE", "local")
+    alone = sweep(specs.values(), workers=1, progress=False).set_index("run_id")["record"]
+    for record in frame["record"]:
+        assert record.predictions.equals(alone[record.spec.run_id].predictions), record.spec.run_id
+    assert mine is not None and mine.name != specs["continued"].run_id
+    for file in (own_store / specs["continued"].run_id).iterdir():
+        assert (mine / file.name).read_bytes() == file.read_bytes() or file.suffix == ".json"
+
+
+def test_a_student_starts_when_its_supervisor_is_ready(
+    cluster: SimpleNamespace, specs: dict[str, RunSpec]
+) -> None:
+    """Not when all supervisors are: the slow one, of another lineage, was still being trained."""
+    log = Log(cluster.session)
+    log.before = 0
+    when = {
+        (name, line[2]): line[0] for name, spec in specs.items() for line in log.of(spec.run_id)
+    }
+    assert when["tfidf", "recorded"] <= when["student", "started"] < when["slow", "recorded"]
+    assert when["slow", "started"] < when["student", "started"]
+    assert when["slow", "recorded"] <= when["student of slow", "started"]
+    assert when["read", "recorded"] <= when["continued", "started"]
+
+
+def test_a_finished_run_is_not_trained_again_by_a_second_task(
+    on_s3: Log, specs: dict[str, RunSpec]
+) -> None:
+    some = {
+        specs[name].run_id: specs[name]
+        for name in ("tfidf", "student", "read", "continued", "looked")
+    }
+    assert set(ray_engine.map_trainings(trainings(some.values()), 2)) == set(some) - {
+        specs["looked"].run_id
+    }
+    assert sorted((line[1], line[2]) for line in on_s3.lines()) == sorted(
+        (run_id, "was there") for run_id in some
+    )
+    assert train_missing(list(specs.values()), progress=False) == set()
+
+
+def test_what_a_run_raises_comes_as_it_is(
+    on_s3: Log, specs: dict[str, RunSpec], quick: dict[str, Any]
+) -> None:
+    """And stops the others: a student waits for nothing, and no node trains on."""
+    wild = dataclasses.replace(
+        specs["student"], recipe=dataclasses.replace(quick["recipe"], learning_rate=1e30)
+    )
+    endless = long(w2s.ceiling("smollm2-135m@1", wild.task, **quick))
+    with pytest.raises(TrainingError, match="^the loss is nan at step .* No record was written"):
+        train_missing([wild, endless], progress=False)
+    assert find(wild) is None and find(endless) is None
+    until = time.monotonic() + 90
+    while ray.available_resources().get("CPU", 0) < 2:
+        assert time.monotonic() < until, "a task is still at work"
+        time.sleep(0.1)
+
+
+def test_what_the_cluster_cannot_do_is_said_before_training(
+    on_s3: Log, specs: dict[str, RunSpec], quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = specs["student"].with_seed(7)
+    with pytest.raises(SpecError, match="takes no number of workers"):
+        train_missing([new], workers=2, progress=False)
+    with pytest.raises(
+        DeviceError, match="a run needs 1 GPU and no node of the Ray cluster has as much"
+    ):
+        train_missing([dataclasses.replace(new, device="cuda")], progress=False)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(DeviceError, match="a run needs 2 CPU and no node"),
+    ):
+        patch.setenv("W2S_THREADS", "2")
+        train_missing([new], progress=False)
+    with pytest.raises(SpecError, match="n_train"):
+        train_missing(
+            [w2s.supervisor("tfidf", dataclasses.replace(new.task, n_train=200)), new],
+            progress=False,
+        )
+    monkeypatch.setattr(
+        ray, "cancel", pytest.fail
+    )  # the other node's check ends at the same time: see `cluster.stop`
+    monkeypatch.setenv("W2S_STORE", "memory://w2s")  # which every process has for itself
+    with pytest.raises(
+        StoreError,
+        match="node .* does not see this machine's store memory://w2s: .* Nothing was trained",
+    ):
+        train_missing([new], progress=False)
+    assert on_s3.lines() == []
+
+
+def test_only_what_is_still_at_work_is_cancelled(
+    cluster: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To cancel a task in the moment in which it ends would make Ray abort this process."""
+    cancelled, cancel = [], connect().cancel
+    monkeypatch.setattr(
+        ray,
+        "cancel",
+        lambda task, force: cancelled.append((task, force)) or cancel(task, force=force),
+    )
+
+    def work(until: float) -> None:
+        while time.time() < until:
+            time.sleep(0.001)
+
+    task = ray.remote(num_cpus=0)(work)
+    ray.get([task.remote(0) for _ in range(3)])  # the workers are there
+    for _ in range(20):
+        together = [task.remote(time.time() + 0.05) for _ in range(3)]
+        (_, *ending) = ray.wait(together)[0] + ray.wait(together)[1]
+        stop(ray, ending)
+    assert cancelled == []
+    endless = task.remote(time.time() + 600)
+    stop(ray, [endless])
+    assert cancelled == [(endless, False)]
+    with pytest.raises(ray.exceptions.TaskCancelledError):
+        ray.get(endless)
+
+
+def test_without_a_cluster_none_is_started(specs: dict[str, RunSpec], own_store: Path) -> None:
+    code = "import sys; from w2s_lib.experiments.sweep import *; sweep([RunSpec.from_json(sys.argv[1])], engine='ray')"
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, specs["tfidf"].to_json()],
+        cwd=REPO,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (
+        "DeviceError: engine='ray' finds no running Ray cluster: start one with `ray start --head`"
+        in done.stderr
+    )
+    assert not list(own_store.glob("*.parquet"))
+
+
+def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
+    cluster: SimpleNamespace,
+    specs: dict[str, RunSpec],
+    own_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its run is begun anew on the other node; by task ids, node ids and times in the workers' own logs."""
+    monkeypatch.setenv("W2S_ENGINE", "ray")
+    log, killed = Log(cluster.session), dict[str, Any]()
+    first, second = specs["tfidf"], specs["student"]
+    victim = dataclasses.replace(second, recipe=dataclasses.replace(second.recipe, epochs=40))
+    after = w2s.student("tfidf", specs["tfidf"])
+    inner = ray_engine._finished
+
+    def and_kill(*arguments: Any) -> Iterator[str]:
+        """Waits, once the teacher is recorded, until the victim is being trained, and then kills the node where it is."""
+        for name in inner(*arguments):
+            if name == second.run_id and not killed:
+                while not (
+                    started := [line for line in log.of(victim.run_id) if line[2] == "started"]
+                ):
+                    time.sleep(0.05)
+                time.sleep(0.2)
+                assert [line[2] for line in log.of(victim.run_id)] == [
+                    "started"
+                ]  # and not recorded
+                node = next(n for n in cluster.nodes if n.node_id == started[0][4])
+                killed.update(
+                    at=f"{datetime.now()}",
+                    node=node.node_id,
+                    records={
+                        path.name: path.stat().st_mtime_ns for path in own_store.glob("*.parquet")
+                    },
+                )
+                cluster.cluster.remove_node(node, allow_graceful=False)
+                cluster.nodes[cluster.nodes.index(node)] = cluster.cluster.add_node(
+                    num_cpus=1, **cluster.small
+                )
+            yield name
+
+    monkeypatch.setattr(ray_engine, "_finished", and_kill)
+    wanted = [first, second, victim, after]
+    frame = sweep(wanted, progress=False)
+    lines = log.lines()
+    print(
+        *(" ".join(line) for line in lines),
+        f"killed {killed['at']} node {killed['node']}",
+        sep="\n",
+    )
+    assert set(frame["run_id"]) == run_ids(wanted)
+    told = [line for line in lines if line[1] == victim.run_id]
+    assert [line[2] for line in told] == ["started", "started", "recorded"]
+    (begun, *_, task, node), (anew, *_, same_task, other), (*_, finished_on) = told
+    assert (
+        begun < killed["at"] < anew
+        and task == same_task
+        and node == killed["node"] != other == finished_on
+    )
+    for spec in (first, second, after):
+        assert [line[2] for line in lines if line[1] == spec.run_id] == ["started", "recorded"]
+    assert {f"{spec.run_id}.parquet" for spec in (first, second)} <= set(killed["records"])
+    for name, written in killed["records"].items():
+        assert (own_store / name).stat().st_mtime_ns == written
+    monkeypatch.setenv("W2S_STORE", str(own_store.with_name("alone")))
+    assert w2s.run(victim, progress=False).predictions.equals(
+        frame.set_index("run_id")["record"][victim.run_id].predictions
+    )
+
+
+def test_a_worker_with_less_memory_than_planned(
+    specs: dict[str, RunSpec], own_store: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster whose memory counts as full at one percent: Ray's memory monitor stops the run."""
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    monitor = {
+        "memory_usage_threshold": 0.01,
+        "memory_monitor_refresh_ms": 50,
+        "task_oom_retries": 0,
+    }
+    full = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 1,
+            "object_store_memory": 80_000_000,
+            "_system_config": monitor,
+        },
+    )
+    monkeypatch.setenv("RAY_ADDRESS", full.address)
+    try:
+        with pytest.raises(
+            TrainingError, match="a worker had less memory than run .* needs, and Ray stopped it"
+        ):
+            train_missing([long(specs["student"])], engine="ray", progress=False)
+        assert not list(own_store.glob("*.parquet"))
+    finally:
+        ray.shutdown()
+        full.shutdown()

@@ -1,0 +1,470 @@
+"""Families of language models: each is cut, run in two parts, trained, saved and read as its own forward says."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import w2s_lib as w2s
+from tests.conftest import pinned, small_tokenizer
+from w2s_lib.models import backbone as models
+from w2s_lib.models.backbone import load_backbone
+from w2s_lib.models.families import (
+    LAST_TOKEN_EXACT,
+    TRUNK_EXACT,
+    blocks_of,
+    cut,
+    drop_norm,
+    keep_blocks,
+    last_token_exact,
+    skeleton,
+    trunk_exact,
+    without_dropout,
+)
+from w2s_lib.models.trunk import Inputs, Trunk
+from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
+from w2s_lib.tasks.splits import splits
+from w2s_lib.tasks.table import TaskTable, load_table
+from w2s_lib.training import baselines as probing
+from w2s_lib.training import finetune as train
+
+pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
+FAMILIES = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen2_window",
+    "qwen3",
+    "smollm3",
+    "gpt_neox",
+    "gpt2",
+    "gemma",
+    "gemma2",
+    "gemma3",
+]
+IDS = torch.tensor([[504, 2159, 436, 5050, 30, 7, 8, 9], [504, 1492, 436, 0, 0, 0, 0, 0]])
+RECIPE = Recipe(epochs=1, batch_size=16, learning_rate=1e-2)
+QUICK: dict[str, Any] = {"recipe": RECIPE, "lora": Lora(rank=4, alpha=8.0, blocks=1)}
+
+
+def states(model: Any, ids: Any = IDS, **given: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        out: torch.Tensor = model(
+            **(given or {"input_ids": ids}), use_cache=False
+        ).last_hidden_state
+    return out
+
+
+def dense(folder: Path | str, **settings: Any) -> RunSpec:
+    return pinned(folder, precision="fp32", quantization="none", **settings)
+
+
+def by_hand(folder: Path) -> Any:
+    """The model as `transformers` loads it, with nothing of ours, and every state that leaves a block."""
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    with torch.inference_mode():
+        return model(input_ids=IDS, use_cache=False, output_hidden_states=True)
+
+
+@pytest.fixture(scope="module")
+def table(small_task: Task) -> TaskTable:
+    return load_table(small_task)
+
+
+def test_every_family_of_the_lists_is_tested(tiny_models: Path) -> None:
+    kinds = {models.load_config(*_named(tiny_models / family)).model_type for family in FAMILIES}
+    assert kinds == set(TRUNK_EXACT) > set(LAST_TOKEN_EXACT)
+
+
+def _named(folder: Path) -> tuple[str, str]:
+    spec = pinned(folder)
+    return spec.name, spec.revision
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_depth_is_the_first_blocks_of_the_whole_model(family: str, tiny_models: Path) -> None:
+    """The state after two blocks, before a norm, as the whole model has it on its way."""
+    theirs = by_hand(tiny_models / family)
+    short = drop_norm(load_backbone(dense(f"{tiny_models}/{family}@2")))
+    assert len(blocks_of(short)) == short.config.num_hidden_layers == 2
+    torch.testing.assert_close(states(short), theirs.hidden_states[2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("boundary", [1, 2])
+def test_upper_blocks_continue_where_lower_blocks_end(
+    family: str, boundary: int, tiny_models: Path
+) -> None:
+    """In two parts, and in three with a head start, what the family's own forward computes in one; windows included."""
+    spec = dense(tiny_models / family)
+    theirs = by_hand(tiny_models / family)
+    parts = [
+        drop_norm(keep_blocks(load_backbone(spec), start, stop)) for start, stop in ((0, 1), (1, 2))
+    ]
+    upper = keep_blocks(load_backbone(spec), boundary, 3)
+    assert (
+        trunk_exact(upper)
+        and len(blocks_of(upper)) == upper.config.num_hidden_layers == 3 - boundary
+    )
+    x = states(parts[0])
+    if boundary == 2:
+        x = states(parts[1], inputs_embeds=x)
+    torch.testing.assert_close(x, theirs.hidden_states[boundary], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        states(upper, inputs_embeds=x), theirs.last_hidden_state, atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2_window", "gemma2", "gemma3"])
+def test_the_windows_of_the_test_models_matter(family: str, tiny_models: Path) -> None:
+    """Else the tests above would say nothing of them: what stood eight tokens back changes nothing in one block."""
+    first = int(family == "qwen2_window")  # its windows begin in the second block
+    model = drop_norm(keep_blocks(load_backbone(dense(tiny_models / family)), first, first + 1))
+    x = torch.randn(1, 8, 32, generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other[0, 0] += 1.0
+    one, two = (states(model, inputs_embeds=value) for value in (x, other))
+    assert torch.equal(one[0, 4:], two[0, 4:]) and not torch.equal(one[0, 3], two[0, 3])
+
+
+def test_a_family_whose_lower_blocks_cannot_be_run_alone_is_refused_by_name(
+    tiny_models: Path, tmp_path: Path, table: TaskTable, small_task: Task
+) -> None:
+    """GPT-2 with attention scaled by a block's number; and it trains without a trunk."""
+    spec = pinned(_gpt2(tmp_path, scale_attn_by_inverse_layer_idx=True), task=small_task, **QUICK)
+    assert not trunk_exact(load_backbone(spec))
+    with pytest.raises(
+        SpecError, match="family 'gpt2', whose first blocks cannot be run alone: llama, mistral"
+    ):
+        Trunk(spec, table, 2, progress=False)
+    built = train.build(spec, table, progress=False)
+    assert built.boundary == 0 and type(built.inputs) is Inputs
+
+
+def _gpt2(folder: Path, **settings: Any) -> Path:
+    import transformers as tf
+
+    torch.manual_seed(0)
+    tf.GPT2LMHeadModel(
+        tf.GPT2Config(
+            n_embd=32,
+            n_layer=3,
+            n_head=2,
+            vocab_size=600,
+            bos_token_id=1,
+            eos_token_id=2,
+            **settings,
+        )
+    ).save_pretrained(folder / "model")
+    small_tokenizer().save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def test_a_gemma_that_does_not_scale_in_its_embedding_has_no_trunk(tiny_models: Path) -> None:
+    """Where a release of `transformers` scales what enters the first block instead, the states would be scaled twice."""
+    model = load_backbone(dense(tiny_models / "gemma"))
+    assert trunk_exact(model)
+    del model.embed_tokens.embed_scale
+    assert not trunk_exact(model)
+
+
+def test_a_configuration_is_cut_with_its_lists() -> None:
+    from transformers import SmolLM3Config
+
+    whole = SmolLM3Config(num_hidden_layers=4)
+    upper = cut(whole, 2, 4)
+    assert (upper.num_hidden_layers, upper.no_rope_layers, len(upper.layer_types)) == (2, [1, 0], 2)
+    assert whole.num_hidden_layers == 4 and whole.no_rope_layers == [1, 1, 1, 0]
+
+
+def test_dropout_is_off_in_whatever_a_family_calls_it(tmp_path: Path) -> None:
+    """GPT-2 comes with dropout of a tenth; in training mode, too, a frozen model gives one answer."""
+    from transformers import AutoModel, GPT2Config
+
+    config = GPT2Config()
+    assert (config.attn_pdrop, config.embd_pdrop, config.resid_pdrop) == (0.1, 0.1, 0.1)
+    without_dropout(config)
+    assert (config.attn_pdrop, config.embd_pdrop, config.resid_pdrop) == (0.0, 0.0, 0.0)
+    folder = _gpt2(tmp_path)
+    ids = IDS % 600
+    ours, theirs = load_backbone(dense(folder)).train(), AutoModel.from_pretrained(folder).train()
+    one, two = (model(input_ids=ids, use_cache=False).last_hidden_state for model in (ours, ours))
+    assert torch.equal(one, two)
+    assert not torch.equal(
+        *(theirs(input_ids=ids, use_cache=False).last_hidden_state for _ in range(2))
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, settings, message",
+    [
+        ("BertConfig", {}, "no list of blocks in a BertModel"),
+        ("ModernBertConfig", {}, "family 'modernbert' does not read from left to right"),
+        (
+            "Gemma3TextConfig",
+            {"use_bidirectional_attention": True},
+            "does not read from left to right",
+        ),
+        ("T5Config", {}, "does not read from left to right"),
+        (
+            "OPTConfig",
+            {},
+            "no list of blocks in a OPTModel, so it has no depth and no top to adapt; these families have one: ll",
+        ),
+        ("Gemma3Config", {}, "family 'gemma3' has no list of blocks in its configuration"),
+    ],
+)
+def test_architectures_that_cannot_be_used_are_refused_by_name(
+    kind: str, settings: dict[str, Any], message: str
+) -> None:
+    import transformers
+
+    with pytest.raises(SpecError, match=message):
+        skeleton(getattr(transformers, kind)(**settings))
+
+
+# Whole runs
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_trained_saved_and_predicts(
+    family: str,
+    quantization: str,
+    tiny_models: Path,
+    table: TaskTable,
+    small_task: Task,
+    tmp_path: Path,
+) -> None:
+    """Trained on the trunk; then plain `transformers` with peft's own loader says the same of the tokens, in float32."""
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    spec = pinned(
+        tiny_models / family, task=small_task, quantization=quantization, precision="fp32", **QUICK
+    )
+    rows = splits(table, 0).student
+    fitted = train.fit(
+        spec, table, rows, table.frame["label"].to_numpy(np.float32)[rows], progress=False
+    )
+    assert fitted.boundary == 2 and isinstance(fitted.inputs, Trunk)
+    assert fitted.model.last_only == last_token_exact(load_backbone(spec))
+    fitted.save(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert saved and all((".layers.2." in name) != (".h.2." in name) for name in saved)
+    plain = AutoModel.from_pretrained(tiny_models / family, dtype=torch.float32)
+    base = load_backbone(spec) if quantization == "nf4" else plain
+    tuned, head = (
+        PeftModel.from_pretrained(base, str(tmp_path)).eval(),
+        load_file(tmp_path / "head.safetensors"),
+    )
+    tokens, asked = Inputs(spec, table), rows[:12]
+    with torch.inference_mode():
+        logits, bare = [], []
+        for row in asked:
+            ids = torch.tensor([tokens.ids[row]])
+            last = states(tuned, ids)[0, -1]
+            logits.append(head["weight"] @ last + head["bias"])
+            with tuned.disable_adapter():
+                bare.append(head["weight"] @ states(tuned, ids)[0, -1] + head["bias"])
+    found = fitted.logits(asked, progress=False)
+    torch.testing.assert_close(found, torch.stack(logits), atol=1e-4, rtol=0)
+    assert (torch.stack(bare) - found).abs().mean() > 1e-3  # four steps are few, and do something
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_adapters_find_their_place_again(
+    family: str, tiny_models: Path, table: TaskTable, small_task: Task, tmp_path: Path
+) -> None:
+    """Loaded under the trunk's numbering into another draw of adapters: the same logits of the same head."""
+    spec = pinned(f"{tiny_models}/{family}", task=small_task, **QUICK)
+    one = train.build(spec, table, progress=False)
+    for name, parameter in one.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    one.save(tmp_path)
+    other, fresh = (
+        train.build(spec.with_seed(1), table, start=start, progress=False)
+        for start in (tmp_path, None)
+    )
+    for model in (other, fresh):
+        model.model.head.load_state_dict(one.model.head.state_dict())
+    logits, again, without = (m.logits(np.arange(20), progress=False) for m in (one, other, fresh))
+    assert torch.equal(logits, again) and not torch.equal(logits, without)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_probed(
+    family: str, tiny_models: Path, table: TaskTable, small_task: Task
+) -> None:
+    """The probe's states are the family's own after that block, at the last token; a depth alone, and the whole model."""
+    spec = dense(f"{tiny_models}/{family}@2", task=small_task, method="probe")
+    rows = np.arange(6)
+    found = Trunk(spec, table, 2, progress=False).last_states(rows)
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(
+        tiny_models / family, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    ids = Inputs(spec, table).ids
+    for row, state in zip(rows, found, strict=True):
+        with torch.inference_mode():
+            theirs = model(
+                input_ids=torch.tensor([ids[row]]), use_cache=False, output_hidden_states=True
+            ).hidden_states[2]
+        np.testing.assert_allclose(state, theirs[0, -1].numpy(), atol=1e-4, rtol=1e-4)
+    parts = splits(table, 0)
+    truth = table.frame["label"].to_numpy(np.float32)
+    for one in (spec, dataclasses.replace(spec, model=spec.name)):
+        chosen_by = parts.validation, truth[parts.validation] > 0.5
+        p = probing.fit_probe(
+            one, table, parts.student, truth[parts.student], chosen_by, progress=False
+        ).predict(parts.test)
+        assert len(set(p.tolist())) > 5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_says_its_own_zero_shot_odds(
+    family: str, tiny_models: Path, table: TaskTable, small_task: Task
+) -> None:
+    """Those of the causal language model as `transformers` has it, caps on its logits included."""
+    from transformers import AutoModelForCausalLM
+
+    spec = dense(tiny_models / family, task=small_task, method="zero_shot")
+    rows = np.arange(5)
+    p = probing.fit_zero_shot(spec, table, rows, progress=False).predict(rows)
+    model = AutoModelForCausalLM.from_pretrained(tiny_models / family, dtype=torch.float32).eval()
+    tokenizer = models.load_tokenizer(spec.name, spec.revision)
+    (bad,), (good,) = (tokenizer(word)["input_ids"] for word in (" terrible", " great"))
+    for row, found in zip(rows, p, strict=True):
+        with torch.inference_mode():
+            odds = model(input_ids=torch.tensor([Inputs(spec, table).ids[row]])).logits[0, -1]
+        assert found == pytest.approx(torch.sigmoid(odds[good] - odds[bad]).item(), abs=2e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_reads(
+    family: str, tiny_models: Path, table: TaskTable, small_task: Task
+) -> None:
+    """Before it has learned anything, nats a token are the causal language model's own loss; afterwards fewer."""
+    from transformers import AutoModelForCausalLM
+
+    from w2s_lib.training import next_token
+
+    task = dataclasses.replace(small_task, template="{text}")
+    recipe = Recipe(epochs=1, batch_size=16, learning_rate=3e-3)
+    spec = dense(
+        tiny_models / family,
+        task=task,
+        labels=NextToken(),
+        recipe=recipe,
+        lora=Lora(rank=4, alpha=8.0, blocks=2),
+    )
+    parts = splits(table, 0)
+    watch = parts.validation[:10]
+    fitted = next_token.fit_next_token(spec, table, parts.student, watch, progress=False)
+    model = AutoModelForCausalLM.from_pretrained(tiny_models / family, dtype=torch.float32).eval()
+    nats, n = 0.0, 0
+    for ids in (Inputs(spec, table).ids[row] for row in watch):
+        tokens = torch.tensor([ids])
+        with torch.inference_mode():
+            nats += model(input_ids=tokens, labels=tokens).loss.item() * (len(ids) - 1)
+        n += len(ids) - 1
+    assert fitted.metrics["loss_before"] == pytest.approx(nats / n, rel=1e-4)
+    assert fitted.metrics["loss"] < fitted.metrics["loss_before"]
+
+
+def test_zero_shot_odds_of_a_comparison_are_capped_before_they_are_subtracted(
+    tiny_models: Path, comparison_task: Task
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    spec = dense(tiny_models / "gemma2", task=comparison_task, method="zero_shot")
+    table, rows = load_table(comparison_task), np.arange(3)
+    p = probing.fit_zero_shot(spec, table, rows, progress=False).predict(rows)
+    model = AutoModelForCausalLM.from_pretrained(tiny_models / "gemma2", dtype=torch.float32).eval()
+    tokenizer, ids = models.load_tokenizer(spec.name, spec.revision), Inputs(spec, table).ids
+    bad, good = (
+        tokenizer(" " + word)["input_ids"] for word in comparison_task.label_words.split("/")
+    )
+    for row, found in zip(rows, p, strict=True):
+        with torch.inference_mode():
+            first, second = (
+                model(input_ids=torch.tensor([ids[t]])).logits[0, -1]
+                for t in (row, row + len(table.frame))
+            )
+        reward = [float((odds[good] - odds[bad])[0]) for odds in (first, second)]
+        assert found == pytest.approx(1 / (1 + np.exp(reward[1] - reward[0])), abs=2e-3)
+
+
+def test_a_run_of_a_folder_from_spec_to_record_and_back(
+    tiny_models: Path, small_task: Task, tmp_path: Path
+) -> None:
+    """As of a hub model: supervisor, student, a reader that is continued, a probe of it; a changed model is another run."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_models / "gpt_neox", folder)
+    weak = w2s.supervisor(f"{folder}@1", small_task, **QUICK)
+    read = w2s.generative(f"{folder}@3", small_task, **QUICK)
+    student = w2s.student(f"{folder}@3", weak, start=read, **QUICK)
+    probe = w2s.probe(f"{folder}@3", small_task, start=student, lora=QUICK["lora"])
+    assert (
+        len({spec.revision for spec in (weak, read, student, probe)}) == 1
+        and weak.model == f"{folder}@1"
+    )
+    records = [w2s.run(spec, progress=False) for spec in (student, probe)]
+    assert all(record.metrics["accuracy"] >= 0 for record in records)
+    assert w2s.run(student, progress=False).digest == records[0].digest
+    (folder / "generation_config.json").write_text("{}")
+    with pytest.raises(SpecError, match="the files in .* have changed"):
+        w2s.run(dataclasses.replace(weak, half="student"), progress=False)
+    assert w2s.supervisor(f"{folder}@1", small_task, **QUICK).run_id != weak.run_id
+    with pytest.raises(SpecError, match="a run starts from one of the same revision"):
+        w2s.student(f"{folder}@3", weak, start=read, **QUICK)
+
+
+def test_a_tokenizer_without_padding_and_with_a_first_token(
+    tiny_models: Path, small_task: Task, table: TaskTable, tmp_path: Path
+) -> None:
+    """No token for padding is needed. A token that begins every text is neither read as text nor predicted."""
+    from tokenizers.processors import TemplateProcessing
+
+    from w2s_lib.training.next_token import Reader
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_models / "llama", folder)
+    tokenizer = small_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
+    )
+    tokenizer.save_pretrained(folder)
+    task = dataclasses.replace(small_task, template="Here: {text} It was")
+    spec = pinned(folder, task=task)
+    models.check(spec)
+    assert models.load_tokenizer(spec.name, spec.revision).pad_token is None
+    inputs = Inputs(spec, table)
+    assert all(ids[0] == 1 for ids in inputs.ids)
+    reader = Reader(None, None, inputs)
+    before, after = (
+        len(
+            models.load_tokenizer(spec.name, spec.revision)(part, add_special_tokens=False)[
+                "input_ids"
+            ]
+        )
+        for part in ("Here: ", " It was")
+    )
+    assert reader.counts([0])[0] == len(inputs.ids[0]) - 1 - before - after

@@ -1,0 +1,270 @@
+"""Published records as tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from w2s_lib.publishing import listing
+from w2s_lib.publishing.listing import (
+    planned_runs,
+    profile_states,
+    published_on,
+    published_runs,
+    registered_tasks,
+    write_tables,
+)
+from w2s_lib.runs.errors import DamagedRecord
+from w2s_lib.runs.parts import ConfidenceLoss
+from w2s_lib.runs.record import Record
+from w2s_lib.runs.spec import Continue, FromRun, Lora, NextToken, RunSpec, Task
+from w2s_lib.runs.store import write
+from w2s_lib.tasks.catalogue import HUB_TASKS
+from w2s_lib.tasks.table import EMBEDDED
+
+TASK = Task(n_train=16)
+WEAK = RunSpec(model="smollm2-135m@2", task=TASK, half="supervisor")
+READER = RunSpec(model="smollm2-135m", task=TASK, labels=NextToken(corpus="amazon"))
+STUDENT = RunSpec(
+    model="smollm2-135m",
+    task=TASK,
+    labels=FromRun(run=WEAK, hard=True),
+    start=Continue(run=READER),
+    loss=ConfidenceLoss(alpha_max=0.75),
+    snapshots=(0.25, 0.5),
+)
+WIDE = RunSpec(model="smollm2-135m", task=TASK, lora=Lora(blocks="all"), seed=3)
+MADE = {
+    "task_digest": "0",
+    "seconds": 1.5,
+    "hardware": "a machine",
+    "date": "2026-01-02",
+    "commit": "0" * 40,
+}
+
+
+def publish(folder: Path, spec: RunSpec, **metrics: float) -> Path:
+    """A record of three rows: two of test, and one of the student half, which no snapshot has."""
+    frame = pd.DataFrame(
+        {
+            "split": ["test", "test", "student"],
+            "label": [0, 1, 1],
+            "p": [0.125, 0.25, 0.875],
+            "group": [0, 1, 1],
+        },
+        index=pd.Index([9, 4, 7], name="row"),
+    )
+    frame = frame.astype({"label": "int8", "p": "float32", "group": "int32"})
+    shares = (0.0,) if isinstance(spec.labels, NextToken) else spec.snapshots
+    for share in shares:
+        frame[f"p@{share:g}"] = np.array([0.5, share, np.nan], dtype=np.float32)
+    return Path(write(Record(spec, frame, metrics, MADE), store=folder).path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    publish(tmp_path, WEAK, accuracy=0.5, validation_accuracy=0.75)
+    publish(tmp_path, READER, loss_before=4.0, loss=3.5)
+    publish(tmp_path, STUDENT, accuracy=0.625)
+    publish(tmp_path, WIDE, accuracy=0.5)
+    return tmp_path
+
+
+def test_a_row_a_run_in_the_order_of_an_experiment(folder: Path) -> None:
+    runs = published_runs(folder)
+    assert list(runs["role"]) == ["supervisor", "ceiling", "student", "generative"]
+    assert list(runs["run_id"]) == [WEAK.run_id, WIDE.run_id, STUDENT.run_id, READER.run_id]
+    student = runs.iloc[2].to_dict()
+    assert (
+        student
+        | {
+            "model": "smollm2-135m",
+            "labels": "FromRun(hard=True)",
+            "supervisor": "smollm2-135m@2",
+            "supervisor_run": WEAK.run_id,
+            "loss": "ConfidenceLoss(alpha_max=0.75)",
+            "method": "finetune",
+            "start": f"Continue({READER.run_id})",
+            "lora_blocks": "10",
+            "half": "student",
+            "seed": 0,
+            "n_train": 16,
+            "task": "movie",
+            "accuracy": 0.625,
+            "seconds": 1.5,
+            "device": "cpu",
+            "hardware": "a machine",
+            "date": "2026-01-02",
+            "commit": "0" * 40,
+            "quantization": "nf4",
+        }
+        == student
+    )
+    assert RunSpec.from_json(student["spec"]) == STUDENT
+    assert np.isnan(student["validation_accuracy"]) and runs["validation_accuracy"][0] == 0.75
+    assert list(runs.loc[3, ["labels", "next_token_loss_before"]]) == [
+        "NextToken(corpus='amazon')",
+        4.0,
+    ]
+    assert runs["next_token_loss"][3] == 3.5
+    assert list(runs["supervisor"][:2]) == ["", ""] and runs["lora_blocks"][1] == "all"
+
+
+def test_the_files_hold_every_run_and_every_prediction(folder: Path, tmp_path: Path) -> None:
+    write_tables(folder, tmp_path / "made")
+    runs = published_runs(folder)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "made" / "runs.parquet"), runs, check_dtype=False
+    )
+    csv = pd.read_csv(
+        tmp_path / "made" / "runs.csv", keep_default_na=False, na_values={"accuracy": [""]}
+    )
+    assert list(csv["spec"]) == list(runs["spec"]) and csv["accuracy"].equals(runs["accuracy"])
+    rows = pd.read_parquet(tmp_path / "made" / "predictions.parquet")
+    assert list(rows.columns) == ["run_id", "row", "split", "label", "p", "group", "share"]
+    assert rows["run_id"].value_counts().to_dict() == {
+        WEAK.run_id: 3,
+        WIDE.run_id: 3,
+        STUDENT.run_id: 7,
+        READER.run_id: 5,
+    }
+    mine = rows[rows["run_id"] == STUDENT.run_id]
+    assert list(zip(mine["row"], mine["share"], mine["p"], strict=True)) == [
+        (9, 1.0, 0.125),
+        (4, 1.0, 0.25),
+        (7, 1.0, 0.875),
+        (9, 0.25, 0.5),
+        (4, 0.25, 0.25),
+        (9, 0.5, 0.5),
+        (4, 0.5, 0.5),
+    ]
+
+
+def test_the_files_are_the_same_bytes_each_time(folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_tables(folder, tmp_path / name)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_without_records_the_tables_are_empty_but_there(tmp_path: Path) -> None:
+    write_tables(tmp_path / "none", tmp_path / "made")
+    assert len(published_runs(tmp_path / "none")) == 0
+    assert list(pd.read_parquet(tmp_path / "made" / "runs.parquet")) == list(
+        pd.read_csv(tmp_path / "made" / "runs.csv")
+    )
+    assert len(pd.read_parquet(tmp_path / "made" / "predictions.parquet")) == 0
+
+
+def test_what_is_no_record_is_named(folder: Path, tmp_path: Path) -> None:
+    path = publish(folder, WEAK)
+    whole = path.read_bytes()
+    path.write_text("not a record")
+    with pytest.raises(DamagedRecord, match=path.name):
+        published_runs(folder)
+    path.write_bytes(whole)
+    other = path.rename(path.with_name("0000000000000000.parquet"))
+    with pytest.raises(DamagedRecord, match=f"{other.name}: it is of run {WEAK.run_id}"):
+        published_runs(folder)
+
+
+def test_planned_runs_are_distinct_and_include_teachers(tmp_path: Path) -> None:
+    header = "---\nkernelspec: {name: python3, display_name: Python 3, language: python}\n---\n"
+    weak = "from w2s_lib.runs.spec import *\nweak = RunSpec(model='smollm2-135m@2', task=Task(n_train=16), half='supervisor')\n"
+    student = "RunSpec(model='smollm2-135m', task=weak.task, labels=FromRun(run=weak))"
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "_toc.yml").write_text(
+        "format: jb-book\nroot: index\nchapters: [{file: one}, {file: two}]\n"
+    )
+    (tmp_path / "book" / "index.md").write_text("# A book\n")
+    for name, specs in (("one", f"[{student}] * 2"), ("two", "[weak]")):
+        cell = f"```{{code-cell}} ipython3\n:tags: [specs]\n{weak}specs = {specs}\n```\n"
+        (tmp_path / "book" / f"{name}.md").write_text(header + cell)
+    student_spec = dataclasses.replace(WIDE, lora=Lora(), seed=0, labels=FromRun(run=WEAK))
+    assert planned_runs(tmp_path) == {WEAK.run_id, student_spec.run_id}
+
+
+def test_every_named_task_is_registered_with_what_was_run_on_it(folder: Path) -> None:
+    """The records of the folder are of `movie`; no other task was ever loaded, and the table says so."""
+    table = registered_tasks(folder).set_index("task")
+    assert set(table.index) == {*EMBEDDED, *HUB_TASKS} and not table.index.duplicated().any()
+    counts = published_runs(folder)["task"].value_counts()
+    assert table["runs"].to_dict() == {name: int(counts.get(name, 0)) for name in table.index}
+    assert set(table.index[table["a row is"] == "pair"]) == {
+        "movie-preference",
+        "anthropic_hh",
+        "ethics_utilitarianism",
+    }
+    assert table["commit"].str.fullmatch("[0-9a-f]{40}|").all() and (table["source"] != "").all()
+
+
+def test_the_same_runs_on_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only seeds that have all of them, teachers moved to the device as well, TF-IDF where it is; gaps are noted by path."""
+    monkeypatch.setattr(listing, "published_store", lambda: tmp_path / "records")
+    monkeypatch.setenv("W2S_MANIFEST", str(tmp_path / "noted.jsonl"))
+    words = RunSpec(model="tfidf", task=TASK, half="supervisor")
+    naive, by_words = (
+        RunSpec(model="smollm2-135m", task=TASK, labels=FromRun(run=run)) for run in (WEAK, words)
+    )
+    moved = dataclasses.replace(
+        naive, device="cuda", labels=FromRun(run=dataclasses.replace(WEAK, device="cuda"))
+    )
+    also = dataclasses.replace(by_words, device="cuda")
+    for spec, seeds in ((words, (0, 1)), (moved, (0, 1)), (also, (0,))):
+        for seed in seeds:
+            publish(tmp_path / "records", spec.with_seed(seed), accuracy=0.5)
+    found = published_on("cuda", [words, naive, by_words], [0, 1, 2])
+    assert list(found["run_id"]) == [words.run_id, moved.run_id, also.run_id] and set(
+        found["seed"]
+    ) == {0}
+    assert list(found["depth"].isna()) == [True, False, False]
+    noted = {
+        json.loads(line)["path"] for line in (tmp_path / "noted.jsonl").read_text().splitlines()
+    }
+    assert noted == {
+        str(tmp_path / "records" / f"{spec.with_seed(seed).run_id}.parquet")
+        for spec in (words, moved, also)
+        for seed in (0, 1, 2)
+    }
+    assert published_on("cuda", [WIDE], [0]).empty
+    monkeypatch.setattr(listing, "published_store", lambda: None)
+    assert published_on("cuda", [words], [0]).empty
+
+
+def test_a_profile_is_executed_where_runs_of_its_models_on_its_device_are_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the repository's own profiles, with made-up records."""
+    small = [f"hf:HuggingFaceTB/SmolLM2-{size}" for size in ("135M", "360M", "1.7B@24")]
+    rows = [("cpu", "smollm2-135m@4"), ("cuda", "tfidf"), ("cuda", "hf:Qwen/Qwen3-4B-Base")]
+    rows += [("cuda", name) for name in small]
+    monkeypatch.setattr(
+        listing, "published_runs", lambda: pd.DataFrame(rows, columns=["device", "model"])
+    )
+    states = profile_states().set_index("profile")
+    assert states["runs"].to_dict() == {
+        "laptop": 1,
+        "gpu-embedded": 0,
+        "gpu-small": 3,
+        "gpu": 0,
+    }  # of the last one, two models of six are missing
+    assert states["device"].to_dict() == {
+        "laptop": "cpu",
+        "gpu-embedded": "cuda",
+        "gpu-small": "cuda",
+        "gpu": "cuda",
+    }
+    assert (
+        states["models"]["gpu-embedded"] == "smollm2-135m"
+        and "SmolLM2-1.7B" in states["models"]["gpu-small"]
+    )
+
+
+def test_no_benchmarks_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_root", lambda: tmp_path)
+    assert listing.benchmarks() == {}

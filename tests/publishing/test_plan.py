@@ -1,0 +1,226 @@
+"""What `plan` says before anything is downloaded or trained, and what `run` then does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import w2s_lib as w2s
+from tests.conftest import pinned
+from w2s_lib import __main__ as cli
+from w2s_lib.models import pins as revisions
+from w2s_lib.publishing import plan, profiles
+from w2s_lib.publishing.chapters import Chapter, Job
+from w2s_lib.runs.errors import DeviceError
+from w2s_lib.runs.spec import NextToken, RunSpec, Task
+from w2s_lib.runs.store import user_store
+from w2s_lib.tasks import hub as registry
+from w2s_lib.tasks import table as tasks
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+BOOK = {
+    "_toc.yml": "format: jb-book\nroot: index\nchapters:\n  - file: one\n  - file: two\n",
+    "index.md": "# A book\n",
+    "profiles/laptop.yaml": "seeds: [0]\n",
+}
+CHAPTER = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec: {{display_name: Python 3, language: python, name: python3}}
+---
+# A chapter
+
+```{{code-cell}} ipython3
+:tags: [parameters]
+
+seeds = [0]
+model = "tfidf"
+```
+
+```{{code-cell}} ipython3
+:tags: [specs]
+
+import w2s_lib as w2s
+
+weak = w2s.supervisor(model, {task!r})
+specs = [spec.with_seed(seed) for seed in seeds for spec in {specs}]
+```
+
+```{{code-cell}} ipython3
+raise SystemExit("only the two cells above are executed")
+```
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A book of two chapters that share a supervisor."""
+    for name, text in BOOK.items():
+        (tmp_path / "book" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "book" / name).write_text(text)
+    for name, specs in (
+        ("one", "[w2s.student(model, weak)]"),
+        ("two", "[weak, w2s.ceiling(model, weak.task)]"),
+    ):
+        (tmp_path / "book" / f"{name}.md").write_text(CHAPTER.format(task="amazon", specs=specs))
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    return tmp_path
+
+
+def jobs(root: Path, **parameters: Any) -> list[Job]:
+    return profiles.resolve(
+        [Chapter(name, root) for name in ("one", "two")], profile="laptop", overrides=parameters
+    )
+
+
+def planned(*specs: RunSpec) -> plan.Plan:
+    runs = {step.run_id: step for spec in specs for step in spec.lineage()}
+    return plan.Plan({"one": (len(runs), len(runs))}, runs, runs)
+
+
+def test_distinct_runs_teachers_included_and_what_is_recorded(root: Path) -> None:
+    made = plan.make_plan(jobs(root, seeds=[0, 1]))
+    assert made.chapters == {"one": (4, 4), "two": (4, 4)} and len(made.runs) == 6 == len(
+        made.missing
+    )
+    weak = w2s.supervisor("tfidf", "amazon")
+    user_store().mkdir(parents=True)
+    (
+        user_store() / f"{weak.run_id}.parquet"
+    ).touch()  # that it is there is enough: `plan` reads none
+    made = plan.make_plan(jobs(root, seeds=[0, 1]))
+    assert made.chapters == {"one": (4, 3), "two": (4, 3)} and weak.run_id not in made.missing
+
+
+def test_run_trains_what_is_missing_and_then_nothing_is(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["plan"]) == 0
+    assert "all, distinct       3         0         3" in capsys.readouterr().out
+    assert not list(user_store().glob("*.parquet"))
+    assert cli.main(["run"]) == 0
+    assert len(list(user_store().glob("*.parquet"))) == 3
+    capsys.readouterr()
+    assert cli.main(["plan"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "Nothing to train."
+
+
+def test_variants_of_a_profile_are_planned_as_well(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = root / "mine.yaml"
+    own.write_text("seeds: [0]\nvariants: [{seeds: [1]}, {seeds: [0]}]")
+    assert cli.main(["plan", "-f", str(own)]) == 0
+    assert "all, distinct       6         0         6" in capsys.readouterr().out
+    own.write_text("seed: [0]")
+    assert cli.main(["plan", "-f", str(own)]) == 2
+    assert (
+        "mine.yaml sets 'seed', which no chapter takes: did you mean 'seeds'"
+        in capsys.readouterr().err
+    )
+
+
+def test_nothing_is_asked_of_a_hub(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be known without one is named; only memory and time need the models' configurations, and they say so."""
+
+    def unreachable(*names: str, **settings: str) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.model_info", unreachable)
+    monkeypatch.setattr(
+        registry, "_load", lambda *names: pytest.fail("asked the hub for a dataset")
+    )
+    revisions._commit.cache_clear()
+    (root / "book" / "one.md").write_text(
+        CHAPTER.format(task="sciq", specs="[w2s.student('hf:me/large', weak)]")
+    )
+    assert cli.main(["plan", "CHAPTERS=one", "MODEL=hf:me/small"]) == 0
+    shown = capsys.readouterr().out
+    assert "all, distinct       2         0         2" in shown
+    assert "downloads  model hf:me/large, model hf:me/small, dataset of task sciq" in shown
+    assert (
+        "memory and time cannot be told here: hf:me/" in shown
+        and "the hub cannot be reached" in shown
+    )
+
+
+def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the repository's own chapters: what is read is pinned, dialogues are cut to a budget; no hub is asked."""
+    monkeypatch.setattr(
+        "huggingface_hub.model_info", lambda *names, **settings: pytest.fail("asked the hub")
+    )
+    monkeypatch.setattr(
+        registry, "_load", lambda *names: pytest.fail("asked the hub for a dataset")
+    )
+    for profile, n_models in (("gpu", 6), ("gpu-small", 3)):
+        jobs, _ = cli.take_jobs({"profile": profile}, variants=True)
+        made = plan.make_plan(jobs)
+        assert len({spec.name for spec in made.runs.values()} - {"tfidf"}) == n_models
+        assert {spec.device for spec in made.runs.values() if spec.trains} == {"cuda"}
+        corpora = {
+            spec.labels.corpus for spec in made.runs.values() if isinstance(spec.labels, NextToken)
+        }
+        assert corpora == {"", "amazon_polarity"} and all(
+            tasks.fixed(name) for name in corpora - {""}
+        )
+        assert {
+            spec.task.max_tokens
+            for spec in made.runs.values()
+            if spec.task.name in ("anthropic_hh", "boolq")
+        } == {512}
+
+
+def test_an_assumed_length_is_said(tiny_models: Path) -> None:
+    spec = pinned(f"{tiny_models}/llama", task=Task(name="sciq"))
+    said = "if texts have 128 tokens, where a table is not here yet"
+    assert said in plan.describe(planned(spec), 1)
+    assert said not in plan.describe(
+        planned(dataclasses.replace(spec, task=Task(name="boolq", max_tokens=64))), 1
+    )
+
+
+def test_memory_is_that_of_the_largest_run(tiny_models: Path, small_task: Task) -> None:
+    small, large = (pinned(f"{tiny_models}/llama@{depth}", task=small_task) for depth in (1, 3))
+    found = plan.largest(planned(small, large))
+    assert (
+        found is not None
+        and found[0] == large
+        and found[1] > (plan.largest(planned(small)) or (small, 0))[1]
+    )
+    assert plan.largest(planned(w2s.supervisor("tfidf", small_task))) is None
+
+
+def test_time_grows_with_the_work_and_is_shared_among_workers(
+    tiny_models: Path, small_task: Task
+) -> None:
+    """The calibration itself is random weights on this machine, so only what does not depend on it is compared."""
+    spec = pinned(f"{tiny_models}/llama", task=small_task)
+    unit = plan.calibrate(spec.name, spec.revision, "cpu", "nf4", "bf16", 16, 12)
+    assert unit > 0
+    one = plan.hours(planned(spec), 1)
+    assert plan.hours(planned(spec), 2) == pytest.approx(one / 2)
+    assert plan.hours(planned(spec, spec.with_seed(1)), 1) == pytest.approx(2 * one)
+    text = plan.describe(planned(spec), 2)
+    assert "GiB: ceiling" in text and "with 2 workers" in text and "downloads  none" in text
+
+
+def test_a_device_that_is_not_here(
+    tiny_models: Path, small_task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs and their memory are told all the same."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    spec = pinned(f"{tiny_models}/llama", task=small_task, device="cuda")
+    with pytest.raises(DeviceError):
+        plan.hours(planned(spec), 1)
+    text = plan.describe(planned(spec), 1)
+    assert (
+        "GiB: ceiling" in text
+        and "time cannot be told here: the runs ask for device='cuda'" in text
+    )

@@ -1,0 +1,461 @@
+"""Tasks: canonical tables, fixed test and validation, halves by seed, and every bad input refused by name."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.folders import file_sha256
+from w2s_lib.runs.spec import Task
+from w2s_lib.tasks import table as tasks
+from w2s_lib.tasks.readers import hub_frame
+from w2s_lib.tasks.splits import splits
+from w2s_lib.tasks.table import EMBEDDED, TaskTable, default_task, load_table, resolve_task
+
+REPO = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.* are also among the"
+)  # the small tables below are much alike
+SMALL = {"n_train": 4, "n_validation": 2, "n_test": 4}
+
+
+def rows(n: int, **columns: object) -> pd.DataFrame:
+    """A valid user's table of n rows, the labels in turn, with columns replaced or added."""
+    table = {"text": [f"Text number {i}." for i in range(n)], "label": [i % 2 for i in range(n)]}
+    return pd.DataFrame({**table, **columns})
+
+
+def write(frame: pd.DataFrame, path: Path) -> str:
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path)
+    return str(path)
+
+
+def parts_of(table: TaskTable, seed: int) -> dict[str, np.ndarray]:
+    drawn = splits(table, seed)
+    return {name: getattr(drawn, name) for name in ("test", "validation", "supervisor", "student")}
+
+
+def check_parts(table: TaskTable, parts: dict[str, np.ndarray]) -> None:
+    """What every draw must be: the sizes asked for, sorted, balanced, disjoint, groups whole."""
+    task = table.task
+    sizes = {
+        "test": task.n_test,
+        "validation": task.n_validation,
+        "supervisor": task.n_train,
+        "student": task.n_train,
+    }
+    label, group = table.frame["label"].to_numpy(), table.frame["group"].to_numpy()
+    for name, size in sizes.items():
+        assert parts[name].dtype == np.int64 and len(parts[name]) == size
+        assert (np.diff(parts[name]) > 0).all()
+        assert label[parts[name]].sum() == size // 2
+    owners = [set(group[part]) for part in parts.values()]
+    assert sum(map(len, owners)) == len(set.union(*owners))
+
+
+# The embedded tasks
+
+
+@pytest.mark.parametrize(
+    ("name", "n_negative", "n_positive", "n_groups", "n_dropped"),
+    [
+        ("movie", 5060, 4981, 10041, 2),
+        ("amazon", 1216, 1719, 298, 8),
+        ("nyt", 1663, 1088, 497, 37),
+        ("tweets", 962, 2201, 3163, 0),
+    ],
+)
+def test_embedded_tables_are_what_they_were(name, n_negative, n_positive, n_groups, n_dropped):
+    table = load_table(default_task(name))
+    frame = table.frame
+    assert frame["label"].value_counts().sort_index().to_list() == [n_negative, n_positive]
+    assert (frame["group"].nunique(), table.n_dropped) == (n_groups, n_dropped)
+    assert frame.index.to_list() == list(range(len(frame))) and frame["id"].is_unique
+    assert frame["label"].dtype == np.int8
+    assert ((frame["rating"] > 0) == (frame["label"] == 1)).all() and (
+        frame["rating"].abs() > 0.5
+    ).all()
+    assert not frame["text"].str.contains(r"&amp;|&lt;|&gt;|\s\s|^\s|\s$").any()
+    assert not frame["text"].str.casefold().duplicated().any()
+    assert len(table.ratings) == len(frame)
+    means = [sum(votes) / len(votes) for votes in table.ratings]
+    np.testing.assert_allclose(means, frame["rating"], atol=1e-4)
+    check_parts(table, parts_of(table, 0))
+
+
+def test_a_rater_agrees_with_the_mean_as_often_as_measured():
+    """The labels' own noise in `movie`: 94.5% with a rating of 0 counted half right, 92.5% with it counted wrong."""
+    table = load_table(Task(name="movie"))
+    votes = np.concatenate([np.sign(each) for each in table.ratings])
+    side = np.repeat(
+        2 * table.frame["label"].to_numpy(np.float64) - 1, [len(each) for each in table.ratings]
+    )
+    assert np.mean(votes == side) == pytest.approx(0.925, abs=0.001)
+    assert np.mean((1 + votes * side) / 2) == pytest.approx(0.945, abs=0.001)
+
+
+def test_the_default_tables_and_draws_are_pinned():
+    """Published records are joined by this digest and these rows: a change here makes all of them void."""
+    table = load_table(Task(name="movie"))
+    drawn = hashlib.sha256(
+        b"".join(part.astype("<i8").tobytes() for part in parts_of(table, 0).values())
+    ).hexdigest()
+    assert (table.digest[:16], drawn[:16]) == ("e7b276d478387715", "c8ea19fb17adedce")
+
+
+def test_min_rating_is_a_parameter():
+    wide, narrow = (load_table(Task(name="tweets", min_rating=limit)).frame for limit in (0.0, 2.0))
+    assert len(narrow) < 3163 < len(wide)
+    assert wide["rating"].abs().min() > 0 and narrow["rating"].abs().min() > 2
+
+
+def test_a_caller_cannot_spoil_the_table_of_another():
+    frame = load_table(Task(name="nyt")).frame
+    frame.loc[:, "label"] = 1
+    assert load_table(Task(name="nyt")).frame["label"].nunique() == 2
+
+
+def test_default_sizes_fit_and_can_be_overridden():
+    assert default_task("movie") == Task()
+    assert default_task("amazon", n_test=200) == Task(
+        name="amazon", n_train=400, n_validation=200, n_test=200
+    )
+    for name in EMBEDDED:
+        table = load_table(default_task(name))
+        for seed in range(3):
+            check_parts(table, parts_of(table, seed))
+
+
+# Splits
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> TaskTable:
+    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=40))
+    group = [f"g{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    label = draw(st.lists(st.integers(0, 1), min_size=len(group), max_size=len(group)))
+    part = ["train", "validation", "test"] if draw(st.booleans()) else [""]
+    split = [part[int(name[1:]) % len(part)] for name in group]
+    frame = pd.DataFrame({"id": range(len(group)), "label": label, "group": group, "split": split})
+    n_train, n_validation, n_test = draw(st.tuples(*[st.integers(1, 4)] * 3))
+    task = Task(name="drawn", n_train=2 * n_train, n_validation=2 * n_validation, n_test=2 * n_test)
+    digest = hashlib.sha256(repr((group, label)).encode()).hexdigest()
+    return TaskTable(task=task, frame=frame, ratings=(), digest=digest, n_dropped=0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables(), st.integers(0, 2**32))
+def test_parts_are_balanced_and_disjoint_with_groups_whole_and_test_fixed(table, seed):
+    try:
+        parts = parts_of(table, seed)
+    except SpecError as error:
+        assert "too few rows for n_" in str(error)
+        return
+    check_parts(table, parts)
+    if (table.frame["split"] != "").any():
+        asked = {
+            "test": "test",
+            "validation": "validation",
+            "supervisor": "train",
+            "student": "train",
+        }
+        for name, split in asked.items():
+            assert set(table.frame["split"].iloc[parts[name]]) == {split}
+    again = parts_of(table, seed)
+    assert all((parts[name] == again[name]).all() for name in parts)
+    try:
+        other = parts_of(table, seed + 1)
+    except SpecError:  # whole groups can fall so that another seed has too few
+        return
+    assert (parts["test"] == other["test"]).all() and (
+        parts["validation"] == other["validation"]
+    ).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 1), min_size=1, max_size=60), st.integers(0, 100))
+def test_rows_without_groups_fail_only_when_there_are_too_few(labels, seed):
+    frame = pd.DataFrame(
+        {"label": labels, "group": [str(i) for i in range(len(labels))], "split": ""}
+    )
+    task = Task(name="drawn", n_train=6, n_validation=4, n_test=8)  # 12 rows of either label
+    table = TaskTable(task, frame, (), hashlib.sha256(bytes(labels)).hexdigest(), 0)
+    enough = min(labels.count(0), labels.count(1)) >= 12
+    try:
+        check_parts(table, parts_of(table, seed))
+        assert enough
+    except SpecError:
+        assert not enough
+
+
+def test_seeds_draw_other_halves_from_the_whole_pool():
+    table = load_table(Task(name="movie", n_train=2000))
+    drawn = [parts_of(table, seed) for seed in range(6)]
+    assert len({part["supervisor"].tobytes() for part in drawn}) == 6
+    held = set(drawn[0]["test"]) | set(drawn[0]["validation"])
+    seen = set().union(*(set(part[half]) for part in drawn for half in ("supervisor", "student")))
+    pool = len(table.frame) - len(held)
+    assert not seen & held and len(seen) > 0.97 * pool  # a draw takes 53% of it, six take 99%
+
+
+def test_test_rows_do_not_depend_on_the_other_sizes():
+    few, many = (
+        parts_of(load_table(Task(name="movie", n_train=n, n_validation=n)), 0)["test"]
+        for n in (100, 1000)
+    )
+    assert (few == many).all()
+
+
+def test_a_validation_split_that_a_user_lacks_comes_out_of_train(tmp_path):
+    name = write(rows(40, split=["train"] * 30 + ["test"] * 10), tmp_path / "own.csv")
+    parts = parts_of(load_table(default_task(name, **SMALL)), 0)
+    assert (
+        parts["test"].min() >= 30
+        and max(parts[name].max() for name in ("validation", "supervisor", "student")) < 30
+    )
+
+
+def test_too_few_rows_says_how_many_there_are_and_what_to_set(tmp_path):
+    name = write(rows(20), tmp_path / "own.csv")
+    with pytest.raises(
+        SpecError,
+        match=r"n_test = 2000: .* 1000 rows of either label, .* 10 of label 0 .* Set a smaller",
+    ):
+        splits(load_table(default_task(name)), 0)
+
+
+# A user's own data
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_every_file_kind_gives_the_same_table(tmp_path, suffix):
+    frame = rows(20, id=[f"00{i}" for i in range(20)], group=[str(i // 2) for i in range(20)])
+    frame.loc[3, "text"] = 'NA, "quoted"\nand  broken — ünïcode'
+    frame.loc[4, "text"] = "null"
+    table = load_table(default_task(write(frame, tmp_path / f"own{suffix}"), **SMALL))
+    assert table.frame["id"].to_list() == frame["id"].to_list()
+    assert table.frame["text"].to_list()[2:5] == [
+        "Text number 2.",
+        'NA, "quoted" and broken — ünïcode',
+        "null",
+    ]
+    assert table.frame["label"].to_list() == frame["label"].to_list()
+    assert table.frame["rating"].isna().all() and table.ratings == () and table.n_dropped == 0
+    assert (
+        table.digest == load_table(default_task(write(frame, tmp_path / "as.csv"), **SMALL)).digest
+    )
+    check_parts(table, parts_of(table, 0))
+
+
+def test_id_and_group_are_the_row_where_they_are_not_given(tmp_path):
+    frame = load_table(
+        default_task(write(rows(6, group=["a", "a", "", "", "b", "b"]), tmp_path / "own.csv"))
+    ).frame
+    assert frame["id"].to_list() == ["0", "1", "2", "3", "4", "5"]
+    assert frame["group"].to_list() == ["a", "a", "2", "3", "b", "b"]
+
+
+@pytest.mark.parametrize("labels", [[True, False] * 3, [1.0, 0.0] * 3, ["1", "0"] * 3])
+def test_labels_may_be_written_in_any_of_these_ways(tmp_path, labels):
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        table = load_table(default_task(write(rows(6, label=labels), tmp_path / f"own{suffix}")))
+        assert table.frame["label"].to_list() == [1, 0] * 3
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (rows(6).drop(columns="text"), r"no column 'text'; its columns are 'label'"),
+        (
+            rows(6).rename(columns={"label": "class"}),
+            r"no column 'label'; its columns are 'text', 'class'",
+        ),
+        (
+            rows(6, label=[0, 1, 0, 2, 0, 3]),
+            r"row 3 counting from 0: the label must be 0 or 1, not '2' \(and in 1 more\)",
+        ),
+        (
+            rows(6, label=["0", "1", "", "0", "1", "1"]),
+            r"row 2 .* the label must be 0 or 1, not ''",
+        ),
+        (rows(6, label=[0.5] * 6), r"row 0 .* not '0.5'"),
+        (rows(6, text=["a", "b", "  ", "d", "e", "f"]), r"row 2 .* the text is empty"),
+        (
+            rows(6, text=["a", "b", "c", "A ", "e", "b"]),
+            r"same text has both labels in rows 0, 3 .* 'a'; 2 rows in all",
+        ),
+        (rows(6, id=["a", "b", "c", "a", "e", "f"]), r"row 3 .* the id 'a' was used above"),
+        (rows(6, id=["a", "b", "", "d", "e", "f"]), r"row 2 .* the id is empty"),
+        (
+            rows(6, split=["train", "test", "dev", "test", "test", "test"]),
+            r"row 2 .* train, validation, test, not 'dev'",
+        ),
+        (
+            rows(6, group=list("aabbcc"), split=["train"] * 3 + ["test"] * 3),
+            r"row 3 .* group 'b' is in another split",
+        ),
+    ],
+)
+def test_bad_content_is_refused_with_its_row(tmp_path, frame, message):
+    with pytest.raises(SpecError, match=message):
+        load_table(default_task(write(frame, tmp_path / "own.csv")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("own.csv", b""),
+        ("own.csv", b'text,label\n"never closed,1\n'),
+        ("own.csv", b"text,label\n\xff\xfe,1\n"),
+        ("own.jsonl", b'{"text": "a", "label": 1}\n{"text": \n'),
+        ("own.jsonl", b"3\n"),
+        ("own.parquet", b"PAR1 not at all"),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_is_refused_by_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SpecError, match=f"{name}"):
+        load_table(default_task(str(tmp_path / name)))
+
+
+def test_missing_text_in_json_is_an_empty_text(tmp_path):
+    (tmp_path / "own.jsonl").write_text('{"text": "a", "label": 1}\n\n{"text": null, "label": 0}\n')
+    with pytest.raises(SpecError, match="row 1 .* the text is empty"):
+        load_table(default_task(str(tmp_path / "own.jsonl")))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("movi", "did you mean 'movie'.*hf:<dataset>"),
+        ("own.txt", r"unknown task 'own.txt'.*\.csv, \.jsonl, \.parquet"),
+        ("nowhere/own.csv", "cannot read the task file 'nowhere/own.csv': No such file"),
+    ],
+)
+def test_unknown_tasks_and_missing_files_are_refused(name, message):
+    for ask in (default_task, lambda name: load_table(Task(name=name))):
+        with pytest.raises(SpecError, match=message):
+            ask(name)
+
+
+def test_an_unknown_field_is_refused_with_the_nearest():
+    with pytest.raises(SpecError, match="unknown field 'n_tests' of Task: did you mean 'n_test'"):
+        default_task("movie", n_tests=10)
+
+
+def test_duplicates_are_dropped_with_a_warning_that_counts_them(tmp_path):
+    frame = rows(8, text=["a b", "c", "A  b", "d", "e", "f", "a b ", "g"])
+    with pytest.warns(UserWarning, match="2 of 8 rows repeat a text"):
+        table = load_table(default_task(write(frame, tmp_path / "own.csv")))
+    assert table.n_dropped == 2 and table.frame["id"].to_list() == ["0", "1", "3", "4", "5", "7"]
+    assert table.frame.index.to_list() == list(range(6))
+
+
+def test_a_changed_file_is_another_task(tmp_path):
+    name = write(rows(20), tmp_path / "own.csv")
+    task = default_task(name, **SMALL)
+    assert task.sha256 == file_sha256(tmp_path / "own.csv") and resolve_task(task) == task
+    write(rows(22), tmp_path / "own.csv")
+    with pytest.raises(SpecError, match="its content has changed"):
+        load_table(task)
+    assert len(load_table(default_task(name, **SMALL)).frame) == 22
+    with pytest.raises(SpecError, match="leave sha256 out"):
+        load_table(Task(name="movie", sha256="0" * 64))
+
+
+def test_the_digest_covers_text_label_group_and_split(tmp_path):
+    changes = [
+        {},
+        {"text": ["x", *rows(8)["text"][1:]]},
+        {"label": [1, 1, 0, 1] * 2},
+        {"group": list("aabcdefg")},
+    ]
+    changes += [{"id": list("abcdefgh")}, {"split": ["train"] * 8}]
+    digests = set()
+    for i, change in enumerate(changes):
+        digests.add(
+            load_table(default_task(write(rows(8, **change), tmp_path / f"own{i}.csv"))).digest
+        )
+    assert len(digests) == len(changes)
+
+
+# The hub
+
+
+def test_a_dataset_in_memory_is_read_as_a_file_is():
+    import datasets
+
+    frame = rows(8, extra=list("abcdefgh"))
+    table = hub_frame(datasets.Dataset.from_pandas(frame), "hf:own")
+    assert table["text"].to_list() == frame["text"].to_list() and table[
+        "split"
+    ].unique().tolist() == [""]
+    parts = {
+        "train": rows(4),
+        "test": rows(3, text=["x", "y", "z"]),
+        "unsupervised": rows(2, label=[-1, -1]),
+    }
+    both = hub_frame(
+        datasets.DatasetDict({k: datasets.Dataset.from_pandas(v) for k, v in parts.items()}),
+        "hf:own",
+    )
+    assert both["split"].to_list() == ["train"] * 4 + ["test"] * 3
+    assert both["id"].to_list() == [str(i) for i in range(7)] and both["label"].dtype == np.int8
+    with pytest.raises(SpecError, match="hf:own has the splits dev: one of train"):
+        hub_frame(datasets.DatasetDict({"dev": datasets.Dataset.from_pandas(rows(2))}), "hf:own")
+    with pytest.raises(SpecError, match="hf:own has no column 'text'"):
+        hub_frame(
+            datasets.Dataset.from_pandas(rows(2).rename(columns={"text": "sentence"})), "hf:own"
+        )
+
+
+def test_the_hub_out_of_reach_is_one_clear_error(tmp_path):
+    code = "from w2s_lib.tasks.table import *\ntry: default_task('hf:own/data')\nexcept Exception as e: print(repr(e))"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True
+    )
+    assert (
+        done.stdout.startswith("AssetError(")
+        and "cannot load the dataset 'hf:own/data'" in done.stdout
+    )
+    assert "\\n" not in done.stdout and "save it as .csv" in done.stdout
+
+
+# Two names for the same texts
+
+
+def test_loading_two_tasks_that_share_their_texts_says_so(tmp_path, monkeypatch):
+    """As in a process of its own, in which nothing was read before."""
+    monkeypatch.setattr(tasks, "_seen", {})
+    tasks._load.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "error"
+        )  # one task at two thresholds, or another task, is nothing to warn about
+        movie = load_table(Task(name="movie", min_rating=1.0)).frame.head(300)
+        load_table(default_task("amazon", min_rating=1.0))
+    shouted = movie["text"].str.upper().str.replace(",", " ,")
+    name = write(pd.DataFrame({"text": shouted, "label": movie["label"]}), tmp_path / "reviews.csv")
+    with pytest.warns(
+        UserWarning, match=r"300 of the 300 texts of .*reviews\.csv are also among the .* of movie"
+    ):
+        load_table(default_task(name))
+    with pytest.warns(
+        UserWarning, match=r"texts of movie-preference are also among the [\d,]+ of movie"
+    ):
+        load_table(default_task("movie-preference"))

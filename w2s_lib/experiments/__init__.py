@@ -1,0 +1,1 @@
+"""What a chapter calls: arms, sweeps, and the engines that train them."""

@@ -1,0 +1,212 @@
+"""Charts with sliders that run in the page: Vega computes what they show, with no Python behind it.
+
+Importing this module turns the book's theme on (`w2s_lib.figures.style`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import altair as alt
+
+from w2s_lib.figures.marks import DASHED, chart, measure, scale
+from w2s_lib.figures.style import COLOURS, GREY, SHAPES, use_theme
+from w2s_lib.measures.intervals import NO_GAP
+
+__all__ = ["confidence_explorer", "pgr_calculator"]
+
+
+def pgr_calculator(
+    *, weak: float = 0.74, student: float = 0.80, ceiling: float = 0.88
+) -> alt.LayerChart:
+    """Three sliders for three accuracies, and the PGR that follows. Chapter: `book/pgr.md`.
+
+    Args:
+        weak: where the slider of the weak supervisor's accuracy starts, in [0.4, 1].
+        student: the same of the student's accuracy.
+        ceiling: the same of the ceiling's accuracy.
+    """
+    words = {"weak": "weak supervisor", "student": "strong student", "ceiling": "strong ceiling"}
+    starts = {"weak": weak, "student": student, "ceiling": ceiling}
+    sliders = [
+        alt.param(
+            name=key,
+            value=starts[key],
+            bind=alt.binding_range(min=0.4, max=1, step=0.01, name=word),
+        )
+        for key, word in words.items()
+    ]
+    rows = chart([{"key": key, "role": word} for key, word in words.items()]).transform_calculate(
+        value="datum.key == 'weak' ? weak : datum.key == 'student' ? student : ceiling",
+        start="weak",
+    )
+    x = measure("accuracy", (0.4, 1.0), alt.X)
+    y = alt.Y(
+        "role:N",
+        title=None,
+        sort=list(words.values()),
+        axis=alt.Axis(ticks=False, domain=False, labelPadding=6),
+    )
+    colour = alt.Color(
+        "role:N", legend=None, scale=scale(list(words.values()), (COLOURS[0], COLOURS[1], GREY))
+    )
+    text = chart([{}]).transform_calculate(
+        pgr=f"ceiling <= weak ? '{NO_GAP}' : 'PGR = ' + format((student - weak) / (ceiling - weak), '.2f')",
+        sum="'(' + format(student, '.2f') + ' − ' + format(weak, '.2f') + ') / ('"
+        " + format(ceiling, '.2f') + ' − ' + format(weak, '.2f') + ')'",
+    )
+    return alt.layer(
+        rows.transform_filter("datum.key != 'student'")
+        .mark_rule(strokeDash=DASHED)
+        .encode(x=x("value"), color=colour),
+        rows.transform_filter("datum.key != 'weak'")
+        .mark_rule(strokeWidth=6, opacity=0.4)
+        .encode(x=x("start"), x2="value:Q", y=y, color=colour),
+        rows.mark_point(size=110, filled=True, opacity=1).encode(x=x("value"), y=y, color=colour),
+        text.mark_text(align="left", baseline="bottom", fontSize=22).encode(
+            x=alt.value(0), y=alt.value(-30), text="pgr:N"
+        ),
+        text.mark_text(align="left", baseline="bottom")
+        .add_params(*sliders)
+        .encode(x=alt.value(0), y=alt.value(-10), text="sum:N"),
+        width=380,
+        height=120,
+        description=(
+            "A calculator: three sliders set the accuracies of supervisor, student and ceiling, and the PGR follows"
+        ),
+    )
+
+
+def confidence_explorer(
+    predictions: Sequence[float],
+    soft_labels: Sequence[float],
+    *,
+    alpha: float = 0.5,
+    threshold: float = 0.5,
+) -> alt.LayerChart:
+    """The confidence loss of a few texts, under sliders for alpha and the threshold t. Chapter: `book/confidence_loss.md`.
+
+    A row a text, in the order given: the student's prediction f, the soft label f_w, the hardened prediction I[f > t] and
+    the target (1 - alpha) f_w + alpha I[f > t]; at the right the target and the text's cross-entropy. Their mean, in nats,
+    is `confidence_loss` with a fixed threshold.
+
+    Args:
+        predictions: the student's P(y = 1), each in (0, 1).
+        soft_labels: the supervisor's P(y = 1), each in [0, 1]; as many.
+        alpha: where the slider of the student's own weight starts, in [0, 1].
+        threshold: where the slider of t starts, in [0.05, 0.95].
+
+    Raises:
+        ValueError: no texts, not as many of one as of the other, or a number outside its range.
+    """
+    if not len(predictions) or len(predictions) != len(soft_labels):
+        raise ValueError(
+            f"as many soft labels as predictions, and at least one: not {len(soft_labels)} and {len(predictions)}"
+        )
+    if not all(0 < p < 1 for p in predictions) or not all(0 <= label <= 1 for label in soft_labels):
+        raise ValueError(
+            f"predictions must be in (0, 1) and soft labels in [0, 1], not {predictions} and {soft_labels}"
+        )
+    if not (0 <= alpha <= 1 and 0.05 <= threshold <= 0.95):
+        raise ValueError(
+            f"alpha must be in [0, 1] and threshold in [0.05, 0.95], not {alpha!r} and {threshold!r}"
+        )
+    words = {
+        "label": "soft label",
+        "prediction": "student's prediction",
+        "hard": "hardened prediction",
+        "target": "target",
+    }
+    order = [f"text {i}" for i in range(1, len(predictions) + 1)]
+    sliders = [
+        alt.param(
+            name="alpha", value=alpha, bind=alt.binding_range(min=0, max=1, step=0.05, name="alpha")
+        ),
+        alt.param(
+            name="threshold",
+            value=threshold,
+            bind=alt.binding_range(min=0.05, max=0.95, step=0.05, name="threshold t"),
+        ),
+    ]
+    rows = (
+        chart(
+            [
+                {"text": text, "prediction": float(p), "label": float(label)}
+                for text, p, label in zip(order, predictions, soft_labels, strict=True)
+            ]
+        )
+        .transform_calculate(hard="datum.prediction > threshold ? 1 : 0")
+        .transform_calculate(target="(1 - alpha) * datum.label + alpha * datum.hard")
+        .transform_calculate(
+            loss="-(datum.target * log(datum.prediction) + (1 - datum.target) * log(1 - datum.prediction))"
+        )
+    )
+    mean = rows.transform_aggregate(loss="mean(loss)").transform_calculate(
+        said="'loss = ' + format(datum.loss, '.3f') + ' nats'",
+        target="'target = ' + format(1 - alpha, '.2f') + ' × soft label + ' + format(alpha, '.2f')"
+        " + ' × [prediction > ' + format(threshold, '.2f') + ']'",
+    )
+    width, height, names = 330, 30 * len(order), list(words.values())
+    x = measure("P(y = 1)", (0.0, 1.0), alt.X)
+    y = alt.Y(
+        "text:N",
+        title=None,
+        sort=order,
+        axis=alt.Axis(ticks=False, domain=False, labelPadding=14, grid=True),
+    )
+    legend = {
+        "title": None,
+        "legend": alt.Legend(orient="bottom", symbolOpacity=1, symbolStrokeWidth=2),
+    }
+    marks = rows.transform_fold(list(words), as_=["key", "value"]).transform_calculate(
+        what=f"{json.dumps(words)}[datum.key]"
+    )
+    columns = [("target", width + 50), ("loss", width + 105)]
+    return alt.layer(
+        chart([{}])
+        .transform_calculate(t="threshold")
+        .mark_rule(strokeDash=DASHED, color=GREY)
+        .encode(x=x("t")),
+        rows.mark_rule(strokeWidth=6, opacity=0.35, color=COLOURS[3]).encode(
+            x=x("label"), x2="target:Q", y=y
+        ),
+        marks.mark_point(filled=False, opacity=1, strokeWidth=2).encode(
+            x=x("value"),
+            y=y,
+            tooltip=["text:N", "what:N", alt.Tooltip("value:Q", format=".2f")],
+            color=alt.Color("what:N", scale=scale(names, COLOURS), **legend),
+            shape=alt.Shape("what:N", scale=scale(names, SHAPES), **legend),
+            size=alt.Size(
+                "what:N",
+                scale=alt.Scale(type="ordinal", domain=names, range=[200, 50, 90, 110]),
+                **legend,
+            ),
+        ),
+        *(
+            rows.mark_text(align="right").encode(
+                x=alt.value(place), y=y, text=alt.Text(f"{field}:Q", format=".2f")
+            )
+            for field, place in columns
+        ),
+        *(
+            chart([{"head": field}])
+            .mark_text(align="right", baseline="bottom")
+            .encode(x=alt.value(place), y=alt.value(-2), text="head:N")
+            for field, place in columns
+        ),
+        mean.mark_text(align="left", baseline="bottom", fontSize=22).encode(
+            x=alt.value(0), y=alt.value(-44), text="said:N"
+        ),
+        mean.mark_text(align="left", baseline="bottom")
+        .add_params(*sliders)
+        .encode(x=alt.value(0), y=alt.value(-24), text="target:N"),
+        width=width,
+        height=height,
+        description=(
+            "The confidence loss of a few texts: sliders set alpha and the threshold, and targets and loss follow"
+        ),
+    )
+
+
+use_theme()

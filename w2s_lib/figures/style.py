@@ -1,0 +1,129 @@
+"""The look of every chart in the book, and the output that a chart leaves in a notebook.
+
+The output holds the Vega-Lite spec, which the page draws live in the colours of the reader's theme, and an SVG of the
+same chart, which needs neither JavaScript nor a network: its background is transparent, and its one grey is legible on
+white and on dark.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+GREY = "#767676"  # contrast 4.5:1 on white and 4.1:1 on #121212; no grey has 4.5:1 on both
+RULE = "#8c8c8c55"  # see-through, so that it stays faint on either
+COLOURS = (
+    "#D55E00",
+    "#0072B2",
+    "#009E73",
+    "#CC79A7",
+)  # of Okabe & Ito (2008), those with 3:1 on white and on dark
+SHAPES = ("circle", "square", "triangle-up", "diamond")
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+LABEL_HEIGHT = 15
+"""Pixels from one line of 12-pixel text to the next."""
+CHARACTER_WIDTH = 6.6
+"""Pixels, about, of a character of 12-pixel text."""
+
+
+def use_theme() -> None:
+    """Makes the book's theme and renderer those of every Altair chart. Calling it again changes nothing."""
+    alt.theme.register("w2s", enable=True)(_theme)
+    alt.renderers.register("w2s", _mime_bundle)
+    alt.renderers.enable("w2s")
+
+
+def wrapped(title: str, width: int = 78) -> alt.TitleParams:
+    """A title on as many lines as it needs."""
+    return alt.TitleParams(textwrap.wrap(title, width), anchor="start")
+
+
+def padded_domain(values: Sequence[float], padding: float = 0.06) -> tuple[float, float]:
+    """The range of the values, and a share of it more on either side."""
+    low, high = min(values), max(values)
+    more = padding * ((high - low) or 1.0)
+    return low - more, high + more
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Places moved as little as a single pass can so that neighbours are `gap` apart; their order stays."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    groups: list[
+        list[int]
+    ] = []  # a run of labels that touch is centred on the mean of their places
+    for i in order:
+        groups.append([i])
+        while (
+            len(groups) > 1
+            and _middle(groups[-1], places) - _middle(groups[-2], places)
+            < gap * (len(groups[-1]) + len(groups[-2])) / 2
+        ):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    moved = {
+        i: _middle(group, places) + gap * (k - (len(group) - 1) / 2)
+        for group in groups
+        for k, i in enumerate(group)
+    }
+    return [moved[i] for i in range(len(places))]
+
+
+def levels(labels: Mapping[str, float], pixels: float) -> list[int]:
+    """For labels centred on their places, times `pixels`: the lowest line of text where each meets none before it."""
+    taken: list[tuple[int, float, float]] = []
+    for label, place in labels.items():
+        half = CHARACTER_WIDTH * len(label) / 2 + 3
+        low, high = place * pixels - half, place * pixels + half
+        met = {level for level, a, b in taken if a < high and low < b}
+        taken.append((min(set(range(len(taken) + 1)) - met), low, high))
+    return [level for level, _, _ in taken]
+
+
+def _middle(group: Sequence[int], places: Sequence[float]) -> float:
+    return sum(places[i] for i in group) / len(group)
+
+
+def _theme() -> alt.theme.ThemeConfig:
+    axis: Any = {
+        "labelColor": GREY,
+        "titleColor": GREY,
+        "domainColor": GREY,
+        "tickColor": GREY,
+        "gridColor": RULE,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+    }
+    legend: Any = {
+        "labelColor": GREY,
+        "titleColor": GREY,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelLimit": 240,
+        "titleLimit": 400,
+        "symbolSize": 80,
+    }
+    title: Any = {"color": GREY, "fontSize": 14, "fontWeight": 600, "anchor": "start", "offset": 14}
+    return {
+        "config": {
+            "font": FONT,
+            "background": "transparent",
+            "view": {"stroke": "transparent"},
+            "axis": axis,
+            "legend": legend,
+            "title": title,
+            "text": {"color": GREY, "fontSize": 12},
+            "range": {"category": list(COLOURS)},
+        }
+    }
+
+
+def _mime_bundle(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
+    import vl_convert  # only drawing needs it, and only the book's extra installs it
+
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=vl_convert.get_vegalite_versions()[-1])
+    return {"application/vnd.vegalite.v6+json": spec, "image/svg+xml": svg}

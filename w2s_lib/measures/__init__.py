@@ -1,0 +1,1 @@
+"""What predictions are worth: intervals, metrics, contrasts; pure functions of numbers."""

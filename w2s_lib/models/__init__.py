@@ -1,0 +1,1 @@
+"""Language models cut to a depth: backbone, adapters, frozen trunk, classifier."""

@@ -1,0 +1,203 @@
+"""A language model as a classifier of texts by their last token: forward, predict, save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from w2s_lib.models.families import blocks_of, last_token_exact, window_of
+from w2s_lib.models.lora import merge_adapters, save_adapters
+from w2s_lib.models.trunk import Inputs
+from w2s_lib.runs.spec import RunSpec
+
+PREDICT_BATCH = 64
+P_STEP = 2.0**-16
+"""Predictions are rounded to this, so that records stay small and a label read from one is the label that was made."""
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear head on the last real token's final state.
+
+    Only that token's state is read, so the top block is computed for it alone where the family allows: its keys and
+    values for all tokens, the rest for one. That is a tenth of the work of ten blocks, and half of two.
+
+    Args:
+        backbone: a `transformers` model after `families.keep_blocks`, as it is or wrapped by peft.
+        last_only: False runs the top block for every token, for comparison.
+        comparison: a row is two texts; the head is one number, a reward r, and the logit of "the first is better" is
+            r(first) - r(second) (Bradley & Terry 1952).
+    """
+
+    def __init__(self, backbone: Any, *, last_only: bool = True, comparison: bool = False) -> None:
+        super().__init__()
+        self.backbone = backbone
+        base = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
+        self.head: nn.Module = nn.Linear(
+            base.config.hidden_size, 1 if comparison else 2
+        )  # float32, whatever the backbone is
+        self.last_only = last_only and last_token_exact(base)
+        if self.last_only:
+            base.config.num_hidden_layers -= (
+                1  # the family's own forward stops before the top block
+            )
+            self.norm, base.norm = base.norm, nn.Identity()
+            self.top, self.rotary = (
+                [blocks_of(base)[-1]],
+                base.rotary_emb,
+            )  # in a list: it stays the backbone's
+
+    def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
+        """Logits (n, 2) in float32.
+
+        Args:
+            inputs: (n, longest) token ids, or (n, longest, hidden) states that enter the first block; right-padded. For
+                comparisons (2n, ...): all first texts, then all second ones.
+            length: real tokens in each text.
+        """
+        key = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
+        hidden = self.backbone(**{key: inputs}, use_cache=False).last_hidden_state
+        if self.last_only:
+            position = torch.arange(hidden.shape[1], device=hidden.device)[None]
+            last = self.norm(last_token(self.top[0], hidden, length, self.rotary(hidden, position)))
+        else:
+            last = hidden[torch.arange(len(length), device=hidden.device), length - 1]
+        logits: Tensor = self.head(last.float())
+        if (
+            logits.shape[1] == 1
+        ):  # softmax of (r(second), r(first)) is sigmoid(r(first) - r(second))
+            first, second = logits[:, 0].chunk(2)
+            return torch.stack([second, first], dim=1)
+        return logits
+
+
+def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """What a Llama-like block hands on for each row's last token, (n, hidden), without computing the others.
+
+    Args:
+        block: a decoder block of a family in `families.LAST_TOKEN_EXACT`.
+        hidden: (n, longest, hidden), what enters the block, right-padded.
+        length: (n,) real tokens in each row.
+        rotary: cosine and sine of the positions, each (1, longest, head).
+    """
+    attention, (n, longest, _) = block.self_attn, hidden.shape
+    row, last = torch.arange(n, device=hidden.device), length - 1
+
+    def heads(states: Tensor, kind: str) -> Tensor:
+        projected = getattr(attention, f"{kind}_proj")(states).view(
+            *states.shape[:-1], -1, attention.head_dim
+        )
+        normed: Tensor = getattr(attention, f"{kind}_norm", nn.Identity())(
+            projected
+        )  # Qwen3 normalises q and k
+        return normed
+
+    def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if not getattr(attention, "use_rope", True):  # in SmolLM3 one block of four
+            return states
+        left, right = states.chunk(2, dim=-1)
+        return states * cos + torch.cat([-right, left], dim=-1) * sin
+
+    states = block.input_layernorm(hidden)
+    cos, sin = (angle[0, :, None] for angle in rotary)  # (longest, 1, head)
+    query = rotated(heads(states[row, last], "q"), cos[last], sin[last])
+    key, value = rotated(heads(states, "k"), cos, sin), heads(states, "v")
+    query = query.view(
+        n, key.shape[2], -1, attention.head_dim
+    )  # the query heads that share one key head, together
+    scores = torch.einsum("ngqd,ntgd->ngqt", query, key) * attention.scaling
+    unread = torch.arange(longest, device=hidden.device) > last[:, None]
+    if window := window_of(attention):
+        unread = unread | (torch.arange(longest, device=hidden.device) <= last[:, None] - window)
+    weights = (
+        scores.float()
+        .masked_fill(unread[:, None, None], -torch.inf)
+        .softmax(dim=-1)
+        .to(value.dtype)
+    )
+    read = torch.einsum("ngqt,ntgd->ngqd", weights, value).reshape(n, -1)
+    after = hidden[row, last] + attention.o_proj(read)
+    result: Tensor = after + block.mlp(block.post_attention_layernorm(after))
+    return result
+
+
+@torch.inference_mode()
+def logits_by_row(model: Classifier, inputs: Inputs, rows: Any, *, progress: bool = True) -> Tensor:
+    """(n, 2) float32 on the CPU, in the order of `rows`. Batches are a function of the set of rows alone."""
+    rows = np.asarray(rows)
+    order = inputs.by_length(rows)
+    parts = [
+        model(*inputs.batch(order[i : i + PREDICT_BATCH])).cpu()
+        for i in tqdm(
+            range(0, len(order), PREDICT_BATCH), desc="predict", leave=False, disable=not progress
+        )
+    ]
+    logits: Tensor = inputs.in_order(torch.cat(parts), rows)
+    return logits
+
+
+class Finetuned:
+    """A fitted classifier: predicts by row, and keeps its adapter and head as safetensors.
+
+    Attributes:
+        model: the `Classifier`; its first block is number `boundary` of the backbone.
+        inputs: what enters that block.
+        snapshots: share of training -> rows and P(y = 1), where the spec asks for them.
+        notes: what provenance says of how it was trained.
+    """
+
+    def __init__(self, spec: RunSpec, model: Classifier, inputs: Inputs, boundary: int) -> None:
+        self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
+        self.trunk_seconds, self.merged = inputs.seconds, False
+        self.snapshots: dict[float, tuple[Any, FloatArray]] = {}
+        self.notes: dict[str, Any] = {}
+
+    def logits(self, rows: Any, *, progress: bool = True) -> Tensor:
+        """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone.
+
+        Dense layers take up their adapters first, in their own precision: the model can still predict, and train no more.
+        """
+        self.model.eval()
+        self.merged = self.merged or merge_adapters(self.model.backbone, self.spec)
+        return logits_by_row(self.model, self.inputs, rows, progress=progress)
+
+    def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
+        """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`."""
+        return rounded(torch.softmax(self.logits(rows, progress=progress), dim=1)[:, 1].numpy())
+
+    def glimpse(self, rows: Any) -> FloatArray:
+        """`predict` in the middle of training: afterwards the model is what it was, to the bit."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        backbone: Any = self.model.backbone
+        weights = [
+            layer.base_layer.weight
+            for layer in backbone.modules()
+            if isinstance(layer, BaseTunerLayer)
+        ]
+        before = [weight.detach().clone() for weight in weights]
+        p = self.predict(rows, progress=False)
+        if self.merged:
+            backbone.unmerge_adapter()
+            for weight, value in zip(
+                weights, before, strict=True
+            ):  # subtracting what was added leaves rounding behind
+                weight.data.copy_(value)
+            self.merged = False
+        self.model.train()
+        return p
+
+    def save(self, folder: Path) -> None:
+        """Writes `adapter_model.safetensors` with `adapter_config.json` (peft's own format) and `head.safetensors`."""
+        save_adapters(self.model.backbone, self.boundary, folder, head=self.model.head)
+
+
+def rounded(p: Any) -> FloatArray:
+    """Probabilities as records keep them: float32, to the nearest `P_STEP`."""
+    return (np.round(np.asarray(p, dtype=np.float64) / P_STEP) * P_STEP).astype(np.float32)

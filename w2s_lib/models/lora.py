@@ -1,0 +1,127 @@
+"""Low-rank adapters (LoRA, peft): put on, saved and loaded under the block numbers of the whole model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from w2s_lib.models.backbone import quiet
+from w2s_lib.models.families import blocks_of
+from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.model_names import is_hub
+from w2s_lib.runs.spec import RunSpec
+
+
+def lora_targets(numbers: range, names: Iterable[str]) -> str:
+    """A regular expression for peft that matches the named linear layers of the blocks with these numbers."""
+    return rf"(.*\.)?(layers|h)\.({'|'.join(map(str, numbers))})\..*({'|'.join(names)})"
+
+
+def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
+    """Wraps the top `n_top` blocks with LoRA on every linear layer (peft), in the backbone's own dtype.
+
+    Returns:
+        The peft model. Its adapters are drawn from torch's global generator: seed it first.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import (
+        Conv1D,  # GPT-2's linear layer, its weight (in, out); in 4 bits an ordinary one
+    )
+
+    blocks = blocks_of(backbone)
+    layers = {
+        name: layer
+        for name, layer in blocks.named_modules()
+        if isinstance(layer, (nn.Linear, Conv1D))
+    }
+    if not layers:
+        raise SpecError(f"{spec.name} has no linear layers to adapt")
+    names = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    turned = any(isinstance(layer, Conv1D) for layer in layers.values())
+    config = LoraConfig(
+        r=spec.lora.rank,
+        lora_alpha=spec.lora.alpha,
+        lora_dropout=0.0,
+        fan_in_fan_out=turned,
+        revision=spec.revision if is_hub(spec.name) else None,
+        target_modules=lora_targets(range(len(blocks) - n_top, len(blocks)), names),
+    )
+    with quiet():
+        return get_peft_model(backbone, config, autocast_adapter_dtype=False)
+
+
+def merge_adapters(backbone: Any, spec: RunSpec) -> bool:
+    """Adds the adapters into dense layers, and says whether it did: into 4 bits they would be lost."""
+    dense = spec.device == "cpu" or spec.quantization == "none"
+    if dense:
+        backbone.merge_adapter()
+    return dense
+
+
+def save_adapters(
+    backbone: Any, boundary: int, folder: Path, *, head: nn.Module | None = None
+) -> None:
+    """Writes `adapter_model.safetensors` with `adapter_config.json`, peft's own format, and `head.safetensors`.
+
+    Args:
+        backbone: the peft model; its first block is number `boundary` of the whole one.
+        boundary: added to the blocks' numbers in the file.
+        folder: where to.
+        head: a classifier's head.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    state = get_peft_model_state_dict(
+        backbone, save_embedding_layers=False
+    )  # else peft asks the hub whether they are new
+    shifted = {_renumbered(name, boundary): value.contiguous() for name, value in state.items()}
+    config = backbone.peft_config["default"]
+    n_blocks = len(blocks_of(backbone.get_base_model()))
+    names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in shifted}
+    config.target_modules = lora_targets(range(boundary, boundary + n_blocks), sorted(names))
+    try:
+        save_file(shifted, folder / "adapter_model.safetensors")
+        if head is not None:
+            save_file(
+                {k: v.contiguous() for k, v in head.state_dict().items()},
+                folder / "head.safetensors",
+            )
+    except SafetensorError as error:  # a full disk, which it does not call an OSError
+        raise OSError(str(error)) from error
+    config.save_pretrained(str(folder))
+
+
+def load_adapters(backbone: Any, boundary: int, folder: Path) -> None:
+    """Puts saved adapters into a peft model, in place of its fresh ones.
+
+    Raises:
+        SpecError: the file lacks an adapter of the model, or has another shape.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    loaded = {
+        _renumbered(name, -boundary): value
+        for name, value in load_file(folder / "adapter_model.safetensors").items()
+    }
+    own = get_peft_model_state_dict(backbone, save_embedding_layers=False)
+    if {name: value.shape for name, value in loaded.items()} != {
+        name: value.shape for name, value in own.items()
+    }:
+        raise SpecError(
+            f"the adapters in {folder} are not of this model: {len(loaded)} weights against {len(own)}, or of "
+            "other shapes"
+        )
+    set_peft_model_state_dict(backbone, loaded)
+
+
+def _renumbered(name: str, by: int) -> str:
+    return re.sub(
+        r"(?<=\.layers\.)\d+|(?<=\.h\.)\d+", lambda number: str(int(number[0]) + by), name
+    )

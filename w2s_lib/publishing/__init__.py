@@ -1,0 +1,1 @@
+"""From chapters to pages: execute, build, check, plan."""

@@ -1,0 +1,79 @@
+"""Parameter files: what a profile sets, checked against what the chapters take, and the variants that it adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from w2s_lib.publishing.chapters import Chapter, Job, Parameters, UsageError, chapters, from_yaml
+from w2s_lib.runs.errors import nearest
+
+BESIDE = ("workers", "variants")
+"""What a profile may set that is no chapter's parameter. `variants`: a list of further settings, each a set of runs of its own,
+that `plan` and `run` take as well; the pages show the profile without them."""
+
+
+def load_profile(root: Path, profile: str) -> Parameters:
+    """The parameters in `book/profiles/<profile>.yaml`, or in a file of that path.
+
+    Raises:
+        UsageError: no such profile, or one that sets what no chapter takes.
+    """
+    path = (
+        Path(profile)
+        if profile.endswith((".yaml", ".yml"))
+        else root / "book" / "profiles" / f"{profile}.yaml"
+    )
+    if not path.is_file():
+        known = sorted(other.stem for other in (root / "book" / "profiles").glob("*.yaml"))
+        raise UsageError(f"Unknown profile {profile!r}: {nearest(profile, known)}")
+    values = from_yaml(path.read_text(encoding="utf-8")) or {}
+    variants = values.get("variants", []) if isinstance(values, dict) else None
+    if not isinstance(variants, list) or not all(isinstance(each, dict) for each in variants):
+        raise UsageError(
+            f"{path.name} must set parameters by their names, and `variants` be a list of such settings"
+        )
+    taken = {name for page in chapters(root) if page.is_notebook for name in page.defaults()}
+    for settings in (
+        {name: value for name, value in values.items() if name not in BESIDE},
+        *variants,
+    ):
+        for name in settings.keys() - taken:
+            allowed = nearest(str(name), sorted(taken | {*BESIDE}))
+            raise UsageError(f"{path.name} sets {name!r}, which no chapter takes: {allowed}")
+    found: Parameters = values
+    return found
+
+
+def resolve(
+    notebooks: list[Chapter],
+    *,
+    profile: str,
+    overrides: Parameters,
+    variant: Parameters | None = None,
+) -> list[Job]:
+    """The jobs whose parameters are the profile's values, then a variant's, then the overrides.
+
+    A profile may name what only some chapters take; an override that no chapter takes is an error.
+    """
+    defaults = {chapter: chapter.defaults() for chapter in notebooks}
+    known = {name for own in defaults.values() for name in own}
+    for name in overrides.keys() - known:
+        allowed = sorted(known | {"chapters", "engine", "profile", "workers"})
+        raise UsageError(f"Unknown parameter {name!r}: {nearest(name, allowed)}")
+    jobs = []
+    values = (
+        (load_profile(notebooks[0].root, profile) if notebooks else {})
+        | (variant or {})
+        | overrides
+    )
+    for chapter, own in defaults.items():
+        taken = {name: values[name] for name in own if name in values}
+        for name, value in taken.items():
+            taken[name] = (
+                [value] if isinstance(own[name], list) and not isinstance(value, list) else value
+            )
+        # What equals the chapter's own default is not injected, so the page shows no cell that changes nothing.
+        jobs.append(
+            Job(chapter, {name: value for name, value in taken.items() if value != own[name]})
+        )
+    return jobs

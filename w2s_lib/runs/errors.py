@@ -1,0 +1,40 @@
+"""The library's errors, and the end of a message that names what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+
+
+class SpecError(ValueError):
+    """A description that cannot be run. Raised before any model is loaded."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The allowed names, led by the one most like `name`, as the end of an error message."""
+    allowed = list(choices)
+    close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Allowed: {', '.join(allowed)}."
+
+
+def require(ok: bool, message: str | Callable[[], str]) -> None:
+    """Raises `SpecError` unless `ok`. A message that takes time, such as one with `nearest`, is given as a function."""
+    if not ok:
+        raise SpecError(message if isinstance(message, str) else message())
+
+
+class AssetError(RuntimeError):
+    """Something to be fetched cannot be had: no network and a cold cache, a damaged file, an unwritable cache."""
+
+
+class DeviceError(RuntimeError):
+    """What was asked for is not here. Nothing falls back to something else."""
+
+
+class StoreError(RuntimeError):
+    """A store that cannot be written, or a published record that is not what it says it is."""
+
+
+class DamagedRecord(StoreError):
+    """A file whose content does not match its digest or its name."""

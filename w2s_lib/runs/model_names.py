@@ -1,0 +1,107 @@
+"""Names of models: `name`, `name@depth`, `hf:<owner>/<name>`, a local folder, `tfidf`; and of what exactly they mean."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from w2s_lib.runs.errors import nearest, require
+
+EMBEDDED_DEPTH = {"smollm2-135m": 30}
+"""Models that need no hub, and how many blocks each has."""
+
+_planning: ContextVar[bool] = ContextVar("planning", default=False)
+
+
+@contextlib.contextmanager
+def planning() -> Iterator[None]:
+    """Runs are described and nothing is asked of the hub: what only it knows (a model's commit, a table's digest) stays ""."""
+    token = _planning.set(True)
+    try:
+        yield
+    finally:
+        _planning.reset(token)
+
+
+def is_planning() -> bool:
+    """Whether this is inside `planning`."""
+    return _planning.get()
+
+
+def is_hub(name: str) -> bool:
+    """Whether a name means a model of the hub."""
+    return name.startswith("hf:")
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name means a local folder."""
+    return "/" in name and not is_hub(name)
+
+
+def split_model(model: str) -> tuple[str, int | None]:
+    """`name@depth` -> (name, depth); the depth is None where none is given. Raises `SpecError`."""
+    name, at, depth = model.partition("@")
+    require(
+        not at or depth.isdecimal(),
+        f"the depth in {model!r} must be a whole number, as in 'smollm2-135m@4'",
+    )
+    return name, int(depth) if at else None
+
+
+def split_revision(model: str) -> tuple[str, str]:
+    """`hf:owner/name:revision@depth` -> (`hf:owner/name@depth`, revision); the revision is "" where none is given."""
+    name, at, depth = model.partition("@")
+    if not is_hub(name):
+        return model, ""
+    repository, colon, revision = name[3:].partition(":")
+    require(not colon or bool(revision), f"{model!r} names no revision after its colon")
+    return f"hf:{repository}{at}{depth}", revision
+
+
+def canonical_model(model: str, revision: str) -> str:
+    """Checks a model's name, depth and revision; a depth that keeps every block is left out, so one model has one name."""
+    name, depth = split_model(model)
+    known = [*EMBEDDED_DEPTH, "tfidf"]
+    require(
+        name in known or (is_hub(name) and len(name) > 3) or is_folder(name),
+        lambda: (
+            f"unknown model {name!r}: {nearest(name, known)} Also 'hf:<owner>/<name>' or a local folder with a '/' in it."
+        ),
+    )
+    require(depth is None or name != "tfidf", "'tfidf' has no depth")
+    most = EMBEDDED_DEPTH.get(name)
+    require(
+        depth is None or (depth >= 1 and (most is None or depth <= most)),
+        f"depth {depth} of {name!r}: must be 1 to {most or 'the number of its blocks'}",
+    )
+    require(
+        not (is_hub(name) and ":" in name[3:]),
+        f"RunSpec.model is {model!r}: its revision belongs in RunSpec.revision, "
+        "where `w2s.supervisor` and the other arms put it",
+    )
+    digits = 40 if is_hub(name) else 64 if is_folder(name) else 0
+    what = {
+        40: "a commit of the hub, 40 hexadecimal digits",
+        64: "the SHA-256 of the folder's files",
+        0: "empty",
+    }[digits]
+    require(
+        not revision
+        or (digits > 0 and re.fullmatch(f"[0-9a-f]{{{digits}}}", revision) is not None),
+        f"RunSpec.revision of {name!r} is {revision!r}: it must be {what}",
+    )
+    return name if depth is None or depth == most else f"{name}@{depth}"
+
+
+def short_name(model: str) -> str:
+    """What figures and sentences call a model: "4 blocks" of the embedded one, "Qwen3-8B", "Qwen3-8B, 6 blocks", "TF-IDF"."""
+    name, depth = split_model(split_revision(model)[0])
+    if name in EMBEDDED_DEPTH:
+        return f"{depth or EMBEDDED_DEPTH[name]} blocks"
+    return (
+        "TF-IDF"
+        if name == "tfidf"
+        else name.rpartition("/")[2] + (f", {depth} blocks" if depth else "")
+    )

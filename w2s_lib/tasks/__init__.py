@@ -1,0 +1,1 @@
+"""Texts, labels and splits: the embedded snippets, a user's file, the hub."""
