@@ -107,3 +107,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Adds the cell magic `%%prose` to a notebook: `%load_ext w2s_lib`."""
+    from w2s_lib.publishing.prose import magic
+
+    shell.register_magic_function(magic(shell.user_ns), "cell", "prose")

@@ -1,7 +1,7 @@
 """Altair charts in the built pages, with no network.
 
-A chart's output holds its Vega-Lite spec and an SVG drawing of it. The page gets both: the SVG for a reader without
-JavaScript, and the spec for `charts.js`, which draws the chart live in the colours of the page's theme.
+A chart's output holds its Vega-Lite spec. The page gets it for `charts.js`, which draws the chart live in the colours of
+the page's theme, and an SVG drawing of it for a reader without JavaScript.
 """
 
 import hashlib
@@ -11,11 +11,11 @@ import re
 from pathlib import Path
 
 import nbformat
+import vl_convert
 from sphinx.util import logging
 
-VEGALITE = "application/vnd.vegalite.v6+json"
-SVG = "image/svg+xml"
-GLUED = "application/papermill.record/"  # myst-nb's prefix for an output that is glued but not displayed
+from w2s_lib.figures.style import MIME, VEGALITE
+
 LOG = logging.getLogger(__name__)
 
 
@@ -31,13 +31,14 @@ def label(spec):
     return spec.get("description") or (" ".join(title) if isinstance(title, list) else title)
 
 
-def figure(spec, svg):
+def figure(spec):
     """The HTML of one chart."""
     name, text = chart_id(spec), label(spec)
     if not text:
         LOG.warning(
             "A chart has neither a description nor a title; a screen reader has nothing to read."
         )
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE)
     # Ids are unique in a page, not in a drawing: two charts may both hold "clip0".
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>c{name}-", svg[svg.index("<svg") :])
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(text)}" ', 1)
@@ -52,22 +53,17 @@ def read_notebook(text):
     """An executed notebook in which every chart output has become HTML (myst-nb's reader for `.ipynb`)."""
     notebook = nbformat.reads(text, as_version=4)
     for output in (out for cell in notebook.cells for out in cell.get("outputs", [])):
-        data = output.get("data", {})
-        for prefix in ("", GLUED):
-            if prefix + VEGALITE in data:
-                drawn = figure(data[prefix + VEGALITE], data[prefix + SVG])
-                output["data"] = nbformat.from_dict({prefix + "text/html": drawn})
+        if MIME in output.get("data", {}):
+            output["data"] = nbformat.from_dict({"text/html": figure(output["data"][MIME])})
     return notebook
 
 
 def write_bundle(app, error):
     """Writes Vega, Vega-Lite and vega-embed beside `charts.js`, which loads them on pages that have a chart."""
     if error is None and app.builder.format == "html":
-        import vl_convert
-
         bundle = Path(app.outdir, "_static", "vega.js")
         # Wrapped, since its top-level names would clash with those of the theme's scripts.
-        script = vl_convert.javascript_bundle(vl_version="6.4")
+        script = vl_convert.javascript_bundle(vl_version=VEGALITE)
         bundle.write_text(f"(() => {{\n{script}\n}})();\n", encoding="utf-8")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from base64 import b64decode
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -16,7 +17,15 @@ from hypothesis import strategies as st
 
 from tests.measures.test_metrics import CELLS, runs_frame
 from w2s_lib.figures.plots import accuracy_dots, plot_pgr
-from w2s_lib.figures.style import CHARACTER_WIDTH, COLOURS, GREY, levels, spread, use_theme
+from w2s_lib.figures.style import (
+    CHARACTER_WIDTH,
+    COLOURS,
+    GREY,
+    VEGALITE,
+    levels,
+    spread,
+    use_theme,
+)
 from w2s_lib.measures.metrics import Interval, pgr_table
 
 NO_PGR = Interval(math.nan, math.nan, math.nan, note="no gap to recover")
@@ -37,7 +46,7 @@ def svg(chart, **params):
     spec = chart.to_dict()
     for slider in spec.get("params", []):
         slider["value"] = params.get(slider["name"], slider["value"])
-    return vl_convert.vegalite_to_svg(spec, vl_version="6.4")
+    return vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE)
 
 
 def texts(drawing):
@@ -67,9 +76,11 @@ class TestTheme:
     def test_output_holds_the_spec_and_a_drawing(self, runs):
         chart = plot_pgr(runs, title="A finding")
         found = mime(chart)
-        assert set(found) == {"application/vnd.vegalite.v6+json", "image/svg+xml"}
-        assert found["application/vnd.vegalite.v6+json"]["description"] == "A finding"
-        drawing = found["image/svg+xml"]
+        assert set(found) == {"application/vnd.vegalite.v5+json", "image/png"}
+        spec = found["application/vnd.vegalite.v5+json"]
+        assert spec["description"] == "A finding" and "/v5" in spec["$schema"]
+        assert b64decode(found["image/png"]).startswith(b"\x89PNG")
+        drawing = svg(chart)
         assert "A finding" in texts(drawing) and "white" not in drawing and "#fff" not in drawing
         assert set(re.findall(r"https?://[^\"]*", drawing)) <= {
             "http://www.w3.org/2000/svg",

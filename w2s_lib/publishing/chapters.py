@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from w2s_lib.publishing.prose import fields
 from w2s_lib.runs.errors import SpecError
 
 Parameters = dict[str, Any]
@@ -85,6 +86,16 @@ class Chapter:
         return [
             cell.source for cell in self.notebook().cells if tag in cell.metadata.get("tags", [])
         ]
+
+    def script(self) -> str:
+        """The code as a linter reads it: of a prose cell the expressions of its fields are left."""
+        import jupytext
+
+        notebook = self.notebook()
+        for cell in notebook.cells:
+            if (expressions := fields(cell.source)) is not None:
+                cell.source = "\n".join(expressions)
+        return str(jupytext.writes(notebook, "py:percent"))
 
     def defaults(self) -> Parameters:
         """What the `parameters` cell sets: its names, and their values where these are literals (else `...`)."""

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from w2s_lib.figures.style import MIME
 from w2s_lib.publishing.chapters import BookError, Chapter, Job, Row, digest, train
 
-VEGALITE = "application/vnd.vegalite.v6+json"
 TABLES = ("runs.csv", "runs.parquet", "predictions.parquet")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # A styled table has a random id, and Python's own description of it an address in memory.
@@ -274,9 +274,7 @@ def page_problems(page: Chapter) -> Iterator[str]:
             if not {"remove-cell", "remove-output"} & set(c["metadata"].get("tags", []))
         ]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        made = Counter(
-            chart_id(o["data"][VEGALITE]) for o in outputs if VEGALITE in o.get("data", {})
-        )
+        made = Counter(chart_id(o["data"][MIME]) for o in outputs if MIME in o.get("data", {}))
         if missing := made - Counter(re.findall(r'data-chart="(\w+)"', html)):
             yield f"{missing.total()} of its {made.total()} figures are not on it"
         if any(output["output_type"] == "error" for output in outputs):

@@ -1,0 +1,107 @@
+"""Prose with numbers: a notebook cell whose body is Markdown, and whose numbers are the notebook's own.
+
+    %%prose
+    The student is right on {{accuracy:.1%}} of the test rows.
+
+`%load_ext w2s_lib` loads the magic. A field is `{{expression}}` or `{{expression:format}}`: any Python expression, and
+Python's format specification. What a field gives is text: HTML in it is escaped.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+from w2s_lib.runs.errors import nearest
+
+__all__ = ["ProseError", "fields", "render"]
+
+FIELD = re.compile(r"\{\{(.*?)\}\}", re.S)
+HEADING = re.compile(r"^ {0,3}#{1,6}(\s|$)|(?<=\S\n) {0,3}(=+|-+)[ \t]*$", re.M)
+CODE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
+
+
+class ProseError(ValueError):
+    """A prose cell cannot be written; the message names the field and says why."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the message alone."""
+        return [f"ProseError: {self}"]
+
+
+def render(text: str, names: Mapping[str, Any]) -> str:
+    """The Markdown with every field replaced by its value.
+
+    Args:
+        text: Markdown without headings, which a notebook's table of contents would not find.
+        names: what the expressions of the fields may use.
+
+    Raises:
+        ProseError: a heading; or a field whose expression fails, or that would show nothing, NaN, None or a function.
+    """
+    if heading := HEADING.search(CODE.sub("", text)):
+        raise ProseError(f"no headings in prose cells, but there is {heading[0].strip()!r}")
+    shown = FIELD.sub(lambda field: escape(_value(field[1], names), quote=False), text)
+    if left := re.search(r"\{\{|\{glue", shown):
+        raise ProseError(f"a field that does not end, near {shown[left.start() :][:40]!r}")
+    return shown
+
+
+def magic(names: Mapping[str, Any]) -> Callable[[str, str], None]:
+    """The cell magic `%%prose` over the names of a notebook."""
+
+    def prose(line: str, cell: str) -> None:
+        """Shows the cell as Markdown, with the values of its {{fields}}."""
+        from IPython.display import display
+
+        if line.strip():
+            raise ProseError(f"%%prose takes nothing on its line, but got {line.strip()!r}")
+        text = render(cell, names)
+        bundle = {"text/markdown": text, "text/plain": text}
+        display(bundle, raw=True)  # type: ignore[no-untyped-call]
+
+    return prose
+
+
+def fields(cell: str) -> list[str] | None:
+    """The expressions of a prose cell, formats left out; None for any other cell."""
+    if not cell.lstrip().startswith("%%prose"):
+        return None
+    return [_parts(field)[0] for field in FIELD.findall(cell)]
+
+
+def _value(field: str, names: Mapping[str, Any]) -> str:
+    """What a field shows."""
+    expression, spec = _parts(field)
+    try:
+        value = eval(expression, dict(names))  # noqa: S307  the notebook's author wrote it
+        shown = format(value, spec)
+    except NameError as error:
+        known = [name for name in names if not name.startswith("_")]
+        hint = nearest(str(error.name), known)
+        raise ProseError(f"{{{{{field}}}}}: there is no {error.name!r}: {hint}") from None
+    except Exception as error:
+        raise ProseError(f"{{{{{field}}}}}: {type(error).__name__}: {error}") from None
+    if value is None or callable(value):
+        raise ProseError(f"{{{{{field}}}}}: {value!r} is no number and no text")
+    if not shown.strip() or re.search(r"\bnan\b", shown, re.IGNORECASE):
+        raise ProseError(f"{{{{{field}}}}}: would show {shown!r}; give words for this case")
+    return shown
+
+
+def _parts(field: str) -> tuple[str, str]:
+    """Expression and format: what follows the last colon, unless that colon belongs to the expression."""
+    field = field.strip()
+    for expression, spec in (
+        (field, ""),
+        (field.rpartition(":")[0].strip(), field.rpartition(":")[2]),
+    ):
+        try:
+            ast.parse(expression, mode="eval")
+        except SyntaxError:
+            continue
+        return expression, spec
+    raise ProseError(f"{{{{{field}}}}} is no Python expression")
