@@ -8,12 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
+from w2s_lib.experiments.results import Results
 from w2s_lib.runs.errors import SpecError, StoreError, nearest
 from w2s_lib.runs.record import Record
-from w2s_lib.runs.spec import Continue, Flip, FromRun, RunSpec
+from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.runs.store import find, published_store, require_writable, weights, write
 
 ENGINES = ("local", "ray")
@@ -51,8 +49,8 @@ def sweep(
     workers: int | None = None,
     engine: str | None = None,
     progress: bool = True,
-) -> pd.DataFrame:
-    """Runs every spec under every seed, and returns a tidy frame: one row a run.
+) -> Results:
+    """Runs every spec under every seed, and returns its `Results`, which shows itself as a table.
 
     Args:
         specs: what to run; equal ones are run once.
@@ -63,11 +61,6 @@ def sweep(
         engine: "local" for this machine, or "ray" for the Ray cluster that is running here or at `RAY_ADDRESS`; by default
             what `W2S_ENGINE` says, else "local".
         progress: one bar with the time left.
-
-    Returns:
-        Columns `run_id`, `role`, `model`, `depth`, `supervisor` (the model that gave the labels, or ""), `labels`
-        ("GroundTruth", "FromRun", "Flip" or "NextToken"), `loss`, `hard`, `lora_blocks`, `quantization`, `method`, `seed`,
-        `accuracy`, `validation_accuracy` (NaN where there is none), `seconds` and `record`.
 
     Raises:
         SpecError, DeviceError, StoreError: no specs, or one of them cannot be run: before anything is trained.
@@ -85,10 +78,7 @@ def sweep(
     trained = train_missing(
         list(wanted.values()), workers=workers, engine=engine, progress=progress
     )
-    frame = pd.DataFrame(
-        [row_of(_read(spec, trained=run_id in trained)) for run_id, spec in wanted.items()]
-    )
-    return frame.astype({"depth": "Int64"})  # whole numbers, though `tfidf` has none
+    return Results(_read(spec, trained=run_id in trained) for run_id, spec in wanted.items())
 
 
 def train_missing(
@@ -198,29 +188,3 @@ def note(**line: Any) -> None:
     if manifest := os.environ.get("W2S_MANIFEST"):
         with Path(manifest).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def row_of(record: Record) -> dict[str, Any]:
-    """A record's row in the frame of `sweep`."""
-    spec, labels = record.spec, record.spec.labels
-    teacher, hard = (
-        (labels.run.model, labels.hard) if isinstance(labels, (FromRun, Flip)) else ("", False)
-    )
-    return {
-        "run_id": spec.run_id,
-        "role": spec.role,
-        "model": spec.model,
-        "depth": spec.depth,
-        "supervisor": teacher,
-        "labels": type(labels).__name__,
-        "loss": type(spec.loss).__name__,
-        "hard": hard,
-        "lora_blocks": spec.lora.blocks,
-        "quantization": spec.quantization,
-        "method": spec.method,
-        "seed": spec.seed,
-        "accuracy": record.metrics.get("accuracy", np.nan),
-        "validation_accuracy": record.metrics.get("validation_accuracy", np.nan),
-        "seconds": record.provenance["seconds"],
-        "record": record,
-    }

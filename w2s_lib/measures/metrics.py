@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +44,16 @@ class Record(Protocol):
         """A `RunSpec`, of which `seed`, `task.name` and `task.sha256` are read."""
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Generic[T]):
     """Share of rows on which a student repeats its supervisor, in [0, 1]; NaN where there are no such rows."""
 
-    overall: float
-    supervisor_right: float
-    supervisor_wrong: float
+    overall: T
+    supervisor_right: T
+    supervisor_wrong: T
 
 
 def predicted_label(p: npt.ArrayLike) -> npt.NDArray[np.int8]:
@@ -98,7 +101,7 @@ def pgr(*, weak: float, student: float, ceiling: float) -> float:
 
 def agreement(
     student_pred: npt.ArrayLike, supervisor_pred: npt.ArrayLike, gt_label: npt.ArrayLike
-) -> Agreement:
+) -> Agreement[float]:
     """How often the student says what its supervisor says: overall, where the supervisor is right, where it is wrong.
 
     All three have shape (n,) and hold hard 0/1 labels (`predicted_label` makes them of probabilities).

@@ -18,7 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from w2s_lib.experiments.sweep import note, row_of
+from w2s_lib.experiments.results import row_of
+from w2s_lib.experiments.sweep import note
 from w2s_lib.publishing.chapters import chapters, planned_specs
 from w2s_lib.publishing.profiles import load_profile
 from w2s_lib.runs.errors import DamagedRecord, StoreError

@@ -1,0 +1,422 @@
+"""What a sweep returns: its runs, asked by arm. Seeds are paired here, so a chapter need not do it.
+
+An arm is a `RunSpec` (its own seed does not matter), a `Snapshot` of one, or a list of records. Every measure
+takes the seeds that all its arms have; where some arm has more, the interval's note says which were used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from w2s_lib.figures.table import Table, table
+from w2s_lib.measures.contrasts import (
+    agreement_difference_interval,
+    agreement_interval,
+    contrast_interval,
+    error_correlation_interval,
+    excess_agreement_difference_interval,
+    excess_agreement_interval,
+)
+from w2s_lib.measures.intervals import Interval
+from w2s_lib.measures.metrics import Agreement, pgr_interval
+from w2s_lib.runs.errors import SpecError, nearest, require
+from w2s_lib.runs.model_names import short_name
+from w2s_lib.runs.record import Record
+from w2s_lib.runs.spec import Flip, FromRun, NextToken, RunSpec
+
+SAME = ("recipe", "lora", "precision", "quantization", "device")
+"""In what a student and its ceiling must not differ, for their PGR to mean something."""
+WHERE = ("all", "supervisor right", "supervisor wrong")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An arm as it was after a share of its training, in (0, 1]; 1 is its end.
+
+    Raises:
+        SpecError: the run was not asked for a snapshot there.
+    """
+
+    spec: RunSpec
+    share: float
+
+    def __post_init__(self) -> None:
+        have = (*self.spec.snapshots, 1.0)
+        require(self.share in have, f"no snapshot at {self.share!r}: the run has {have}")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What measures read of a record, with another threshold."""
+
+    spec: RunSpec
+    predictions: pd.DataFrame
+
+
+Arm: TypeAlias = RunSpec | Snapshot | Sequence[Any]
+
+
+class Results:
+    """The runs of a sweep, by arm. In a notebook it shows itself as a table, an arm a row."""
+
+    def __init__(self, records: Iterable[Record], *, threshold: str = "half") -> None:
+        """Args: see `with_threshold`."""
+        require(
+            threshold in THRESHOLDS,
+            lambda: f"unknown threshold {threshold!r}: {nearest(threshold, THRESHOLDS)}",
+        )
+        self.all_records = tuple(records)
+        self.threshold = threshold
+        self._arms: dict[str, dict[int, Record]] = {}
+        for record in self.all_records:
+            self._arms.setdefault(_arm_key(record.spec), {})[record.spec.seed] = record
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a run.
+
+        Columns `run_id`, `role`, `model`, `depth`, `supervisor` (the model that gave the labels, or ""), `labels`
+        ("GroundTruth", "FromRun", "Flip" or "NextToken"), `loss`, `hard`, `lora_blocks`, `quantization`, `method`,
+        `seed`, `accuracy`, `validation_accuracy` (NaN where there is none), `seconds` and `record`.
+        """
+        rows = pd.DataFrame([row_of(record) for record in self.all_records])
+        return rows.astype({"depth": "Int64"})  # whole numbers, though `tfidf` has none
+
+    def with_threshold(self, threshold: str) -> Results:
+        """The same runs, whose answers are cut at another threshold.
+
+        Args:
+            threshold: "half": P(y = 1) above 0.5; "median": above the model's own median on the same split;
+                "validation median": above its median on the validation texts. The latter two use no label. Classes
+                are balanced, so they take out that a run may prefer one class, and leave how well it ranks.
+        """
+        return Results(self.all_records, threshold=threshold)
+
+    def with_seeds(self, seeds: Iterable[int]) -> Results:
+        """The same arms, with these seeds alone."""
+        kept = set(seeds)
+        return Results(
+            [record for record in self.all_records if record.spec.seed in kept],
+            threshold=self.threshold,
+        )
+
+    def records(self, arm: Arm, seeds: Sequence[int] | None = None) -> list[Any]:
+        """The records of an arm, one a seed, by rising seed, as they are stored (the threshold plays no part).
+
+        Args:
+            arm: see the module.
+            seeds: which ones; by default all that there are.
+
+        Raises:
+            SpecError: there is no run of this arm, or not at one of these seeds.
+        """
+        found = self._of(arm)
+        absent = [seed for seed in seeds or () if seed not in found]
+        require(
+            not absent, f"no run of {_label(arm)} at seeds {absent}: it has seeds {sorted(found)}"
+        )
+        return [found[seed] for seed in (sorted(found) if seeds is None else seeds)]
+
+    def accuracy(self, arm: Arm) -> Interval:
+        """Test accuracy."""
+        return self.contrast([(1, arm)])
+
+    def difference(self, a: Arm, b: Arm) -> Interval:
+        """Test accuracy of `a` minus that of `b`, paired by seed and test row."""
+        return self.contrast([(1, a), (-1, b)])
+
+    def contrast(self, terms: Sequence[tuple[float, Arm]]) -> Interval:
+        """A weighted sum of test accuracies, such as [(1, a), (-1, b), (-1, c), (1, d)]."""
+        weights = [weight for weight, _ in terms]
+        return self._paired(
+            [arm for _, arm in terms],
+            lambda *found: contrast_interval(list(zip(weights, found, strict=True))),
+        )
+
+    def gap(self, *, weak: Arm, ceiling: Arm) -> Interval:
+        """Test accuracy of the ceiling minus that of the supervisor: what a student could recover."""
+        return self.difference(ceiling, weak)
+
+    def pgr(self, *, weak: Arm, student: Arm, ceiling: Arm) -> Interval:
+        """Performance gap recovered; NaN with the note "no gap to recover" where there is none.
+
+        Raises:
+            SpecError: student and ceiling differ in recipe, LoRA, precision, quantization or device.
+        """
+        one, other = _spec(self.records(student)[0]), _spec(self.records(ceiling)[0])
+        for field in SAME:
+            a, b = getattr(one, field), getattr(other, field)
+            require(
+                a == b,
+                f"no PGR: the student's {field} is {a!r}, the ceiling's {b!r}. Compare like with like.",
+            )
+        return self._paired(
+            [weak, student, ceiling], lambda w, s, c: pgr_interval(weak=w, student=s, ceiling=c)
+        )
+
+    def agreement(self, student: Arm, supervisor: Arm) -> Agreement[Interval]:
+        """How often a student says what its supervisor says: overall, where that is right, where it is wrong."""
+        return Agreement(
+            *(
+                self._paired(
+                    [student, supervisor], lambda s, w, at=at: agreement_interval(s, w, where=at)
+                )
+                for at in WHERE
+            )
+        )
+
+    def agreement_difference(self, a: Arm, b: Arm, supervisor: Arm) -> Agreement[Interval]:
+        """Agreement of `a` with the supervisor minus that of `b`, paired by seed and test row."""
+        return Agreement(
+            *(
+                self._paired(
+                    [a, b, supervisor],
+                    lambda a, b, w, at=at: agreement_difference_interval(a, b, w, where=at),
+                )
+                for at in WHERE
+            )
+        )
+
+    def excess_agreement(
+        self, student: Arm, *, ceilings: Sequence[Arm], supervisor: Arm
+    ) -> Interval:
+        """Agreement on the supervisor's errors beyond what accuracy explains.
+
+        See `measures.metrics.excess_agreement_interval`.
+        """
+        return self._paired(
+            [student, supervisor, *ceilings],
+            lambda s, w, *tops: excess_agreement_interval(s, tops, w),
+        )
+
+    def excess_agreement_difference(
+        self, large: tuple[Arm, Sequence[Arm]], small: tuple[Arm, Sequence[Arm]], *, supervisor: Arm
+    ) -> Interval:
+        """`excess_agreement` of a large student minus that of a small one, each given as (student, ceilings)."""
+        n = len(large[1])
+        return self._paired(
+            [supervisor, large[0], small[0], *large[1], *small[1]],
+            lambda w, big, little, *tops: excess_agreement_difference_interval(
+                (big, tops[:n]), (little, tops[n:]), w
+            ),
+        )
+
+    def error_correlation(self, a: Arm, b: Arm) -> Interval:
+        """Correlation (phi) of two arms' errors over test rows, within a seed, averaged over seeds."""
+        return self._paired([a, b], error_correlation_interval)
+
+    def by_seed(self, measure: str, *args: Any, **kwargs: Any) -> dict[int, float]:
+        """A measure's value a seed: `runs.by_seed("difference", a, b)`, for the small dots of a figure."""
+        found = {}
+        for seed in sorted({record.spec.seed for record in self.all_records}):
+            try:
+                found[seed] = getattr(self.with_seeds([seed]), measure)(*args, **kwargs).value
+            except NoSuchRun:
+                continue
+        return found
+
+    def compare(self, pairs: Mapping[str, tuple[Arm, Arm]]) -> Comparison:
+        """Several differences at once, by label: a table, and `.plot()`."""
+        return Comparison(
+            {label: self.difference(*pair) for label, pair in pairs.items()},
+            {
+                label: list(self.by_seed("difference", *pair).values())
+                for label, pair in pairs.items()
+            },
+        )
+
+    def __len__(self) -> int:
+        """How many runs there are."""
+        return len(self.all_records)
+
+    def __repr__(self) -> str:
+        """The table as text."""
+        return repr(self._table)
+
+    def _repr_html_(self) -> str:
+        return self._table._repr_html_()
+
+    @cached_property
+    def _table(self) -> Table:
+        """An arm a row: what it is, as far as arms differ in it, its test accuracy, its seeds."""
+        first = [row_of(next(iter(arm.values()))) for arm in self._arms.values()]
+        rows = pd.DataFrame(first)[["role", "model", "supervisor", *VARIANTS]]
+        for name in VARIANTS:
+            if rows[name].nunique() < 2:
+                rows = rows.drop(columns=name)
+        for name in ("model", "supervisor"):
+            rows[name] = [short_name(model) if model else "" for model in rows[name]]
+        arms = [list(arm.values()) for arm in self._arms.values()]
+        rows["test accuracy"] = [
+            "" if isinstance(arm[0].spec.labels, NextToken) else format(self.accuracy(arm), ".3f")
+            for arm in arms
+        ]
+        rows["seeds"] = [_seeds(record.spec.seed for record in arm) for arm in arms]
+        return table(rows)
+
+    def _of(self, arm: Arm) -> dict[int, Any]:
+        if isinstance(arm, Snapshot):
+            found = self._of(arm.spec)
+            return found if arm.share == 1 else {s: r.at(arm.share) for s, r in found.items()}
+        if not isinstance(arm, RunSpec):
+            return {record.spec.seed: record for record in arm}
+        if found := self._arms.get(_arm_key(arm)):
+            return found
+        loose = _arm_key(arm, pins=False)
+        like = [key for key in self._arms if _arm_key(json.loads(key), pins=False) == loose]
+        if len(like) == 1:
+            return self._arms[like[0]]
+        what = "several runs, of different revisions," if like else "no run"
+        have = "; ".join(
+            dict.fromkeys(map(_label, (next(iter(a.values())).spec for a in self._arms.values())))
+        )
+        raise NoSuchRun(f"the sweep has {what} of {_label(arm)}. It has: {have or 'none'}.")
+
+    def _paired(self, arms: Sequence[Arm], measure: Callable[..., Interval]) -> Interval:
+        found = [self._of(arm) for arm in arms]
+        seeds = sorted(set.intersection(*(set(arm) for arm in found)))
+        if not seeds:
+            have = ", ".join(f"{_label(a)} {sorted(f)}" for a, f in zip(arms, found, strict=True))
+            raise NoSuchRun(f"the arms have no seed in common: {have}")
+        cut = THRESHOLDS[self.threshold]
+        interval = measure(*([cut(arm[seed]) for seed in seeds] for arm in found))
+        if all(len(arm) == len(seeds) for arm in found):
+            return interval
+        note = f"seeds {_seeds(seeds)} alone, which all arms have"
+        return replace(interval, note=f"{interval.note}; {note}" if interval.note else note)
+
+
+class NoSuchRun(SpecError):
+    """A sweep was asked for an arm, or a seed, that it does not have."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Differences between arms by label, each with its interval and its seeds' own values."""
+
+    intervals: dict[str, Interval]
+    seeds: dict[str, list[float]]
+
+    def __getitem__(self, label: str) -> Interval:
+        """The interval of one comparison."""
+        return self.intervals[label]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row a comparison: `difference` (an `Interval`), `detectable`, `seeds` (how many), `note`."""
+        return pd.DataFrame(
+            [
+                (label, found, found.detectable, found.n_seeds, found.note)
+                for label, found in self.intervals.items()
+            ],
+            columns=["comparison", "difference", "detectable", "seeds", "note"],
+        )
+
+    def plot(self, *, title: str = "", **options: Any) -> Any:
+        """A row a comparison, with a line at no difference. Options: see `figures.plots.accuracy_dots`."""
+        from w2s_lib.figures.plots import accuracy_dots  # loads altair
+
+        options = {
+            "x_title": "difference in test accuracy",
+            "references": {"no difference": 0.0},
+            "number": "+.3f",
+            "seeds": self.seeds,
+        } | options
+        return accuracy_dots(self.intervals, title=title, **options)
+
+    def __repr__(self) -> str:
+        """The table as text."""
+        return repr(self._table)
+
+    def _repr_html_(self) -> str:
+        return self._table._repr_html_()
+
+    @property
+    def _table(self) -> Table:
+        rows = self.frame
+        return table(
+            rows if rows["note"].any() else rows.drop(columns="note"),
+            formats={"difference": "+.3f", "detectable": ".3f"},
+        )
+
+
+VARIANTS = ("labels", "loss", "hard", "lora_blocks", "quantization", "method")
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """A record's row in `Results.frame`."""
+    spec, labels = record.spec, record.spec.labels
+    teacher, hard = (
+        (labels.run.model, labels.hard) if isinstance(labels, (FromRun, Flip)) else ("", False)
+    )
+    return {
+        "run_id": spec.run_id,
+        "role": spec.role,
+        "model": spec.model,
+        "depth": spec.depth,
+        "supervisor": teacher,
+        "labels": type(labels).__name__,
+        "loss": type(spec.loss).__name__,
+        "hard": hard,
+        "lora_blocks": spec.lora.blocks,
+        "quantization": spec.quantization,
+        "method": spec.method,
+        "seed": spec.seed,
+        "accuracy": record.metrics.get("accuracy", np.nan),
+        "validation_accuracy": record.metrics.get("validation_accuracy", np.nan),
+        "seconds": record.provenance["seconds"],
+        "record": record,
+    }
+
+
+def _at_validation_median(record: Record) -> Answers:
+    """1 where P(y = 1) is above its median on the validation texts, else 0."""
+    rows = record.predictions
+    cut = rows.loc[rows["split"] == "validation", "p"].median()
+    return Answers(record.spec, rows.assign(p=(rows["p"] > cut).astype(float)))
+
+
+THRESHOLDS: dict[str, Callable[[Any], Any]] = {
+    "half": lambda record: record,
+    "median": lambda record: record.at_median(),
+    "validation median": _at_validation_median,
+}
+
+
+def _arm_key(spec: RunSpec | dict[str, Any], *, pins: bool = True) -> str:
+    """A spec's JSON without seeds; with `pins=False` also without what pins its models and data."""
+    dropped = {"seed"} if pins else {"seed", "revision", "sha256"}
+
+    def kept(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        return {name: kept(part) for name, part in node.items() if name not in dropped}
+
+    given = json.loads(spec.to_json()) if isinstance(spec, RunSpec) else spec
+    return json.dumps(kept(given), sort_keys=True)
+
+
+def _spec(record: Any) -> RunSpec:
+    spec: RunSpec = record.spec
+    return spec
+
+
+def _label(arm: Arm) -> str:
+    if isinstance(arm, Snapshot):
+        return f"{_label(arm.spec)} after {arm.share:.0%}"
+    if not isinstance(arm, RunSpec):
+        return f"{len(arm)} records"
+    labels = arm.labels
+    teacher = f" of {labels.run.model}" if isinstance(labels, (FromRun, Flip)) else ""
+    return f"{arm.role} {arm.model}{teacher}"
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))

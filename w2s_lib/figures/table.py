@@ -1,0 +1,64 @@
+"""A data frame as a plain table that JupyterLab and the page both show, with all its text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from w2s_lib.measures.intervals import Interval
+
+Format: TypeAlias = str | Callable[[Any], str]
+
+
+class Table:
+    """Rows of text: HTML in a notebook, plain elsewhere."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        """Args: rows: text alone."""
+        self.rows = rows
+
+    def __repr__(self) -> str:
+        """The table as text."""
+        return self.rows.to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        with pd.option_context("display.max_colwidth", None, "display.html.use_mathjax", False):
+            html: str = self.rows.to_html(index=False, escape=True, border=0)
+        return html
+
+
+def table(frame: pd.DataFrame, formats: Mapping[str, Format] | None = None) -> Table:
+    """Shows a frame as a table without its index. Every text is escaped: a `<script>` in the data stays text.
+
+    Args:
+        frame: any columns; an `Interval` shows as `0.41 [0.33, 0.49]`, what is missing as nothing.
+        formats: column -> a number format such as ".3f", or a function of a value to its text; by default two
+            decimals for numbers with a fraction.
+
+    Raises:
+        KeyError: a format for a column that the frame does not have.
+    """
+    given = dict(formats or {})
+    if unknown := set(given) - set(frame.columns):
+        raise KeyError(f"no column {sorted(unknown)}: the frame has {list(frame.columns)}")
+    return Table(
+        pd.DataFrame(
+            {
+                str(name): [_text(value, given.get(name, "")) for value in frame[name]]
+                for name in frame.columns
+            },
+            dtype=str,
+        )
+    )
+
+
+def _text(value: Any, how: Format) -> str:
+    if not isinstance(value, (Interval, str)) and pd.api.types.is_scalar(value) and pd.isna(value):
+        return ""
+    if callable(how):
+        return how(value)
+    if isinstance(value, str):
+        return value
+    return format(value, how or (".2f" if isinstance(value, (float, Interval)) else ""))
