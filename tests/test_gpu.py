@@ -187,7 +187,7 @@ def test_runs_of_every_kind(small_task: Task, comparison_task: Task, quick: dict
         w2s.student("smollm2-135m@3", weak, loss=w2s.ConfidenceLoss(), **quick, **how),
         w2s.zero_shot("smollm2-135m@3", small_task, **how),
     ]
-    runs = w2s.sweep([*learn.values(), *others], workers=1, progress=False)
+    runs = w2s.sweep([*learn.values(), *others], workers=1, progress=False).frame
     assert {record.provenance["device"] for record in runs["record"]} == {DEVICE}
     accuracy = dict(zip(runs["run_id"], runs["accuracy"], strict=True))
     found = {name: accuracy[spec.run_id] for name, spec in learn.items()}

@@ -43,7 +43,7 @@ def draw() -> tuple[str, Any]:
             f"{len(missing)} of the {len(deeper)} records in the figure are not published: run `make records`"
         )
     chart = w2s.plot_pgr(
-        w2s.sweep(deeper, progress=False), title="Accuracy and PGR against student depth"
+        w2s.sweep(deeper, progress=False).frame, title="Accuracy and PGR against student depth"
     )
     data = [rounded(rows) for rows in chart.to_dict()["datasets"].values()]
     return hashlib.sha256(
@@ -73,7 +73,7 @@ def test_the_examples_run() -> None:
     )
     space: dict[str, Any] = {}
     exec(example, space)
-    assert sorted(space["runs"]["role"]) == ["ceiling", "student", "supervisor"]
+    assert sorted(space["runs"].frame["role"]) == ["ceiling", "student", "supervisor"]
     exec(task, space)
     made = frame_of(
         HUB_TASKS.pop("riddles"), [{"riddle": "What is it?", "right": "A pen.", "wrong": "A cat."}]

@@ -140,7 +140,7 @@ def ours(model: str, task: Any, device: str, seeds: list[int], workers: int) -> 
 
     runs = w2s.sweep(
         [spec_of(model, task, device, seed) for seed in seeds], workers=workers, progress=False
-    )
+    ).frame
     return {"records": list(runs["record"])}
 
 

@@ -118,8 +118,8 @@ def test_a_sweep_on_two_nodes_is_what_it_is_in_one_process(
 ) -> None:
     """Its records and the adapters that a run starts from go through the object store."""
     lineages = [specs[name] for name in ("slow", "tfidf", "student", "student of slow")]
-    assert set(sweep(lineages, progress=False)["run_id"]) == run_ids(lineages)
-    frame = sweep(specs.values(), progress=False)  # the rest
+    assert set(sweep(lineages, progress=False).frame["run_id"]) == run_ids(lineages)
+    frame = sweep(specs.values(), progress=False).frame  # the rest
     assert set(frame["run_id"]) == run_ids(specs.values())
     assert all(
         record.path == f"s3://w2s/records/{record.spec.run_id}.parquet"
@@ -136,7 +136,7 @@ def test_a_sweep_on_two_nodes_is_what_it_is_in_one_process(
     mine = weights(specs["continued"])
     monkeypatch.setenv("W2S_STORE", str(own_store))
     monkeypatch.setenv("W2S_ENGINE", "local")
-    alone = sweep(specs.values(), workers=1, progress=False).set_index("run_id")["record"]
+    alone = sweep(specs.values(), workers=1, progress=False).frame.set_index("run_id")["record"]
     for record in frame["record"]:
         assert record.predictions.equals(alone[record.spec.run_id].predictions), record.spec.run_id
     assert mine is not None and mine.name != specs["continued"].run_id
@@ -314,7 +314,7 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
 
     monkeypatch.setattr(ray_engine, "_finished", and_kill)
     wanted = [first, second, victim, after]
-    frame = sweep(wanted, progress=False)
+    frame = sweep(wanted, progress=False).frame
     lines = log.lines()
     print(
         *(" ".join(line) for line in lines),

@@ -108,7 +108,7 @@ def swept(
         patch.setenv("W2S_MANIFEST", str(folder / "manifest.jsonl"))
         frame = sweep(
             [*list(specs.values())[::-1], specs["naive"], specs["weak"]], workers=2, progress=False
-        )
+        ).frame
     lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     return SimpleNamespace(
         frame=frame,
@@ -342,7 +342,7 @@ def test_what_is_recorded_is_read_and_nothing_is_trained(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in there.rglob("*")}
     monkeypatch.setenv("W2S_MANIFEST", str(tmp_path / "manifest.jsonl"))
-    frame = sweep(specs.values(), workers=2)
+    frame = sweep(specs.values(), workers=2).frame
     record = w2s.run(specs["naive"])
     assert (
         set(frame["accuracy"]) == set(swept.frame["accuracy"])
@@ -357,7 +357,7 @@ def test_what_is_recorded_is_read_and_nothing_is_trained(
 def test_seeds_are_swept_with_their_whole_lineage(own_store: Path, small_task: Task) -> None:
     weak = w2s.supervisor("tfidf", small_task)
     taught = w2s.student("tfidf", weak)
-    frame = sweep([taught], seeds=[3, 4, 3], workers=1, progress=False)
+    frame = sweep([taught], seeds=[3, 4, 3], workers=1, progress=False).frame
     assert frame["seed"].tolist() == [3, 4] and frame["run_id"].tolist() == [
         taught.with_seed(s).run_id for s in (3, 4)
     ]
@@ -541,7 +541,7 @@ def test_a_lineage_of_adapters_in_a_sweep(
         "smollm2-135m@2", weak, start=read, snapshots=(0.5,), **quick | {"recipe": Recipe(epochs=1)}
     )
     probe = w2s.probe("smollm2-135m@2", weak.task, start=taught, lora=quick["lora"])
-    frame = sweep([probe, taught, read], workers=2, progress=False)
+    frame = sweep([probe, taught, read], workers=2, progress=False).frame
     assert frame["role"].tolist() == ["baseline", "student", "generative"]
     times = [
         (own_store / f"{spec.run_id}.parquet").stat().st_mtime_ns for spec in (read, taught, probe)
@@ -609,7 +609,7 @@ def test_runs_that_share_a_training_are_what_they_are_alone(
     top, tfidf = specs["top"], specs["tfidf"]
     brief = dataclasses.replace(top, snapshots=(0.5,), predict_halves=False)
     shared = [brief, top, dataclasses.replace(top, snapshots=(0.25, 0.5))]
-    frame = sweep([*shared, tfidf], workers=workers, progress=False).set_index("run_id")
+    frame = sweep([*shared, tfidf], workers=workers, progress=False).frame.set_index("run_id")
     assert "w2s: 4 of 4 distinct runs to train, 2 trainings: about " in capfd.readouterr().err
     adapters = [
         file.read_bytes()

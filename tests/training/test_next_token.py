@@ -196,7 +196,7 @@ def test_a_sweep_shows_it_with_no_accuracy(
     spec: RunSpec, ran: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("W2S_STORE", str(ran.store))
-    row = w2s.sweep([spec], progress=False).iloc[0]
+    row = w2s.sweep([spec], progress=False).frame.iloc[0]
     assert (row["role"], row["labels"], row["supervisor"]) == ("generative", "NextToken", "")
     assert (
         np.isnan(row["accuracy"])

@@ -267,12 +267,10 @@ class Results:
             return found if arm.share == 1 else {s: r.at(arm.share) for s, r in found.items()}
         if not isinstance(arm, RunSpec):
             return {record.spec.seed: record for record in arm}
-        if found := self._arms.get(_arm_key(arm)):
-            return found
         loose = _arm_key(arm, pins=False)
         like = [key for key in self._arms if _arm_key(json.loads(key), pins=False) == loose]
-        if len(like) == 1:
-            return self._arms[like[0]]
+        if (key := _arm_key(arm)) in like or len(like) == 1:
+            return self._arms[key if key in like else like[0]]
         what = "several runs, of different revisions," if like else "no run"
         have = "; ".join(
             dict.fromkeys(map(_label, (next(iter(a.values())).spec for a in self._arms.values())))

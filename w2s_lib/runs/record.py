@@ -124,7 +124,7 @@ def by_arm(runs: pd.DataFrame) -> Callable[..., list[Record]]:
         StoreError: from the function, if the sweep has no run of this arm, or not at one of these seeds.
     """
     arms: dict[str, dict[int, Record]] = {}
-    for record in getattr(runs, "frame", runs)["record"]:
+    for record in runs["record"]:
         arms.setdefault(record.spec.with_seed(0).run_id, {})[record.spec.seed] = record
 
     def of(spec: RunSpec, seeds: Sequence[int] | None = None) -> list[Record]:

@@ -1,0 +1,139 @@
+"""`Results`: arms found whatever their seed and pins, seeds paired, thresholds, tables that escape their text."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import w2s_lib as w2s
+from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.record import Record, accuracies
+
+TASK = w2s.default_task("movie", n_train=64)
+WEAK = w2s.supervisor("smollm2-135m@4", TASK)
+TOP = w2s.ceiling("smollm2-135m", TASK)
+NAIVE = w2s.student("smollm2-135m", WEAK)
+CONFIDENT = w2s.student("smollm2-135m", WEAK, loss=w2s.ConfidenceLoss(alpha_max=0.5))
+SKILL = {"supervisor": 0.2, "ceiling": 1.5, "student": 0.8}
+
+
+def record(spec, *, rows=400, shift=0.0, columns=()):
+    """A record whose test answers are right by a skill of its role; `shift` moves all P(y = 1)."""
+    rng = np.random.default_rng([spec.seed, len(spec.role), int(1000 * shift)])
+    label = np.arange(rows) % 2
+    logit = (2 * label - 1) * SKILL[spec.role] + rng.normal(0, 1, rows) + shift
+    frame = pd.DataFrame(
+        {
+            "split": np.where(np.arange(rows) < rows // 4, "validation", "test"),
+            "label": label.astype(np.int8),
+            "p": (1 / (1 + np.exp(-logit))).astype(np.float32),
+            "group": np.arange(rows, dtype=np.int32),
+        }
+    )
+    for name in columns:
+        frame[name] = frame["p"][::-1].to_numpy()
+    return Record(spec, frame, accuracies(frame), {"seconds": 1.0})
+
+
+def records(spec, seeds, **options):
+    return [record(spec.with_seed(seed), **options) for seed in seeds]
+
+
+@pytest.fixture
+def runs():
+    """Five seeds of supervisor, student and ceiling; three of the student with the confidence loss."""
+    five = [r for spec in (WEAK, NAIVE, TOP) for r in records(spec, range(5))]
+    return w2s.Results([*five, *records(CONFIDENT, (0, 2, 4), shift=0.5)])
+
+
+def test_an_arm_is_found_whatever_its_seed(runs):
+    for spec in (NAIVE, NAIVE.with_seed(7)):
+        assert [r.spec.seed for r in runs.records(spec)] == [0, 1, 2, 3, 4]
+    assert [r.spec.seed for r in runs.records(NAIVE, [3, 1])] == [3, 1]
+    assert runs.accuracy(NAIVE).value == pytest.approx(
+        np.mean([r.metrics["accuracy"] for r in runs.records(NAIVE)])
+    )
+
+
+def test_what_is_not_there_is_named(runs):
+    with pytest.raises(SpecError, match=r"smollm2-135m@8.*smollm2-135m@4"):
+        runs.accuracy(w2s.supervisor("smollm2-135m@8", TASK))
+    with pytest.raises(SpecError, match=r"\[1\].*\[0, 2, 4\]"):
+        runs.records(CONFIDENT, [0, 1])
+    with pytest.raises(SpecError, match="validation median"):
+        runs.with_threshold("median of validation")
+
+
+def test_seeds_are_paired_over_those_that_both_have(runs):
+    """The confidence loss has seeds 0, 2, 4: the difference takes these of the other arm too, and says so."""
+    found = runs.difference(CONFIDENT, NAIVE)
+    means = [
+        np.mean([r.metrics["accuracy"] for r in runs.records(arm, [0, 2, 4])])
+        for arm in (CONFIDENT, NAIVE)
+    ]
+    assert found.value == pytest.approx(means[0] - means[1])
+    assert found.n_seeds == 3 and "0, 2, 4" in found.note
+    assert list(runs.by_seed("difference", CONFIDENT, NAIVE)) == [0, 2, 4]
+    odd = w2s.Results([*records(WEAK, (0, 1)), *records(NAIVE, (2,))])
+    with pytest.raises(SpecError, match=r"\[2\].*\[0, 1\]"):
+        odd.difference(NAIVE, WEAK)
+
+
+def test_pgr_refuses_to_compare_unlike_with_like(runs):
+    of_means = w2s.pgr(
+        weak=runs.accuracy(WEAK).value,
+        student=runs.accuracy(NAIVE).value,
+        ceiling=runs.accuracy(TOP).value,
+    )
+    assert runs.pgr(weak=WEAK, student=NAIVE, ceiling=TOP).value == pytest.approx(of_means)
+    assert math.isnan(runs.pgr(weak=TOP, student=NAIVE, ceiling=TOP).value)
+    for field, value in {
+        "lora": w2s.Lora(blocks="all"),
+        "recipe": w2s.Recipe(epochs=1),
+        "quantization": "none",
+        "precision": "fp32",
+    }.items():
+        other = w2s.ceiling("smollm2-135m", TASK, **{field: value})
+        more = w2s.Results([*runs.all_records, *records(other, range(5))])
+        with pytest.raises(SpecError, match=field):
+            more.pgr(weak=WEAK, student=NAIVE, ceiling=other)
+
+
+def test_a_shift_of_all_answers_is_taken_out_by_the_medians():
+    """P moved towards yes: at one half accuracy falls; at either median it is that of the ranks, as without the shift."""
+    plain, moved = w2s.Results(records(TOP, [0])), w2s.Results([])
+    shifted = [
+        dataclasses.replace(r, predictions=r.predictions.assign(p=r.predictions["p"] ** 0.2))
+        for r in plain.records(TOP)
+    ]
+    moved = w2s.Results(shifted)
+    assert moved.accuracy(TOP).value < plain.accuracy(TOP).value - 0.05
+    for threshold in ("median", "validation median"):
+        a, b = (r.with_threshold(threshold).accuracy(TOP).value for r in (plain, moved))
+        assert a == b
+    assert abs(a - plain.accuracy(TOP).value) < 0.05
+
+
+def test_a_snapshot_is_an_arm():
+    """The answers half-way are those of the end in reverse order: wrong where labels alternate."""
+    spec = dataclasses.replace(TOP, snapshots=(0.5,))
+    runs = w2s.Results(records(spec, [0, 1], columns=["p@0.5"]))
+    half = w2s.Snapshot(spec, 0.5)
+    assert runs.accuracy(half).value < 0.5 < runs.accuracy(w2s.Snapshot(spec, 1.0)).value
+    assert runs.difference(half, spec).value < 0
+    with pytest.raises(SpecError, match=r"0\.3.*0\.5"):
+        w2s.Snapshot(spec, 0.3)
+
+
+def test_comparisons_and_results_show_themselves_with_their_text_escaped(runs):
+    table = runs.compare({"<script>x</script>": (NAIVE, WEAK), "top": (TOP, NAIVE)})
+    assert table["top"] == runs.difference(TOP, NAIVE)
+    assert "<script>" not in table._repr_html_() and "&lt;script&gt;" in table._repr_html_()
+    assert list(table.frame["comparison"]) == ["<script>x</script>", "top"]
+    assert f"{runs.accuracy(TOP):.3f}" in runs._repr_html_().replace("&nbsp;", "\xa0")
+    assert "0, 2, 4" in repr(runs)
+    assert table.plot(title="Two differences").to_dict()["layer"]
