@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -467,3 +469,35 @@ def test_every_published_record_is_intact_and_has_its_lineage() -> None:
             assert one.metrics[
                 "accuracy" if name == "test" else f"{name}_accuracy"
             ] == pytest.approx(right)
+
+
+# Claims
+
+
+def test_one_process_at_a_time_has_the_claim_on_a_run(own_store: Path) -> None:
+    with store.claim(SPEC.run_id) as mine, store.claim(SPEC.with_seed(1).run_id) as other:
+        assert mine and other
+        with store.claim(SPEC.run_id) as again:
+            assert not again
+    with store.claim(SPEC.run_id) as mine:
+        assert mine
+    assert left_in(own_store) == []
+
+
+def test_a_killed_process_has_no_claim(own_store: Path) -> None:
+    code = f"""
+import sys, time
+from w2s_lib.runs.store import claim
+with claim({SPEC.run_id!r}) as mine:
+    print(mine, flush=True)
+    time.sleep(600)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "True\n"
+    with store.claim(SPEC.run_id) as mine:
+        assert not mine
+    holder.kill()
+    holder.wait()
+    with store.claim(SPEC.run_id) as mine:
+        assert mine
+    assert left_in(own_store) == []

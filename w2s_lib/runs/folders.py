@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
 from w2s_lib.runs.errors import AssetError
@@ -55,3 +57,28 @@ def save_whole(file: Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         if part:
             Path(part.name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(file: Path, *, wait: bool) -> Iterator[bool]:
+    """Holds a lock file, which the system frees when this process ends, however it ends.
+
+    Args:
+        file: the lock file. It is removed with the lock.
+        wait: wait for whoever holds it.
+
+    Yields:
+        Whether this process holds the lock: False where another one does and `wait` is not set.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        file.unlink(missing_ok=True)  # while it is held: who waits for it takes a new file
+        lock.release()

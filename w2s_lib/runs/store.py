@@ -21,7 +21,7 @@ from pathlib import Path
 from platformdirs import user_data_dir
 
 from w2s_lib.runs.errors import DamagedRecord, StoreError
-from w2s_lib.runs.folders import repository_root
+from w2s_lib.runs.folders import locked, repository_root
 from w2s_lib.runs.parquet import from_parquet, to_parquet
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.remote import Remote, remote_store
@@ -29,6 +29,7 @@ from w2s_lib.runs.spec import RunSpec
 
 __all__ = [
     "DamagedRecord",
+    "claim",
     "discard_partial",
     "find",
     "mark",
@@ -162,6 +163,24 @@ def require_writable(store: Path | None = None) -> None:
             f"the store {folder} cannot be written: {error}. Name another folder in W2S_STORE. Nothing was "
             "trained."
         ) from error
+
+
+@contextlib.contextmanager
+def claim(run_id: str) -> Iterator[bool]:
+    """Whether this process may train a run: False where another live process is training it for the same store.
+
+    The claim lasts as long as the context. The system frees that of a process that dies. A store behind a URL has no
+    claims, so this is True there: two records of one run are compared, and the first one stays.
+    """
+    if remote_store():
+        yield True
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            mine = stack.enter_context(locked(user_store() / f".{run_id}.lock", wait=False))
+        except OSError as error:
+            raise StoreError(f"the store {user_store()} cannot be locked: {error}") from error
+        yield mine
 
 
 @contextlib.contextmanager
