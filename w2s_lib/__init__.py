@@ -55,6 +55,8 @@ _WHERE = {
         "accuracy",
         "accuracy_interval",
         "agreement",
+        "auc_interval",
+        "contrast_interval",
         "correctness",
         "difference_interval",
         "gap_interval",
@@ -63,10 +65,9 @@ _WHERE = {
         "pgr_table",
         "predicted_label",
     ),
-    "measures.contrasts": (
+    "measures.agreement": (
         "agreement_difference_interval",
         "agreement_interval",
-        "contrast_interval",
         "error_correlation_interval",
         "excess_agreement_difference_interval",
         "excess_agreement_interval",

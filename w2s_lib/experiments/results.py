@@ -1,7 +1,8 @@
 """What a sweep returns: its runs, asked by arm. Seeds are paired here, so a chapter need not do it.
 
-An arm is a `RunSpec` (its own seed does not matter), a `Snapshot` of one, or a list of records. Every measure
-takes the seeds that all its arms have; where some arm has more, the interval's note says which were used.
+An arm is a `RunSpec` (its own seed does not matter), a `Snapshot` of one, or a list of records. Every
+measure takes the seeds that all its arms have; where some arm has more, the interval's note says which
+were used. `book/pgr.md` shows the measures at work.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ import numpy as np
 import pandas as pd
 
 from w2s_lib.figures.table import Table, table
-from w2s_lib.measures.contrasts import (
+from w2s_lib.measures.agreement import (
     agreement_difference_interval,
     agreement_interval,
-    contrast_interval,
     error_correlation_interval,
     excess_agreement_difference_interval,
     excess_agreement_interval,
 )
 from w2s_lib.measures.intervals import Interval
-from w2s_lib.measures.metrics import Agreement, pgr_interval
+from w2s_lib.measures.metrics import Agreement, contrast_interval, pgr_interval
 from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.model_names import short_name
 from w2s_lib.runs.record import Record
@@ -82,9 +82,10 @@ class Results:
     def frame(self) -> pd.DataFrame:
         """One row a run.
 
-        Columns `run_id`, `role`, `model`, `depth`, `supervisor` (the model that gave the labels, or ""), `labels`
-        ("GroundTruth", "FromRun", "Flip" or "NextToken"), `loss`, `hard`, `lora_blocks`, `quantization`, `method`,
-        `seed`, `accuracy`, `validation_accuracy` (NaN where there is none), `seconds` and `record`.
+        Columns `run_id`, `role`, `model`, `depth`, `supervisor` (the model that gave the labels, or ""),
+        `labels` ("GroundTruth", "FromRun", "Flip" or "NextToken"), `loss`, `hard`, `lora_blocks`,
+        `quantization`, `method`, `seed`, `accuracy`, `validation_accuracy` (NaN where there is none),
+        `seconds` and `record`.
         """
         rows = pd.DataFrame([row_of(record) for record in self.all_records])
         return rows.astype({"depth": "Int64"})  # whole numbers, though `tfidf` has none
@@ -93,9 +94,10 @@ class Results:
         """The same runs, whose answers are cut at another threshold.
 
         Args:
-            threshold: "half": P(y = 1) above 0.5; "median": above the model's own median on the same split;
-                "validation median": above its median on the validation texts. The latter two use no label. Classes
-                are balanced, so they take out that a run may prefer one class, and leave how well it ranks.
+            threshold: "half": P(y = 1) above 0.5; "median": above the model's own median on the same
+                split; "validation median": above its median on the validation texts. The latter two use
+                no label. Classes are balanced, so they take out that a run may prefer one class, and leave
+                how well it ranks.
         """
         return Results(self.all_records, threshold=threshold)
 
@@ -108,7 +110,7 @@ class Results:
         )
 
     def records(self, arm: Arm, seeds: Sequence[int] | None = None) -> list[Any]:
-        """The records of an arm, one a seed, by rising seed, as they are stored (the threshold plays no part).
+        """The records of an arm, one a seed, by rising seed, as stored (the threshold plays no part).
 
         Args:
             arm: see the module.
@@ -128,23 +130,27 @@ class Results:
         """Test accuracy."""
         return self.contrast([(1, arm)])
 
-    def difference(self, a: Arm, b: Arm) -> Interval:
-        """Test accuracy of `a` minus that of `b`, paired by seed and test row."""
-        return self.contrast([(1, a), (-1, b)])
+    def auc(self, arm: Arm) -> Interval:
+        """Area under the ROC curve on test rows, which no threshold moves."""
+        return self.contrast([(1, arm)], metric="auc")
 
-    def contrast(self, terms: Sequence[tuple[float, Arm]]) -> Interval:
-        """A weighted sum of test accuracies, such as [(1, a), (-1, b), (-1, c), (1, d)]."""
+    def difference(self, a: Arm, b: Arm, *, metric: str = "accuracy") -> Interval:
+        """Test accuracy (or "auc") of `a` minus that of `b`, paired by seed and test row."""
+        return self.contrast([(1, a), (-1, b)], metric=metric)
+
+    def contrast(self, terms: Sequence[tuple[float, Arm]], *, metric: str = "accuracy") -> Interval:
+        """A weighted sum of accuracies (or AUCs), such as [(1, a), (-1, b), (-1, c), (1, d)]."""
         weights = [weight for weight, _ in terms]
         return self._paired(
             [arm for _, arm in terms],
-            lambda *found: contrast_interval(list(zip(weights, found, strict=True))),
+            lambda *found: contrast_interval(list(zip(weights, found, strict=True)), metric=metric),
         )
 
-    def gap(self, *, weak: Arm, ceiling: Arm) -> Interval:
-        """Test accuracy of the ceiling minus that of the supervisor: what a student could recover."""
-        return self.difference(ceiling, weak)
+    def gap(self, *, weak: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
+        """The ceiling minus the supervisor: what a student could recover."""
+        return self.difference(ceiling, weak, metric=metric)
 
-    def pgr(self, *, weak: Arm, student: Arm, ceiling: Arm) -> Interval:
+    def pgr(self, *, weak: Arm, student: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
         """Performance gap recovered; NaN with the note "no gap to recover" where there is none.
 
         Raises:
@@ -155,14 +161,15 @@ class Results:
             a, b = getattr(one, field), getattr(other, field)
             require(
                 a == b,
-                f"no PGR: the student's {field} is {a!r}, the ceiling's {b!r}. Compare like with like.",
+                f"no PGR of unlike with unlike: the student's {field} is {a!r}, the ceiling's {b!r}",
             )
         return self._paired(
-            [weak, student, ceiling], lambda w, s, c: pgr_interval(weak=w, student=s, ceiling=c)
+            [weak, student, ceiling],
+            lambda w, s, c: pgr_interval(weak=w, student=s, ceiling=c, metric=metric),
         )
 
     def agreement(self, student: Arm, supervisor: Arm) -> Agreement[Interval]:
-        """How often a student says what its supervisor says: overall, where that is right, where it is wrong."""
+        """How often a student repeats its supervisor: overall, where that is right, where it is wrong."""
         return Agreement(
             *(
                 self._paired(
@@ -199,7 +206,7 @@ class Results:
     def excess_agreement_difference(
         self, large: tuple[Arm, Sequence[Arm]], small: tuple[Arm, Sequence[Arm]], *, supervisor: Arm
     ) -> Interval:
-        """`excess_agreement` of a large student minus that of a small one, each given as (student, ceilings)."""
+        """`excess_agreement` of a large student minus a small one's, each as (student, ceilings)."""
         n = len(large[1])
         return self._paired(
             [supervisor, large[0], small[0], *large[1], *small[1]],
@@ -222,14 +229,18 @@ class Results:
                 continue
         return found
 
-    def compare(self, pairs: Mapping[str, tuple[Arm, Arm]]) -> Comparison:
+    def compare(
+        self, pairs: Mapping[str, tuple[Arm, Arm]], *, metric: str = "accuracy"
+    ) -> Comparison:
         """Several differences at once, by label: a table, and `.plot()`."""
+        how = {"metric": metric}
         return Comparison(
-            {label: self.difference(*pair) for label, pair in pairs.items()},
+            {label: self.difference(*pair, **how) for label, pair in pairs.items()},
             {
-                label: list(self.by_seed("difference", *pair).values())
+                label: list(self.by_seed("difference", *pair, **how).values())
                 for label, pair in pairs.items()
             },
+            metric,
         )
 
     def __len__(self) -> int:
@@ -301,6 +312,7 @@ class Comparison:
 
     intervals: dict[str, Interval]
     seeds: dict[str, list[float]]
+    metric: str = "accuracy"
 
     def __getitem__(self, label: str) -> Interval:
         """The interval of one comparison."""
@@ -322,7 +334,7 @@ class Comparison:
         from w2s_lib.figures.plots import accuracy_dots  # loads altair
 
         options = {
-            "x_title": "difference in test accuracy",
+            "x_title": f"difference in test {self.metric}",
             "references": {"no difference": 0.0},
             "number": "+.3f",
             "seeds": self.seeds,

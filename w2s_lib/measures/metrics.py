@@ -7,13 +7,14 @@ row, never by position, and a mismatch is an error. The PGR chapter (`book/pgr.m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import rankdata
 
 from w2s_lib.measures.intervals import Codes, Floats, Interval, mean_interval, ratio_interval
 
@@ -23,6 +24,8 @@ __all__ = [
     "accuracy",
     "accuracy_interval",
     "agreement",
+    "auc_interval",
+    "contrast_interval",
     "difference_interval",
     "gap_interval",
     "pgr",
@@ -44,6 +47,9 @@ class Record(Protocol):
         """A `RunSpec`, of which `seed`, `task.name` and `task.sha256` are read."""
 
 
+Arm: TypeAlias = Iterable[Record]
+"""One record a seed."""
+Labels: TypeAlias = npt.NDArray[np.int8]
 T = TypeVar("T")
 
 
@@ -78,7 +84,8 @@ def accuracy(p: npt.ArrayLike, label: npt.ArrayLike) -> float:
     Raises:
         ValueError: no rows, unequal lengths, p outside [0, 1], a label other than 0 and 1.
     """
-    return float(np.mean(_hits(p, label)))
+    hard, truth = _binary(p=predicted_label(p), label=label)
+    return float(np.mean(hard == truth))
 
 
 def pgr(*, weak: float, student: float, ceiling: float) -> float:
@@ -122,44 +129,62 @@ def agreement(
     return Agreement(float(np.mean(same)), share(right), share(~right))
 
 
-def accuracy_interval(records: Iterable[Record]) -> Interval:
-    """Test accuracy of one arm, given as one record a seed: the mean, with an interval over seeds and test rows.
+def accuracy_interval(records: Arm) -> Interval:
+    """Test accuracy of one arm: the mean, with an interval over seeds and test rows.
 
     From a single seed the interval covers the test rows only, and its note says so.
     """
-    x, group = correctness(arm=records)
-    return mean_interval(x[0], group)
+    return contrast_interval([(1, records)])
 
 
-def difference_interval(a: Iterable[Record], b: Iterable[Record]) -> Interval:
-    """Test accuracy of arm `a` minus that of arm `b`, paired by seed and test row.
-
-    Its `detectable` is the smallest true difference that data like these show with 80% power: report it beside a null.
-
-    Raises:
-        ValueError: the arms differ in seeds, task, test rows, labels or groups.
-    """
-    x, group = correctness(a=a, b=b)
-    return mean_interval(x[0] - x[1], group)
+def auc_interval(records: Arm) -> Interval:
+    """Test AUC of one arm: see `placements`."""
+    return contrast_interval([(1, records)], metric="auc")
 
 
-def gap_interval(*, weak: Iterable[Record], ceiling: Iterable[Record]) -> Interval:
-    """Test accuracy of the ceiling minus that of the weak supervisor: the gap that a student could recover."""
-    return difference_interval(ceiling, weak)
+def difference_interval(a: Arm, b: Arm, *, metric: str = "accuracy") -> Interval:
+    """The metric of arm `a` minus that of arm `b`, paired by seed and test row.
 
-
-def pgr_interval(
-    *, weak: Iterable[Record], student: Iterable[Record], ceiling: Iterable[Record]
-) -> Interval:
-    """PGR of the mean accuracies, with Fieller's interval over seeds and, paired, test rows.
-
-    Each arm is given as one record a seed. Where the lower bound of `gap_interval` is not above 0 there is no PGR:
-    the value is NaN, and the interval prints as "no gap to recover".
+    Its `detectable` is the smallest true difference that data like these show with 80% power: report
+    it beside a null.
 
     Raises:
         ValueError: the arms differ in seeds, task, test rows, labels or groups.
     """
-    x, group = correctness(weak=weak, student=student, ceiling=ceiling)
+    return contrast_interval([(1, a), (-1, b)], metric=metric)
+
+
+def gap_interval(*, weak: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
+    """The ceiling minus the weak supervisor: the gap that a student could recover."""
+    return difference_interval(ceiling, weak, metric=metric)
+
+
+def contrast_interval(terms: Sequence[tuple[float, Arm]], *, metric: str = "accuracy") -> Interval:
+    """A weighted sum over arms, such as a difference of differences: [(1, a), (-1, b), (-1, c), (1, d)].
+
+    Args:
+        terms: weights and arms, each arm one record a seed.
+        metric: "accuracy" or "auc".
+
+    Raises:
+        ValueError: no terms; another metric; see `difference_interval`.
+    """
+    if not terms:
+        raise ValueError("a contrast needs at least one term")
+    x, group = scores(metric, **{f"term {i}": records for i, (_, records) in enumerate(terms)})
+    return mean_interval(np.tensordot([weight for weight, _ in terms], x, axes=1), group)
+
+
+def pgr_interval(*, weak: Arm, student: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
+    """PGR of the means over seeds, with Fieller's interval over seeds and, paired, test rows.
+
+    Where the lower bound of `gap_interval` is not above 0 there is no PGR: the value is NaN, and the
+    interval prints as "no gap to recover".
+
+    Raises:
+        ValueError: the arms differ in seeds, task, test rows, labels or groups.
+    """
+    x, group = scores(metric, weak=weak, student=student, ceiling=ceiling)
     return ratio_interval(x[1] - x[0], x[2] - x[0], group)
 
 
@@ -215,11 +240,6 @@ def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(cells).astype({"depth": "Int64"})
 
 
-def _hits(p: npt.ArrayLike, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    hard, truth = _binary(p=predicted_label(p), label=label)
-    return np.equal(hard, truth)
-
-
 def _binary(**columns: npt.ArrayLike) -> list[npt.NDArray[np.int8]]:
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
@@ -233,44 +253,87 @@ def _binary(**columns: npt.ArrayLike) -> list[npt.NDArray[np.int8]]:
     return [array.astype(np.int8) for array in arrays.values()]
 
 
-def correctness(**arms: Iterable[Record]) -> tuple[Floats, Codes]:
-    """Correctness, shape (arms, seeds, test rows), and group codes, shape (test rows,), joined by seed and row.
+def scores(metric: str, **arms: Arm) -> tuple[Floats, Codes]:
+    """What each test row adds to a metric, shape (arms, seeds, test rows), and group codes, (test rows,).
+
+    Raises:
+        ValueError: a metric other than "accuracy" and "auc"; see `joined`.
+    """
+    if metric not in SCORES:
+        raise ValueError(f"metric is {metric!r}: allowed are {', '.join(SCORES)}")
+    return SCORES[metric](**arms)
+
+
+def correctness(**arms: Arm) -> tuple[Floats, Codes]:
+    """1 where an answer is the ground truth, else 0; its mean is the accuracy. See `scores`."""
+    p, label, group = joined(**arms)
+    return (predicted_label(p) == label).astype(np.float64), group
+
+
+def placements(**arms: Arm) -> tuple[Floats, Codes]:
+    """Each row's part in the AUC, so that its mean over rows is the AUC. See `scores`.
+
+    The placement of a positive row is the share of negative rows whose P(y = 1) is lower; that of a negative
+    row the share of positive ones whose P is higher; ties count half. Both have the AUC as their mean. A row's
+    part is the AUC plus its placement's deviation from it, divided by the share of rows of its class: the
+    variance of the mean is then that of DeLong et al. 1988 (to a factor of 1 - 1/n), with one seed, and
+    `mean_interval` adds the variation over seeds.
+
+    Raises:
+        ValueError: test rows of one class alone; see `joined`.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver
+    operating characteristic curves", Biometrics 44.
+    """
+    p, label, group = joined(**arms)
+    positive = label == 1
+    if positive.all() or not positive.any():
+        raise ValueError("an AUC needs test rows of both classes")
+    rank, part = rankdata(p, axis=2), np.empty_like(p)
+    for rows in (positive, ~positive):
+        below = (rank[..., rows] - rankdata(p[..., rows], axis=2)) / (~rows).sum()
+        placement = below if rows is positive else 1 - below
+        auc = placement.mean(axis=2, keepdims=True)
+        part[..., rows] = auc + (placement - auc) / rows.mean()
+    return part, group
+
+
+SCORES: dict[str, Callable[..., tuple[Floats, Codes]]] = {
+    "accuracy": correctness,
+    "auc": placements,
+}
+
+
+def joined(**arms: Arm) -> tuple[Floats, Labels, Codes]:
+    """P(y = 1), shape (arms, seeds, test rows), labels and group codes, (test rows,), by seed and row.
 
     Raises:
         ValueError: the arms differ in seeds, task, test rows, labels or groups.
     """
-    sorted_arms = {
+    by_seed = {
         arm: sorted(records, key=lambda record: record.spec.seed) for arm, records in arms.items()
     }
-    seeds = {arm: [record.spec.seed for record in records] for arm, records in sorted_arms.items()}
+    seeds = {arm: [record.spec.seed for record in records] for arm, records in by_seed.items()}
     wanted = next(iter(seeds.values()))
     for arm, found in seeds.items():
         if not found or len(set(found)) < len(found):
             raise ValueError(f"{arm}: expected one record a seed, the seeds are {found}")
         if found != wanted:
+            raise ValueError(f"{arm}: the seeds are {found}, those of {next(iter(seeds))} {wanted}")
+    first = next(iter(by_seed.values()))[0]
+    task, rows, p = first.spec.task, rows_of(first), []
+    for arm, record in [(arm, record) for arm, records in by_seed.items() for record in records]:
+        other, table, where = record.spec.task, rows_of(record), f"{arm}, seed {record.spec.seed}"
+        if (other.name, other.sha256) != (task.name, task.sha256):
+            raise ValueError(f"{where}: task {other.name!r} cannot be joined to task {task.name!r}")
+        if not table[["label", "group"]].equals(rows[["label", "group"]]):
             raise ValueError(
-                f"{arm}: the seeds are {found}, those of {next(iter(seeds))} are {wanted}"
+                f"{where}: its test rows, labels or groups are not those of the other records"
             )
-    first = next(iter(sorted_arms.values()))[0]
-    task, rows, hits = first.spec.task, rows_of(first), []
-    for arm, records in sorted_arms.items():
-        for record in records:
-            other, table, where = (
-                record.spec.task,
-                rows_of(record),
-                f"{arm}, seed {record.spec.seed}",
-            )
-            if (other.name, other.sha256) != (task.name, task.sha256):
-                raise ValueError(
-                    f"{where}: task {other.name!r} cannot be joined to task {task.name!r}"
-                )
-            if not table[["label", "group"]].equals(rows[["label", "group"]]):
-                raise ValueError(
-                    f"{where}: its test rows, labels or groups are not those of the other records"
-                )
-            hits.append(_hits(table["p"], table["label"]))
-    correct = np.array(hits, dtype=np.float64).reshape(len(arms), len(wanted), len(rows))
-    return correct, np.unique(rows["group"], return_inverse=True)[1]
+        p.append(table["p"].to_numpy(np.float64))
+    (label,) = _binary(label=rows["label"])
+    group = np.unique(rows["group"], return_inverse=True)[1]
+    return np.array(p).reshape(len(arms), len(wanted), len(rows)), label, group
 
 
 def rows_of(record: Record, split: str = "test") -> pd.DataFrame:

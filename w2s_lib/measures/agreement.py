@@ -1,44 +1,30 @@
-"""Intervals of what is made of several arms: contrasts, agreement, agreement beyond accuracy, correlated errors.
+"""Agreement of a student with its supervisor, as intervals: raw, beyond accuracy, and shared errors.
 
-With binary labels two runs agree on a row when both are right or both are wrong, so everything here is a function of
-correctness, joined by seed and row as in `metrics`. Arms are given as one record a seed. Chapters: imitation,
-bootstrapping, confidence loss, generative supervision.
+With binary labels two runs agree on a row when both are right or both are wrong, so everything here is a
+function of correctness, joined by seed and row as in `metrics`. Arms are given as one record a seed.
+Chapters: imitation, confidence loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from w2s_lib.measures.intervals import Floats, Interval, mean_interval, ratio_interval
-from w2s_lib.measures.metrics import Record, correctness, predicted_label, rows_of
+from w2s_lib.measures.intervals import Codes, Floats, Interval, mean_interval, ratio_interval
+from w2s_lib.measures.metrics import Arm, Record, correctness, predicted_label, rows_of
 
 __all__ = [
     "agreement_difference_interval",
     "agreement_interval",
-    "contrast_interval",
     "error_correlation_interval",
     "excess_agreement_difference_interval",
     "excess_agreement_interval",
     "stop_early",
 ]
 
-Arm = Iterable[Record]
 WHERE = ("all", "supervisor right", "supervisor wrong")
-
-
-def contrast_interval(terms: Sequence[tuple[float, Arm]]) -> Interval:
-    """A weighted sum of test accuracies, such as a difference of differences: [(1, a), (-1, b), (-1, c), (1, d)].
-
-    Raises:
-        ValueError: no terms; see `metrics.difference_interval`.
-    """
-    if not terms:
-        raise ValueError("a contrast needs at least one term")
-    x, group = correctness(**{f"term {i}": records for i, (_, records) in enumerate(terms)})
-    return mean_interval(np.tensordot([weight for weight, _ in terms], x, axes=1), group)
 
 
 def agreement_interval(student: Arm, supervisor: Arm, *, where: str = "all") -> Interval:
@@ -169,9 +155,7 @@ def _rows(supervisor: Floats, where: str) -> Floats:
     )
 
 
-def _share(
-    value: Floats, rows: Floats, group: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> Interval:
+def _share(value: Floats, rows: Floats, group: Codes) -> Interval:
     if rows.all():
         return mean_interval(value, group)
     share = ratio_interval(value * rows, rows, group)
@@ -180,7 +164,7 @@ def _share(
 
 def _excess(
     student: Arm, ceilings: Sequence[Arm], supervisor: Arm
-) -> tuple[Floats, Floats, np.ndarray[tuple[int], np.dtype[np.int64]], int]:
+) -> tuple[Floats, Floats, Codes, int]:
     if len(ceilings) < 2:
         raise ValueError(
             f"a student's accuracy is placed between at least two ceilings, not {len(ceilings)}"

@@ -1,4 +1,4 @@
-"""Contrasts of several arms: by hand, at their ends, and against a world whose truth is known."""
+"""Agreement and contrasts of several arms: by hand, at their ends, and against a world whose truth is known."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import pandas as pd
 import pytest
 
 from tests.measures.test_metrics import arm
-from w2s_lib.measures.contrasts import (
+from w2s_lib.measures.agreement import (
     agreement_difference_interval,
     agreement_interval,
-    contrast_interval,
     error_correlation_interval,
     excess_agreement_difference_interval,
     excess_agreement_interval,
     stop_early,
 )
 from w2s_lib.measures.intervals import covers
-from w2s_lib.measures.metrics import accuracy_interval, agreement, difference_interval
+from w2s_lib.measures.metrics import (
+    accuracy_interval,
+    agreement,
+    contrast_interval,
+    difference_interval,
+)
 
 RIGHT, WRONG = "supervisor right", "supervisor wrong"
 WEAK = [[1, 1, 1, 0, 0, 0, 1, 1], [1, 1, 0, 0, 0, 1, 1, 1]]
