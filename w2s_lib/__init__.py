@@ -84,7 +84,7 @@ _WHERE = {
     "figures.table": ("table",),
     "figures.style": ("use_theme",),
     "publishing.report": ("report", "reports", "say"),
-    "publishing.verdicts": ("scorecard", "untested"),
+    "publishing.claims": ("decide", "scorecard", "untested"),
     "publishing.listing": (
         "benchmarks",
         "planned_runs",

@@ -34,7 +34,7 @@ from scipy.special import stdtrit
 
 LEVEL = 0.95
 N_CLAIMS = 22
-"""How many claims `book/claims.yaml` decides: the level of `strict` bounds is 1 - 0.05 / n (Bonferroni)."""
+"""How many claims `book/claims/first.yaml` decides: the level of `strict` bounds is 1 - 0.05 / n (Bonferroni)."""
 POWER = 0.80
 STRICT = 1 - (1 - LEVEL) / N_CLAIMS / 2
 NO_GAP = "no gap to recover"
@@ -77,12 +77,22 @@ class Interval:
     strict_high: float = math.nan
 
     def __format__(self, spec: str) -> str:
-        """Applies a number format, such as `.2f` or `.1%`, to all three numbers."""
+        """Applies a number format, such as `.2f` or `.1%`, to all three numbers.
+
+        A value that rounds to zero is printed without a sign, but a bound with its own: on which side of zero
+        it lies decides verdicts.
+        """
         if math.isnan(self.value):
             return self.note or "not available"
         sign, digits = (spec[:1], spec[1:]) if spec[:1] in ("+", "-", " ") else ("", spec or ".2f")
-        spec = f"{sign}z{digits}" if digits.startswith(".") else spec  # z: never print -0.00
-        return f"{self.value:{spec}} [{self.low:{spec}},\N{NO-BREAK SPACE}{self.high:{spec}}]"  # bounds stay on one line
+        plain = f"{sign}z{digits}" if digits.startswith(".") else spec  # z: -0.00 becomes 0.00
+
+        def bound(end: float) -> str:
+            zero = digits.startswith(".") and end and format(end, f"z{digits}") == format(0, digits)
+            return format(end, f"+{digits}" if zero else plain)
+
+        # no-break space: both bounds stay on one line
+        return f"{self.value:{plain}} [{bound(self.low)},\N{NO-BREAK SPACE}{bound(self.high)}]"
 
     def __str__(self) -> str:
         """Two decimals."""

@@ -128,7 +128,9 @@ class Job:
         """A hash of all that the executed notebook depends on, the records that it read included, and of itself."""
         records = sorted({line["path"] for line in self.manifest() if "path" in line})
         hidden = self.environment().get("W2S_PUBLISHED", os.environ.get("W2S_PUBLISHED"))
-        common = [self.chapter.root / "book" / name for name in ("constraints.txt", "claims.yaml")]
+        common = [
+            self.chapter.root / "book" / name for name in ("constraints.txt", "claims/first.yaml")
+        ]
         library = sorted(Path(__file__).parents[1].rglob("*.py"))
         gathered = self.chapter.gathered() if self.chapter.gathers else []
         files = [
@@ -190,8 +192,8 @@ def chapters(root: Path) -> list[Chapter]:
     return found
 
 
-def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
-    """Every `RunSpec` of a chapter, from its cells tagged `parameters` and `specs` alone: nothing is trained."""
+def namespace(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
+    """What a chapter's cells tagged `parameters` and `specs` define, and no other cell: nothing is trained."""
     space: dict[str, Any] = {"__name__": "__plan__"}
     for tag, given in (("parameters", parameters), ("specs", {})):
         try:
@@ -202,7 +204,12 @@ def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
                 f"{chapter.name}: its `{tag}` cell failed: {type(error).__name__}: {error}"
             ) from error
         space.update(given)
-    return list(space.get("specs", []))
+    return space
+
+
+def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
+    """Every `RunSpec` that a chapter asks for: see `namespace`."""
+    return list(namespace(chapter, parameters).get("specs", []))
 
 
 def train(jobs: list[Job], *, store: str, workers: int | None) -> None:
