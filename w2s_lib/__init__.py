@@ -85,7 +85,7 @@ _WHERE = {
     "figures.style": ("use_theme",),
     "publishing.report": ("report", "reports", "say"),
     "publishing.claims": ("decide", "scorecard", "untested"),
-    "publishing.listing": (
+    "publishing.tables": (
         "benchmarks",
         "planned_runs",
         "profile_states",

@@ -192,7 +192,7 @@ def chapters(root: Path) -> list[Chapter]:
     return found
 
 
-def namespace(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
+def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
     """What a chapter's cells tagged `parameters` and `specs` define, and no other cell: nothing is trained."""
     space: dict[str, Any] = {"__name__": "__plan__"}
     for tag, given in (("parameters", parameters), ("specs", {})):
@@ -208,8 +208,8 @@ def namespace(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
 
 
 def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
-    """Every `RunSpec` that a chapter asks for: see `namespace`."""
-    return list(namespace(chapter, parameters).get("specs", []))
+    """Every `RunSpec` that a chapter asks for: see `planned_names`."""
+    return list(planned_names(chapter, parameters).get("specs", []))
 
 
 def train(jobs: list[Job], *, store: str, workers: int | None) -> None:

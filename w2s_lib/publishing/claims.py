@@ -21,7 +21,7 @@ from w2s_lib.experiments.results import Arm, Results, Snapshot
 from w2s_lib.measures.claims import Rule, margin, verdict
 from w2s_lib.measures.intervals import LEVEL, Interval
 from w2s_lib.measures.metrics import pgr
-from w2s_lib.publishing.chapters import Chapter, namespace
+from w2s_lib.publishing.chapters import Chapter, planned_names
 from w2s_lib.runs.errors import SpecError, StoreError, nearest, require
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.record import Record
@@ -242,7 +242,7 @@ def decide(
         require(claim in known, f"there is no claim {claim!r}: {nearest(claim, known)}")
         claim = known[claim]
     root = root or _root()
-    space = _namespace(root, claim.chapter) if arms is None else arms
+    space = _names(root, claim.chapter) if arms is None else arms
     given = {role: _named(names, space, claim) for role, names in claim.arms.items()}
     if runs is None:
         runs = Results(_published(root, claim, given.values(), space["seeds"]))
@@ -292,8 +292,8 @@ def untested(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
 
 
 @cache
-def _namespace(root: Path, chapter: str) -> dict[str, Any]:
-    return namespace(Chapter(chapter, root), {})
+def _names(root: Path, chapter: str) -> dict[str, Any]:
+    return planned_names(Chapter(chapter, root), {})
 
 
 @cache

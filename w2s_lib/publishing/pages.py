@@ -185,7 +185,7 @@ def tables(root: Path) -> list[Path]:
     )
     stamp = made / "state"
     if not stamp.exists() or stamp.read_text() != inputs:
-        from w2s_lib.publishing.listing import write_tables
+        from w2s_lib.publishing.tables import write_tables
 
         stamp.unlink(missing_ok=True)
         try:

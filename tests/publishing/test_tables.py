@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from w2s_lib.publishing import listing
-from w2s_lib.publishing.listing import (
+from w2s_lib.publishing import tables
+from w2s_lib.publishing.tables import (
     planned_runs,
     profile_states,
     published_on,
@@ -204,9 +203,8 @@ def test_every_named_task_is_registered_with_what_was_run_on_it(folder: Path) ->
 
 
 def test_the_same_runs_on_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only seeds that have all of them, teachers moved to the device as well, TF-IDF where it is; gaps are noted by path."""
-    monkeypatch.setattr(listing, "published_store", lambda: tmp_path / "records")
-    monkeypatch.setenv("W2S_MANIFEST", str(tmp_path / "noted.jsonl"))
+    """Only seeds that have all of them, teachers moved to the device as well, TF-IDF where it is."""
+    monkeypatch.setattr(tables, "published_store", lambda: tmp_path / "records")
     words = RunSpec(model="tfidf", task=TASK, half="supervisor")
     naive, by_words = (
         RunSpec(model="smollm2-135m", task=TASK, labels=FromRun(run=run)) for run in (WEAK, words)
@@ -223,16 +221,8 @@ def test_the_same_runs_on_another_device(tmp_path: Path, monkeypatch: pytest.Mon
         found["seed"]
     ) == {0}
     assert list(found["depth"].isna()) == [True, False, False]
-    noted = {
-        json.loads(line)["path"] for line in (tmp_path / "noted.jsonl").read_text().splitlines()
-    }
-    assert noted == {
-        str(tmp_path / "records" / f"{spec.with_seed(seed).run_id}.parquet")
-        for spec in (words, moved, also)
-        for seed in (0, 1, 2)
-    }
     assert published_on("cuda", [WIDE], [0]).empty
-    monkeypatch.setattr(listing, "published_store", lambda: None)
+    monkeypatch.setattr(tables, "published_store", lambda: None)
     assert published_on("cuda", [words], [0]).empty
 
 
@@ -244,7 +234,7 @@ def test_a_profile_is_executed_where_runs_of_its_models_on_its_device_are_publis
     rows = [("cpu", "smollm2-135m@4"), ("cuda", "tfidf"), ("cuda", "hf:Qwen/Qwen3-4B-Base")]
     rows += [("cuda", name) for name in small]
     monkeypatch.setattr(
-        listing, "published_runs", lambda: pd.DataFrame(rows, columns=["device", "model"])
+        tables, "published_runs", lambda: pd.DataFrame(rows, columns=["device", "model"])
     )
     states = profile_states().set_index("profile")
     assert states["runs"].to_dict() == {
@@ -266,5 +256,5 @@ def test_a_profile_is_executed_where_runs_of_its_models_on_its_device_are_publis
 
 
 def test_no_benchmarks_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_root", lambda: tmp_path)
-    assert listing.benchmarks() == {}
+    monkeypatch.setattr(tables, "_root", lambda: tmp_path)
+    assert tables.benchmarks() == {}
