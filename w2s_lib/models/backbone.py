@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from w2s_lib.models.families import cut, skeleton, without_dropout
 from w2s_lib.models.pins import explaining, require_current
@@ -48,6 +49,43 @@ def quiet() -> Iterator[None]:
         transformers.logging.set_verbosity(level)
         if bars:
             transformers.logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def loading(name: str, revision: str) -> Iterator[None]:
+    """Quietly; whatever a library raises becomes an `AssetError` or a `SpecError`, naming a damaged file."""
+    try:
+        with quiet(), explaining(name, revision):
+            yield
+    except (SpecError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if damage := _damaged_file(name, revision):
+            raise AssetError(f"cannot load {name}: {damage}") from error
+        raise
+
+
+def _damaged_file(name: str, revision: str) -> str:
+    """The first of a model's files on this machine that cannot be read, and why; "" where all can."""
+    import huggingface_hub
+    from safetensors import safe_open
+    from tokenizers import Tokenizer
+
+    path = str(place(name, revision)["pretrained_model_name_or_path"])
+    if is_hub(name):
+        config = huggingface_hub.try_to_load_from_cache(path, "config.json", revision=revision)
+        path = str(Path(config).parent) if isinstance(config, str) else ""
+    for file in sorted(Path(path).iterdir()) if path else []:
+        try:
+            if file.suffix == ".safetensors":
+                safe_open(file, "pt")
+            elif file.name == "tokenizer.json":
+                Tokenizer.from_file(str(file))
+            elif file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+        except Exception as error:  # each library has its own
+            return f"{file} is damaged ({str(error).splitlines()[0]})"
+    return ""
 
 
 def place(name: str, revision: str) -> dict[str, Any]:
@@ -94,7 +132,7 @@ def check(spec: RunSpec) -> None:
 def _examined(name: str, revision: str) -> int:
     """How many blocks a model has, once it is known that it can be used."""
     config = load_config(name, revision)
-    with quiet(), explaining(name, revision):
+    with loading(name, revision):
         skeleton(config)
     tokenizer = load_tokenizer(name, revision)
     if set(tokenizer("It was good.")["input_ids"]) <= set(
@@ -110,7 +148,7 @@ def load_config(name: str, revision: str = "") -> Any:
     """The model's configuration, every dropout at 0. Raises what `place` does, and `AssetError`."""
     from transformers import AutoConfig
 
-    with quiet(), explaining(name, revision):
+    with loading(name, revision):
         return without_dropout(
             AutoConfig.from_pretrained(**place(name, revision), trust_remote_code=False)
         )
@@ -121,7 +159,7 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with quiet(), explaining(name, revision):
+        with loading(name, revision):
             return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
     except AssetError as error:
         if isinstance(error.__cause__, ValueError) and "tokenizer" in str(error.__cause__):
@@ -152,33 +190,23 @@ def attention(device: str, precision: str) -> dict[str, str]:
     )
 
 
-def split_over() -> dict[str, str]:
-    """`device_map` of `from_pretrained`, where W2S_DEVICE_MAP says how accelerate spreads a model's blocks over the GPUs.
+def hidden_states(backbone: Any, inputs: Tensor) -> Tensor:
+    """What leaves a backbone's last block, after its norm: (n, longest, hidden).
 
-    "auto" or "balanced", for a model that is too large for one GPU; a sweep then trains one run at a time unless told
-    otherwise. Not yet executed: no GPU was at hand.
+    Args:
+        backbone: a `transformers` model without its head, as it is or wrapped by peft.
+        inputs: (n, longest) token ids, or (n, longest, hidden) states; right-padded.
     """
-    given = os.environ.get("W2S_DEVICE_MAP", "")
-    return {"device_map": given} if given else {}
-
-
-def move(module: Any, device: str) -> Any:
-    """A module on a device; of one with a model that is split over GPUs, only what is on the CPU."""
-    if not (device == "cuda" and split_over()):
-        return module.to(device)
-    for parameter in module.parameters():
-        if parameter.device.type == "cpu":
-            parameter.data = parameter.data.to(device)
-    return module
+    key = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
+    states: Tensor = backbone(**{key: inputs}, use_cache=False).last_hidden_state
+    return states
 
 
 def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
-    """The pretrained model of `spec.model`, cut to its depth, frozen, in the spec's precision and quantization.
+    """The pretrained model of `spec.model`, cut to its depth, frozen, in its precision and quantization.
 
-    On a CPU the NF4 blocks are dequantised once: the values are those of NF4, and a forward pass no longer pays for
-    unpacking them (bitsandbytes would do it at each call). On CUDA they stay packed, on one GPU unless `split_over` says
-    otherwise: by `memory.training_memory` (an estimate; no GPU was at hand) 80 GB are enough for 70 billion parameters in NF4
-    with the default recipe and texts of 512 tokens: about 73 GiB, or 40 with gradient checkpointing.
+    On a CPU the NF4 blocks are dequantised once: the values are those of NF4, and a forward pass no
+    longer pays for unpacking them (bitsandbytes would do it at each call). On CUDA they stay packed.
 
     Args:
         spec: gives model, depth, quantization, precision and device.
@@ -189,7 +217,7 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
 
     Raises:
         SpecError: the model is not pinned, or its folder has changed.
-        AssetError: it cannot be had.
+        AssetError: it cannot be had, or one of its files is damaged.
     """
     from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -197,11 +225,8 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
     config = load_config(name, spec.revision)
     if depth:
         config = cut(config, 0, depth)
-    options: dict[str, Any] = {"dtype": dtype, "config": config} | attention(
-        spec.device, spec.precision
-    )
-    if spec.device == "cuda":
-        options |= split_over()
+    options = {"dtype": dtype, "config": config} | attention(spec.device, spec.precision)
+    on_cpu = spec.device == "cpu"
     if spec.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -209,20 +234,16 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-        if spec.device == "cpu":
-            options["device_map"] = {"": "cpu"}  # transformers would take a GPU, where there is one
-    with quiet(), explaining(name, spec.revision):
-        kind = AutoModelForCausalLM if causal_lm else AutoModel
+        if on_cpu:  # where there is a GPU, transformers would take it
+            options["device_map"] = {"": "cpu"}
+    kind = AutoModelForCausalLM if causal_lm else AutoModel
+    with loading(name, spec.revision):
         model = kind.from_pretrained(
             **place(name, spec.revision), trust_remote_code=False, **options
         )
-        if "device_map" not in options and (spec.quantization == "none" or spec.device == "cuda"):
+        if "device_map" not in options:
             model.to(spec.device)
-    if causal_lm and hasattr(model, "hf_device_map"):
-        model.base_model.hf_device_map = (
-            model.hf_device_map
-        )  # whoever takes it without its head must know as well
-    if spec.quantization == "nf4" and spec.device == "cpu":
+    if spec.quantization == "nf4" and on_cpu:
         dequantise(model)
     return model.requires_grad_(False).eval()
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from w2s_lib.models.backbone import hidden_states
 from w2s_lib.models.families import blocks_of, last_token_exact, window_of
 from w2s_lib.models.lora import merge_adapters, save_adapters
-from w2s_lib.models.trunk import Inputs
+from w2s_lib.models.inputs import Inputs
 from w2s_lib.runs.spec import RunSpec
 
 PREDICT_BATCH = 64
@@ -35,46 +36,44 @@ class Classifier(nn.Module):
             r(first) - r(second) (Bradley & Terry 1952).
     """
 
-    def __init__(self, backbone: Any, *, last_only: bool = True, comparison: bool = False) -> None:
+    def __init__(
+        self, backbone: Any, *, last_only: bool = True, comparison: bool = False
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
         base = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
-        self.head: nn.Module = nn.Linear(
-            base.config.hidden_size, 1 if comparison else 2
-        )  # float32, whatever the backbone is
+        self.backbone = backbone
+        # float32, whatever the backbone is
+        self.head: nn.Module = nn.Linear(base.config.hidden_size, 1 if comparison else 2)
         self.last_only = last_only and last_token_exact(base)
         if self.last_only:
-            base.config.num_hidden_layers -= (
-                1  # the family's own forward stops before the top block
-            )
-            self.norm, base.norm = base.norm, nn.Identity()
-            self.top, self.rotary = (
-                [blocks_of(base)[-1]],
-                base.rotary_emb,
-            )  # in a list: it stays the backbone's
+            self._take_top_block(base)
+
+    def _take_top_block(self, base: Any) -> None:
+        """Lets the family's own forward stop before the top block and its norm: `forward` runs them."""
+        base.config.num_hidden_layers -= 1
+        self.norm, base.norm = base.norm, nn.Identity()
+        self.rotary = base.rotary_emb
+        self.top = [blocks_of(base)[-1]]  # in a list: the block stays a module of the backbone
 
     def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
         """Logits (n, 2) in float32.
 
         Args:
-            inputs: (n, longest) token ids, or (n, longest, hidden) states that enter the first block; right-padded. For
-                comparisons (2n, ...): all first texts, then all second ones.
+            inputs: (n, longest) token ids, or (n, longest, hidden) states that enter the first block;
+                right-padded. For comparisons (2n, ...): all first texts, then all second ones.
             length: real tokens in each text.
         """
-        key = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
-        hidden = self.backbone(**{key: inputs}, use_cache=False).last_hidden_state
+        hidden = hidden_states(self.backbone, inputs)
         if self.last_only:
             position = torch.arange(hidden.shape[1], device=hidden.device)[None]
             last = self.norm(last_token(self.top[0], hidden, length, self.rotary(hidden, position)))
         else:
             last = hidden[torch.arange(len(length), device=hidden.device), length - 1]
         logits: Tensor = self.head(last.float())
-        if (
-            logits.shape[1] == 1
-        ):  # softmax of (r(second), r(first)) is sigmoid(r(first) - r(second))
-            first, second = logits[:, 0].chunk(2)
-            return torch.stack([second, first], dim=1)
-        return logits
+        if logits.shape[1] == 2:
+            return logits
+        first, second = logits[:, 0].chunk(2)  # rewards
+        return torch.stack([second, first], dim=1)  # of which softmax is sigmoid(first - second)
 
 
 def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
@@ -90,12 +89,10 @@ def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor,
     row, last = torch.arange(n, device=hidden.device), length - 1
 
     def heads(states: Tensor, kind: str) -> Tensor:
-        projected = getattr(attention, f"{kind}_proj")(states).view(
-            *states.shape[:-1], -1, attention.head_dim
-        )
-        normed: Tensor = getattr(attention, f"{kind}_norm", nn.Identity())(
-            projected
-        )  # Qwen3 normalises q and k
+        projected = getattr(attention, f"{kind}_proj")(states)
+        by_head = projected.view(*states.shape[:-1], -1, attention.head_dim)
+        norm = getattr(attention, f"{kind}_norm", nn.Identity())  # Qwen3 normalises q and k
+        normed: Tensor = norm(by_head)
         return normed
 
     def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -108,19 +105,15 @@ def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor,
     cos, sin = (angle[0, :, None] for angle in rotary)  # (longest, 1, head)
     query = rotated(heads(states[row, last], "q"), cos[last], sin[last])
     key, value = rotated(heads(states, "k"), cos, sin), heads(states, "v")
-    query = query.view(
-        n, key.shape[2], -1, attention.head_dim
-    )  # the query heads that share one key head, together
+    # Query heads that share one key head stand together.
+    query = query.view(n, key.shape[2], -1, attention.head_dim)
     scores = torch.einsum("ngqd,ntgd->ngqt", query, key) * attention.scaling
-    unread = torch.arange(longest, device=hidden.device) > last[:, None]
+    position = torch.arange(longest, device=hidden.device)
+    unread = position > last[:, None]
     if window := window_of(attention):
-        unread = unread | (torch.arange(longest, device=hidden.device) <= last[:, None] - window)
-    weights = (
-        scores.float()
-        .masked_fill(unread[:, None, None], -torch.inf)
-        .softmax(dim=-1)
-        .to(value.dtype)
-    )
+        unread = unread | (position <= last[:, None] - window)
+    masked = scores.float().masked_fill(unread[:, None, None], -torch.inf)
+    weights = masked.softmax(dim=-1).to(value.dtype)
     read = torch.einsum("ngqt,ntgd->ngqd", weights, value).reshape(n, -1)
     after = hidden[row, last] + attention.o_proj(read)
     result: Tensor = after + block.mlp(block.post_attention_layernorm(after))
@@ -128,16 +121,15 @@ def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor,
 
 
 @torch.inference_mode()
-def logits_by_row(model: Classifier, inputs: Inputs, rows: Any, *, progress: bool = True) -> Tensor:
-    """(n, 2) float32 on the CPU, in the order of `rows`. Batches are a function of the set of rows alone."""
+def logits_by_row(model: Classifier, inputs: Inputs, rows: Any) -> Tensor:
+    """(n, 2) float32 on the CPU, in the order of `rows`.
+
+    Batches are a function of the set of rows alone.
+    """
     rows = np.asarray(rows)
     order = inputs.by_length(rows)
-    parts = [
-        model(*inputs.batch(order[i : i + PREDICT_BATCH])).cpu()
-        for i in tqdm(
-            range(0, len(order), PREDICT_BATCH), desc="predict", leave=False, disable=not progress
-        )
-    ]
+    starts = tqdm(range(0, len(order), PREDICT_BATCH), desc="predict", leave=False)
+    parts = [model(*inputs.batch(order[i : i + PREDICT_BATCH])).cpu() for i in starts]
     logits: Tensor = inputs.in_order(torch.cat(parts), rows)
     return logits
 
@@ -149,6 +141,7 @@ class Finetuned:
         model: the `Classifier`; its first block is number `boundary` of the backbone.
         inputs: what enters that block.
         snapshots: share of training -> rows and P(y = 1), where the spec asks for them.
+        metrics: nothing: what it is worth is its accuracy.
         notes: what provenance says of how it was trained.
     """
 
@@ -156,45 +149,43 @@ class Finetuned:
         self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
         self.trunk_seconds, self.merged = inputs.seconds, False
         self.snapshots: dict[float, tuple[Any, FloatArray]] = {}
+        self.metrics: dict[str, float] = {}
         self.notes: dict[str, Any] = {}
 
-    def logits(self, rows: Any, *, progress: bool = True) -> Tensor:
-        """(n, 2) float32, in the order of `rows`. Batches are a function of the set of rows alone.
+    def logits(self, rows: Any) -> Tensor:
+        """(n, 2) float32, in the order of `rows`.
 
-        Dense layers take up their adapters first, in their own precision: the model can still predict, and train no more.
+        Dense layers take up their adapters first, in their own precision: the model can still
+        predict, and train no more.
         """
         self.model.eval()
         self.merged = self.merged or merge_adapters(self.model.backbone, self.spec)
-        return logits_by_row(self.model, self.inputs, rows, progress=progress)
+        return logits_by_row(self.model, self.inputs, rows)
 
-    def predict(self, rows: Any, *, progress: bool = True) -> FloatArray:
+    def predict(self, rows: Any) -> FloatArray:
         """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`."""
-        return rounded(torch.softmax(self.logits(rows, progress=progress), dim=1)[:, 1].numpy())
+        return rounded(torch.softmax(self.logits(rows), dim=1)[:, 1].numpy())
 
-    def glimpse(self, rows: Any) -> FloatArray:
-        """`predict` in the middle of training: afterwards the model is what it was, to the bit."""
+    def predict_while_training(self, rows: Any) -> FloatArray:
+        """`predict`, and afterwards the model is what it was, to the bit, and can train on."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         backbone: Any = self.model.backbone
-        weights = [
-            layer.base_layer.weight
-            for layer in backbone.modules()
-            if isinstance(layer, BaseTunerLayer)
-        ]
+        layers = [layer for layer in backbone.modules() if isinstance(layer, BaseTunerLayer)]
+        weights = [layer.base_layer.weight for layer in layers]
         before = [weight.detach().clone() for weight in weights]
-        p = self.predict(rows, progress=False)
+        p = self.predict(rows)
         if self.merged:
             backbone.unmerge_adapter()
-            for weight, value in zip(
-                weights, before, strict=True
-            ):  # subtracting what was added leaves rounding behind
+            # Subtracting what was added leaves rounding behind.
+            for weight, value in zip(weights, before, strict=True):
                 weight.data.copy_(value)
             self.merged = False
         self.model.train()
         return p
 
     def save(self, folder: Path) -> None:
-        """Writes `adapter_model.safetensors` with `adapter_config.json` (peft's own format) and `head.safetensors`."""
+        """Writes `adapter_model.safetensors`, `adapter_config.json` (peft's own) and `head.safetensors`."""
         save_adapters(self.model.backbone, self.boundary, folder, head=self.model.head)
 
 

@@ -78,9 +78,8 @@ def require_trunk(backbone: Any, name: str) -> None:
 
 
 def last_token_exact(backbone: Any) -> bool:
-    """Whether `classifier.last_token` computes what the top block does for the last token: all of it on one device."""
-    spread = len(set(getattr(backbone, "hf_device_map", {}).values())) > 1
-    return backbone.config.model_type in LAST_TOKEN_EXACT and not spread
+    """Whether `classifier.last_token` computes what the top block does for the last token."""
+    return backbone.config.model_type in LAST_TOKEN_EXACT
 
 
 def window_of(attention: Any) -> int | None:

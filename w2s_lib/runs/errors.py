@@ -32,6 +32,13 @@ class DeviceError(RuntimeError):
     """What was asked for is not here. Nothing falls back to something else."""
 
 
+class TrainingError(RuntimeError):
+    """Training could not be finished: out of memory, or a loss that is not a number.
+
+    No record is written.
+    """
+
+
 class StoreError(RuntimeError):
     """A store that cannot be written, or a published record that is not what it says it is."""
 

@@ -229,6 +229,10 @@ class Lora(Part):
             ok, f"Lora.blocks must be a whole number of at least 1 or 'all', not {self.blocks!r}"
         )
 
+    def n_adapted(self, depth: int) -> int:
+        """How many of a model's `depth` blocks are adapted: always its top ones."""
+        return depth if self.blocks == "all" else min(depth, int(self.blocks))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Part):

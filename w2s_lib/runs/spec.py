@@ -299,7 +299,7 @@ def _require_continuation(spec: RunSpec, earlier: RunSpec) -> None:
             "to probe a finetuned model, name both depths: 'name@20'",
         )
         layer, top = spec.depth or 0, earlier.depth or 0
-        adapted = top if earlier.lora.blocks == "all" else min(top, int(earlier.lora.blocks))
+        adapted = earlier.lora.n_adapted(top)
         require(
             top - adapted < layer <= top,
             f"layer {layer} of run {earlier.run_id} is not one of its {adapted} adapted "

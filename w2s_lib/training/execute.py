@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,21 +18,21 @@ import torch
 
 from w2s_lib.models.backbone import check
 from w2s_lib.models.classifier import FloatArray
-from w2s_lib.models.machine import hardware, threads
-from w2s_lib.runs.errors import SpecError, StoreError, nearest
+from w2s_lib.models.machine import hardware
+from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.record import SPLITS, Record, accuracies, snapshot_column
 from w2s_lib.runs.spec import Continue, Flip, FromRun, NextToken, RunSpec
 from w2s_lib.runs.store import find, require_writable, weights, write
 from w2s_lib.tasks.splits import Splits, splits
 from w2s_lib.tasks.table import EMBEDDED, TaskTable, default_task, fixed, load_table, texts_a_row
-from w2s_lib.training import baselines as probing
-from w2s_lib.training import finetune as train
-from w2s_lib.training import next_token
+from w2s_lib.training import baselines, finetune, next_token
+from w2s_lib.training.fitting import Data, Fitted
 
 Training = tuple[RunSpec, ...]
 """Runs that are trained once, together: see `trainings`."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
+"""Whose versions a record keeps."""
 
 
 def refuse_early(specs: Collection[RunSpec]) -> None:
@@ -41,7 +42,7 @@ def refuse_early(specs: Collection[RunSpec]) -> None:
         specs: all that will be trained.
 
     Raises:
-        SpecError: a task that cannot be read or has too few rows, a depth that a model does not have.
+        SpecError: a task that cannot be read or has too few rows, a depth that a model lacks.
         DeviceError: a device that is not here.
         StoreError: the store cannot be written.
     """
@@ -49,19 +50,19 @@ def refuse_early(specs: Collection[RunSpec]) -> None:
         check(spec)
     for task, seed in {(spec.task, spec.seed): None for spec in specs}:
         splits(load_table(task), seed)
-    for corpus in {spec.labels.corpus for spec in specs if isinstance(spec.labels, NextToken)} - {
-        ""
-    }:
+    corpora = {spec.labels.corpus for spec in specs if isinstance(spec.labels, NextToken)}
+    for corpus in corpora - {""}:
         if not fixed(corpus):
             raise SpecError(
-                f"NextToken.corpus is {corpus!r}: {nearest(corpus, EMBEDDED)} A file can change under its name."
+                f"NextToken.corpus is {corpus!r}: {nearest(corpus, EMBEDDED)} A file can change "
+                "under its name."
             )
         load_table(default_task(corpus))
     require_writable()
 
 
 def trainings(specs: Iterable[RunSpec]) -> dict[str, Training]:
-    """Runs that learn the same and only predict other rows, or at other moments, as what they are: one training.
+    """One training for runs that learn the same, and only predict other rows or at other moments.
 
     Args:
         specs: distinct runs.
@@ -75,74 +76,70 @@ def trainings(specs: Iterable[RunSpec]) -> dict[str, Training]:
     return {runs[0].run_id: tuple(runs) for runs in same.values()}
 
 
-def execute(*runs: RunSpec, progress: bool = True) -> None:
-    """Trains once, and writes a record to the user's store for each of these runs, to the bit as if trained alone.
+def fit_of(spec: RunSpec) -> Callable[[RunSpec, Data], Fitted]:
+    """The function that fits a run: finetuning, reading, TF-IDF, a probe, or zero-shot."""
+    if spec.role == "generative":
+        return next_token.fit_next_token
+    if spec.name == "tfidf":
+        return baselines.fit_tfidf
+    methods: dict[str, Callable[[RunSpec, Data], Fitted]] = {
+        "finetune": finetune.fit,
+        "probe": baselines.fit_probe,
+        "zero_shot": baselines.fit_zero_shot,
+    }
+    return methods[spec.method]
+
+
+def execute(*runs: RunSpec) -> None:
+    """Trains once, and writes a record of each of these runs, to the bit as if trained alone.
 
     Args:
         *runs: one of `trainings`, whose teacher is recorded.
-        progress: show bars.
     """
     started = time.monotonic()
-    spec = replace(
-        runs[0], snapshots=tuple(sorted({share for run in runs for share in run.snapshots}))
-    )
+    shares = {share for run in runs for share in run.snapshots}
+    spec = replace(runs[0], snapshots=tuple(sorted(shares)))
     check(spec)
     table = load_table(spec.task)
     parts = splits(table, spec.seed)
-    rows, validation = getattr(parts, spec.half), parts.validation
-    every = np.concatenate(list(_held(spec, parts).values()))
-    start = _adapters(spec)
+    rows = getattr(parts, spec.half)
+    data = Data(
+        table,
+        rows,
+        training_labels(spec, table, rows),
+        validation=parts.validation,
+        validation_labels=training_labels(spec, table, parts.validation),
+        test=parts.test,
+        asked=np.concatenate(list(_recorded_rows(spec, parts).values())),
+        adapters=_adapters(spec),
+    )
     if spec.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with train.few_threads(spec.device), train.advice_on_memory(spec):
-        fitted: Any
-        if isinstance(spec.labels, NextToken):
-            fitted = next_token.fit_next_token(spec, table, rows, validation, progress=progress)
-        elif spec.name == "tfidf":
-            fitted = probing.fit_tfidf(table, rows, training_labels(spec, table, rows))
-        elif spec.method == "probe":
-            chosen_by = validation, training_labels(spec, table, validation) > 0.5
-            fitted = probing.fit_probe(
-                spec,
-                table,
-                rows,
-                training_labels(spec, table, rows),
-                chosen_by,
-                every=every,
-                adapters=start,
-                progress=progress,
-            )
-        elif spec.method == "zero_shot":
-            fitted = probing.fit_zero_shot(
-                spec, table, np.union1d(every, rows), unlabelled=rows, progress=progress
-            )
-        else:
-            fitted = train.fit(
-                spec,
-                table,
-                rows,
-                training_labels(spec, table, rows),
-                start=start,
-                watch=np.concatenate([parts.test, validation]),
-                progress=progress,
-            )
+    with one_thread(spec.device), finetune.explained_out_of_memory(spec):
+        fitted = fit_of(spec)(spec, data)
         trained = time.monotonic() - started
         for run in runs:
             others = [other.run_id for other in runs if other != run]
-            _record(
-                run, table, _held(run, parts), fitted, trained, others=others, progress=progress
-            )
+            _record(run, table, _recorded_rows(run, parts), fitted, trained, others=others)
 
 
-def _held(spec: RunSpec, parts: Splits) -> dict[str, Any]:
+@contextlib.contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """Runs on a CPU with one thread: the bits do not depend on how many cores a machine has."""
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _recorded_rows(spec: RunSpec, parts: Splits) -> dict[str, Any]:
     """The splits that a run's record holds: name -> rows."""
-    names = (
-        ("validation",)
-        if isinstance(spec.labels, NextToken)
-        else SPLITS
-        if spec.predict_halves
-        else SPLITS[:2]
-    )
+    names: tuple[str, ...] = SPLITS if spec.predict_halves else SPLITS[:2]
+    if spec.role == "generative":
+        names = ("validation",)
     return {name: getattr(parts, name) for name in names}
 
 
@@ -150,67 +147,53 @@ def _record(
     spec: RunSpec,
     table: TaskTable,
     held: dict[str, Any],
-    fitted: Any,
+    fitted: Fitted,
     trained: float,
     *,
     others: list[str],
-    progress: bool,
 ) -> None:
     """Predicts what the record of a trained run holds, and writes it.
 
     Args:
         spec: the run.
         table: its task.
-        held: see `_held`.
+        held: see `_recorded_rows`.
         fitted: what was trained.
         trained: seconds that this took.
         others: ids of the runs that share the training.
-        progress: show bars.
     """
     started, every = time.monotonic(), np.concatenate(list(held.values()))
-    p = fitted.predict(every, progress=progress)
+    p = fitted.predict(every)
     if not np.isfinite(p).all():  # the last step's loss was still a number
-        raise train.TrainingError(
-            f"the predictions of {spec.model} are not numbers: try a lower recipe.learning_rate than "
-            f"{spec.recipe.learning_rate}. No record was written."
+        raise TrainingError(
+            f"the predictions of {spec.model} are not numbers: try a lower recipe.learning_rate "
+            f"than {spec.recipe.learning_rate}. No record was written."
         )
-    frame = table.frame.loc[every]
     predictions = pd.DataFrame(
         {
             "split": np.repeat(list(held), [len(rows) for rows in held.values()]).astype(object),
-            "label": frame["label"].to_numpy(np.int8),
+            "label": table.frame["label"].to_numpy(np.int8)[every],
             "p": p,
             "group": pd.factorize(table.frame["group"])[0][every].astype(np.int32),
         },
         index=pd.Index(every, name="row"),
     )
-    shares = fitted.snapshots if isinstance(spec.labels, NextToken) else spec.snapshots
-    for share in shares:
-        watched, values = fitted.snapshots[share]
-        predictions[snapshot_column(share)] = (
-            pd.Series(values, index=watched).reindex(every).to_numpy(np.float32)
-        )
-    metrics = fitted.metrics if isinstance(spec.labels, NextToken) else accuracies(predictions)
-    notes = getattr(fitted, "notes", {}) | ({"trained_with": others} if others else {})
-    write(
-        Record(
-            spec,
-            predictions,
-            metrics,
-            notes
-            | _provenance(
-                spec,
-                table,
-                seconds=trained + time.monotonic() - started,
-                trunk_seconds=fitted.trunk_seconds,
-            ),
-        ),
-        artefacts=fitted.save,
-    )
+    for share, (rows, values) in sorted(fitted.snapshots.items()):
+        if share == 0 or share in spec.snapshots:
+            then = pd.Series(values, index=rows).reindex(every)
+            predictions[snapshot_column(share)] = then.to_numpy(np.float32)
+    seconds = trained + time.monotonic() - started
+    provenance = fitted.notes | _provenance(spec, table, seconds, fitted.trunk_seconds)
+    if others:
+        provenance["trained_with"] = others
+    metrics = fitted.metrics or accuracies(predictions)
+    write(Record(spec, predictions, metrics, provenance), artefacts=fitted.save)
 
 
 def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> FloatArray:
-    """P(y = 1) for the rows that a run trains on: ground truth, its teacher's labels, or those dealt out at random.
+    """P(y = 1) for the rows that a run trains on.
+
+    It is ground truth, its teacher's labels, or these dealt out at random within a true class.
 
     Args:
         spec: the run.
@@ -239,37 +222,40 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> FloatArray:
 
 
 def _provenance(
-    spec: RunSpec, table: TaskTable, *, seconds: float, trunk_seconds: float
+    spec: RunSpec, table: TaskTable, seconds: float, trunk_seconds: float
 ) -> dict[str, Any]:
-    import resource
-
-    root = repository_root()
-    git = (
-        subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-        )
-        if root
-        else None
-    )
-    peak = (
-        torch.cuda.max_memory_allocated()
-        if spec.device == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        * (1 if sys.platform == "darwin" else 1024)
-    )
     return {
         "task_digest": table.digest,
         "device": spec.device,
         "hardware": hardware(spec.device),
-        "threads": threads() if spec.device == "cpu" else torch.get_num_threads(),
+        "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
         "versions": {name: version(name) for name in PACKAGES},
         "seconds": round(seconds, 2),
         "trunk_seconds": round(trunk_seconds, 2),
-        "peak_memory_bytes": int(peak),
+        "peak_memory_bytes": _peak_memory(spec.device),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": git.stdout.strip() if git else "",
+        "commit": _commit(),
     }
+
+
+def _peak_memory(device: str) -> int:
+    """The most that was in use: of the GPU by this run, or of the CPU by this process so far."""
+    import resource
+
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _commit() -> str:
+    """The commit of the checkout that the library is in; "" where it is in none."""
+    root, command = repository_root(), ["git", "rev-parse", "HEAD"]
+    if root is None:
+        return ""
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def _adapters(spec: RunSpec) -> Path | None:
@@ -279,13 +265,16 @@ def _adapters(spec: RunSpec) -> Path | None:
     folder = weights(spec.start.run)
     if folder is None:
         raise StoreError(
-            f"run {spec.run_id} starts from {spec.start.run.run_id}, whose adapters are not in the user's store"
+            f"run {spec.run_id} starts from {spec.start.run.run_id}, whose adapters are not in the "
+            "user's store"
         )
     return folder
 
 
 def cost(*runs: RunSpec, depth: int | None = None) -> float:
-    """Work of a training in text-blocks: one text through one block, forward. A training pass counts as three, a probe as none.
+    """Work of a training in text-blocks: one text through one block, forward.
+
+    A training pass counts as three, a probe as none.
 
     Args:
         *runs: one run, or those that share the training.
@@ -294,14 +283,13 @@ def cost(*runs: RunSpec, depth: int | None = None) -> float:
     spec = runs[0]
     if not spec.trains:
         return 0.0
-    task, depth = spec.task, spec.depth or depth or 30
-    blocks = depth if spec.lora.blocks == "all" else min(depth, int(spec.lora.blocks))
-    moments = len(runs) + len({share for run in runs for share in run.snapshots})
-    predicted = moments * (task.n_test + task.n_validation) + sum(
-        2 * task.n_train for run in runs if run.predict_halves
-    )
-    if isinstance(
-        spec.labels, NextToken
-    ):  # the vocabulary is as wide as some eight blocks of a small model
-        blocks, predicted = blocks + 8, 2 * task.n_validation
-    return float(blocks * texts_a_row(task) * (3 * task.n_train * spec.recipe.epochs + predicted))
+    task, blocks = spec.task, spec.lora.n_adapted(spec.depth or depth or 30)
+    if spec.role == "generative":
+        blocks += 8  # the vocabulary is as wide as some eight blocks of a small model
+        predicted = 2 * task.n_validation
+    else:
+        looks = len(runs) + len({share for run in runs for share in run.snapshots})
+        predicted = looks * (task.n_test + task.n_validation)
+        predicted += sum(2 * task.n_train for run in runs if run.predict_halves)
+    trained = 3 * task.n_train * spec.recipe.epochs
+    return float(blocks * texts_a_row(task) * (trained + predicted))
