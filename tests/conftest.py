@@ -94,9 +94,9 @@ def own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """As runs do on a CPU: with two threads, on a busy machine, small matrices take longer than with one."""
-    from w2s_lib.training import finetune as train
+    from w2s_lib.models import machine
 
-    with train.few_threads("cpu"):
+    with machine.one_thread("cpu"):
         yield
 
 

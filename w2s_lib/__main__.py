@@ -144,7 +144,10 @@ def gpu_check(options: Options) -> int:
 
     if not torch.cuda.is_available():
         raise book.BookError("gpu-check needs a CUDA device, and torch sees none")
-    for step in (["pytest", "-m", "gpu", "tests/test_gpu.py"], ["tests.benchmarks", "gpu"]):
+    for step in (
+        ["pytest", "-m", "gpu", "tests/training/test_gpu.py"],
+        ["tests.benchmarks", "gpu"],
+    ):
         if tool(*step):
             raise book.BookError(f"gpu-check stopped at: python -m {' '.join(step)}")
     return records({"profile": "gpu-embedded", "chapters": "pgr"} | options)

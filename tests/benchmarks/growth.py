@@ -23,7 +23,9 @@ EXAMPLES, DEPTHS, LENGTHS, RECORDS = (
 def epoch(model: str, n: int, blocks: int | str) -> dict[str, Any]:
     """Seconds of one epoch on `n` texts of `movie`, the trunk being there, and of predicting 1,000."""
     import w2s_lib as w2s
+    from w2s_lib.models.machine import one_thread
     from w2s_lib.training import finetune as train
+    from w2s_lib.training.fitting import Data
 
     task = w2s.default_task("movie")
     spec = w2s.ceiling(
@@ -32,34 +34,32 @@ def epoch(model: str, n: int, blocks: int | str) -> dict[str, Any]:
     table = w2s.load_table(task)
     rows = np.random.default_rng(0).permutation(len(table.frame))
     labels = table.frame["label"].to_numpy(np.float32)
-    with train.few_threads("cpu"):
-        train.build(spec, table, progress=False)  # the trunk
+    with one_thread("cpu"):
+        train.build(spec, table)  # the trunk
         started = time.monotonic()
-        fitted = train.fit(spec, table, rows[:n], labels[rows[:n]], progress=False)
+        fitted = train.fit(spec, Data(table, rows[:n], labels[rows[:n]]))
         middle = time.monotonic()
-        fitted.predict(rows[-1000:], progress=False)
+        fitted.predict(rows[-1000:])
     return {"train": middle - started, "predict": time.monotonic() - middle}
 
 
 def of_length(length: int) -> dict[str, Any]:
     """Seconds of one epoch on 160 texts of about `length` tokens, the trunk being there."""
     import w2s_lib as w2s
+    from w2s_lib.models.machine import one_thread
     from w2s_lib.training import finetune as train
+    from w2s_lib.training.fitting import Data
 
     with tempfile.TemporaryDirectory() as folder:
         path = long_texts(Path(folder), 400, length)
         task = w2s.default_task(str(path), n_train=100, n_validation=50, n_test=100)
         spec = w2s.ceiling(MODEL, task, recipe=w2s.Recipe(epochs=1), seed=UNPUBLISHED)
         table = w2s.load_table(task)
-        with train.few_threads("cpu"):
-            fitted = train.build(spec, table, progress=False)
+        with one_thread("cpu"):
+            fitted = train.build(spec, table)
             started = time.monotonic()
             train.fit(
-                spec,
-                table,
-                np.arange(160),
-                table.frame["label"].to_numpy(np.float32)[:160],
-                progress=False,
+                spec, Data(table, np.arange(160), table.frame["label"].to_numpy(np.float32)[:160])
             )
             seconds = time.monotonic() - started
     return {"train": seconds, "tokens": float(fitted.inputs.text_length.mean())}

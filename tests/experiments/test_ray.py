@@ -21,11 +21,10 @@ from tests.experiments.test_sweep import long
 from w2s_lib.experiments import ray_engine
 from w2s_lib.experiments.cluster import connect, stop
 from w2s_lib.experiments.sweep import sweep, train_missing
-from w2s_lib.runs.errors import DeviceError, SpecError, StoreError
+from w2s_lib.runs.errors import DeviceError, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.runs.store import find, weights
 from w2s_lib.training.execute import trainings
-from w2s_lib.training.finetune import TrainingError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[test]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.* are also among the")

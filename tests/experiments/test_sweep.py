@@ -27,7 +27,7 @@ from tests.conftest import killed_after_the_first
 from w2s_lib.experiments.sweep import publish, sweep, train_missing
 from w2s_lib.models.pins import folder_digest
 from w2s_lib.runs import store
-from w2s_lib.runs.errors import AssetError, DeviceError, SpecError, StoreError
+from w2s_lib.runs.errors import AssetError, DeviceError, SpecError, StoreError, TrainingError
 from w2s_lib.runs.parts import ConfidenceLoss
 from w2s_lib.runs.record import SPLITS, Record
 from w2s_lib.runs.spec import SEMANTICS, Flip, FromRun, Lora, Recipe, RunSpec, Task
@@ -36,7 +36,6 @@ from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import load_table
 from w2s_lib.training import execute as runner
 from w2s_lib.training.execute import cost, training_labels, trainings
-from w2s_lib.training.finetune import TrainingError
 
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),
@@ -935,7 +934,7 @@ def test_a_start_without_its_adapters_is_never_a_fresh_start(
     with pytest.raises(
         StoreError, match=f"starts from {read.run_id}, whose adapters are not in the user's store"
     ):
-        runner.execute(w2s.ceiling("smollm2-135m@1", small_task, start=read), progress=False)
+        runner.execute(w2s.ceiling("smollm2-135m@1", small_task, start=read))
     assert not own_store.exists() or left_in(own_store) == []
 
 

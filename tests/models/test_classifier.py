@@ -15,12 +15,14 @@ from tests.conftest import pinned
 from w2s_lib.models.backbone import load_backbone
 from w2s_lib.models.classifier import Classifier, Finetuned, rounded
 from w2s_lib.models.families import blocks_of, keep_blocks
+from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora
-from w2s_lib.models.trunk import Inputs
+from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.spec import Lora, RunSpec, Task
 from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import TaskTable, load_table
 from w2s_lib.training import finetune as train
+from w2s_lib.training.fitting import Data
 
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 IDS, LENGTH = (
@@ -126,27 +128,25 @@ def table(small_task: Task) -> TaskTable:
 def fitted(
     small_task: Task, quick: dict[str, Any], table: TaskTable, session_cache: Path
 ) -> Finetuned:
-    with pytest.MonkeyPatch.context() as patch, train.few_threads("cpu"):
+    with pytest.MonkeyPatch.context() as patch, one_thread("cpu"):
         patch.setenv("W2S_CACHE", str(session_cache))
         spec = RunSpec(model="smollm2-135m@3", task=small_task, **quick)
         rows = splits(table, 0).student
-        return train.fit(
-            spec, table, rows, table.frame["label"].to_numpy(np.float32)[rows], progress=False
-        )
+        return train.fit(spec, Data(table, rows, table.frame["label"].to_numpy(np.float32)[rows]))
 
 
 def test_predictions_do_not_depend_on_the_order_in_which_they_are_asked_for(
     fitted: Finetuned,
 ) -> None:
     rows = np.random.default_rng(0).permutation(300)[:90]
-    p = fitted.predict(rows, progress=False)
+    p = fitted.predict(rows)
     assert p.dtype == np.float32 and p.shape == (90,) and ((p >= 0) & (p <= 1)).all()
-    assert fitted.predict(rows[::-1], progress=False).tolist() == p[::-1].tolist()
+    assert fitted.predict(rows[::-1]).tolist() == p[::-1].tolist()
 
 
 def test_probabilities_are_the_softmax_of_the_logits(fitted: Finetuned) -> None:
-    logits = fitted.logits(EVERY[:50], progress=False)
-    p = fitted.predict(EVERY[:50], progress=False)
+    logits = fitted.logits(EVERY[:50])
+    p = fitted.predict(EVERY[:50])
     assert np.abs(torch.sigmoid(logits[:, 1] - logits[:, 0]).numpy() - p).max() <= 2**-17 + 1e-7
 
 
@@ -168,7 +168,7 @@ def test_saved_adapters_are_pefts_own_and_give_the_same_logits(
     from safetensors.torch import load_file
 
     spec, tokens = fitted.spec, Inputs(fitted.spec, fitted.inputs.table)
-    logits = fitted.logits(EVERY[:80], progress=False)
+    logits = fitted.logits(EVERY[:80])
     fitted.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
         "adapter_config.json",
@@ -188,17 +188,17 @@ def test_saved_adapters_are_pefts_own_and_give_the_same_logits(
             )
     error, without = ((other - logits).abs().mean() for other in found)
     assert error < 0.05 * logits.std() and without > 0.3 * logits.std()  # the adapters did matter
-    assert torch.equal(fitted.logits(EVERY[:80], progress=False), logits)
+    assert torch.equal(fitted.logits(EVERY[:80]), logits)
 
 
 def test_what_is_saved_does_not_depend_on_having_predicted(
     small_task: Task, quick: dict[str, Any], table: TaskTable, tmp_path: Path
 ) -> None:
     spec = dataclasses.replace(RunSpec(model="smollm2-135m@2", task=small_task, **quick), seed=1)
-    model = train.build(spec, table, progress=False)
+    model = train.build(spec, table)
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
         model.save(tmp_path / name)
-        model.predict(EVERY[:9], progress=False)
+        model.predict(EVERY[:9])
     for file in sorted((tmp_path / "before").iterdir()):
         assert file.read_bytes() == (tmp_path / "after" / file.name).read_bytes()

@@ -28,13 +28,15 @@ from w2s_lib.models.families import (
     trunk_exact,
     without_dropout,
 )
-from w2s_lib.models.trunk import Inputs, Trunk
+from w2s_lib.models.inputs import Inputs
+from w2s_lib.models.trunk import Trunk
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
 from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import TaskTable, load_table
 from w2s_lib.training import baselines as probing
 from w2s_lib.training import finetune as train
+from w2s_lib.training.fitting import Data, no_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 FAMILIES = [
@@ -151,8 +153,8 @@ def test_a_family_whose_lower_blocks_cannot_be_run_alone_is_refused_by_name(
     with pytest.raises(
         SpecError, match="family 'gpt2', whose first blocks cannot be run alone: llama, mistral"
     ):
-        Trunk(spec, table, 2, progress=False)
-    built = train.build(spec, table, progress=False)
+        Trunk(spec, table, 2)
+    built = train.build(spec, table)
     assert built.boundary == 0 and type(built.inputs) is Inputs
 
 
@@ -259,9 +261,7 @@ def test_every_family_is_trained_saved_and_predicts(
         tiny_models / family, task=small_task, quantization=quantization, precision="fp32", **QUICK
     )
     rows = splits(table, 0).student
-    fitted = train.fit(
-        spec, table, rows, table.frame["label"].to_numpy(np.float32)[rows], progress=False
-    )
+    fitted = train.fit(spec, Data(table, rows, table.frame["label"].to_numpy(np.float32)[rows]))
     assert fitted.boundary == 2 and isinstance(fitted.inputs, Trunk)
     assert fitted.model.last_only == last_token_exact(load_backbone(spec))
     fitted.save(tmp_path)
@@ -282,7 +282,7 @@ def test_every_family_is_trained_saved_and_predicts(
             logits.append(head["weight"] @ last + head["bias"])
             with tuned.disable_adapter():
                 bare.append(head["weight"] @ states(tuned, ids)[0, -1] + head["bias"])
-    found = fitted.logits(asked, progress=False)
+    found = fitted.logits(asked)
     torch.testing.assert_close(found, torch.stack(logits), atol=1e-4, rtol=0)
     assert (torch.stack(bare) - found).abs().mean() > 1e-3  # four steps are few, and do something
 
@@ -293,18 +293,17 @@ def test_saved_adapters_find_their_place_again(
 ) -> None:
     """Loaded under the trunk's numbering into another draw of adapters: the same logits of the same head."""
     spec = pinned(f"{tiny_models}/{family}", task=small_task, **QUICK)
-    one = train.build(spec, table, progress=False)
+    one = train.build(spec, table)
     for name, parameter in one.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     one.save(tmp_path)
     other, fresh = (
-        train.build(spec.with_seed(1), table, start=start, progress=False)
-        for start in (tmp_path, None)
+        train.build(spec.with_seed(1), table, start=start) for start in (tmp_path, None)
     )
     for model in (other, fresh):
         model.model.head.load_state_dict(one.model.head.state_dict())
-    logits, again, without = (m.logits(np.arange(20), progress=False) for m in (one, other, fresh))
+    logits, again, without = (m.logits(np.arange(20)) for m in (one, other, fresh))
     assert torch.equal(logits, again) and not torch.equal(logits, without)
 
 
@@ -315,7 +314,7 @@ def test_every_family_is_probed(
     """The probe's states are the family's own after that block, at the last token; a depth alone, and the whole model."""
     spec = dense(f"{tiny_models}/{family}@2", task=small_task, method="probe")
     rows = np.arange(6)
-    found = Trunk(spec, table, 2, progress=False).last_states(rows)
+    found = Trunk(spec, table, 2).last_states(rows)
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(
@@ -331,10 +330,14 @@ def test_every_family_is_probed(
     parts = splits(table, 0)
     truth = table.frame["label"].to_numpy(np.float32)
     for one in (spec, dataclasses.replace(spec, model=spec.name)):
-        chosen_by = parts.validation, truth[parts.validation] > 0.5
-        p = probing.fit_probe(
-            one, table, parts.student, truth[parts.student], chosen_by, progress=False
-        ).predict(parts.test)
+        data = Data(
+            table,
+            parts.student,
+            truth[parts.student],
+            validation=parts.validation,
+            validation_labels=truth[parts.validation],
+        )
+        p = probing.fit_probe(one, data).predict(parts.test)
         assert len(set(p.tolist())) > 5
 
 
@@ -347,7 +350,7 @@ def test_every_family_says_its_own_zero_shot_odds(
 
     spec = dense(tiny_models / family, task=small_task, method="zero_shot")
     rows = np.arange(5)
-    p = probing.fit_zero_shot(spec, table, rows, progress=False).predict(rows)
+    p = probing.fit_zero_shot(spec, Data(table, no_rows(), None, asked=rows)).predict(rows)
     model = AutoModelForCausalLM.from_pretrained(tiny_models / family, dtype=torch.float32).eval()
     tokenizer = models.load_tokenizer(spec.name, spec.revision)
     (bad,), (good,) = (tokenizer(word)["input_ids"] for word in (" terrible", " great"))
@@ -377,7 +380,7 @@ def test_every_family_reads(
     )
     parts = splits(table, 0)
     watch = parts.validation[:10]
-    fitted = next_token.fit_next_token(spec, table, parts.student, watch, progress=False)
+    fitted = next_token.fit_next_token(spec, Data(table, parts.student, None, validation=watch))
     model = AutoModelForCausalLM.from_pretrained(tiny_models / family, dtype=torch.float32).eval()
     nats, n = 0.0, 0
     for ids in (Inputs(spec, table).ids[row] for row in watch):
@@ -396,7 +399,7 @@ def test_zero_shot_odds_of_a_comparison_are_capped_before_they_are_subtracted(
 
     spec = dense(tiny_models / "gemma2", task=comparison_task, method="zero_shot")
     table, rows = load_table(comparison_task), np.arange(3)
-    p = probing.fit_zero_shot(spec, table, rows, progress=False).predict(rows)
+    p = probing.fit_zero_shot(spec, Data(table, no_rows(), None, asked=rows)).predict(rows)
     model = AutoModelForCausalLM.from_pretrained(tiny_models / "gemma2", dtype=torch.float32).eval()
     tokenizer, ids = models.load_tokenizer(spec.name, spec.revision), Inputs(spec, table).ids
     bad, good = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -225,28 +224,3 @@ def test_cuda_without_a_device() -> None:
         DeviceError, match="device='cuda' and this machine has none; say device='cpu'"
     ):
         check(dataclasses.replace(THREE, device="cuda"))
-
-
-def test_a_device_map_is_passed_on_for_cuda_alone(
-    monkeypatch: pytest.MonkeyPatch, own_cache: Path
-) -> None:
-    """A run on a CPU stays there. Nothing is moved by hand on CUDA. What happens on two GPUs is in `test_gpu.py`."""
-    import transformers
-
-    class Loaded(Exception):
-        pass
-
-    def load(**options: Any) -> None:
-        raise Loaded(options.get("device_map"))
-
-    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", load)
-    for given, device, expected in (
-        ("auto", "cuda", "auto"),
-        ("", "cuda", None),
-        ("auto", "cpu", {"": "cpu"}),
-    ):
-        monkeypatch.setenv("W2S_DEVICE_MAP", given)
-        with pytest.raises(Loaded, match=f"^{re.escape(str(expected))}$"):
-            load_backbone(dataclasses.replace(THREE, device=device))
-    layer = torch.nn.Linear(2, 2)
-    assert models.move(layer, "cpu") is layer and layer.weight.device.type == "cpu"

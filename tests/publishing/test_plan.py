@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import w2s_lib as w2s
 from tests.conftest import pinned
@@ -15,7 +16,7 @@ from w2s_lib.models import pins as revisions
 from w2s_lib.publishing import plan, profiles
 from w2s_lib.publishing.chapters import Chapter, Job
 from w2s_lib.runs.errors import DeviceError
-from w2s_lib.runs.spec import NextToken, RunSpec, Task
+from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
 from w2s_lib.runs.store import user_store
 from w2s_lib.tasks import hub as registry
 from w2s_lib.tasks import table as tasks
@@ -179,31 +180,33 @@ def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.Mo
 
 def test_an_assumed_length_is_said(tiny_models: Path) -> None:
     spec = pinned(f"{tiny_models}/llama", task=Task(name="sciq"))
-    said = "if texts have 128 tokens, where a table is not here yet"
-    assert said in plan.describe(planned(spec), 1)
-    assert said not in plan.describe(
-        planned(dataclasses.replace(spec, task=Task(name="boolq", max_tokens=64))), 1
-    )
+    assert "if texts have 128 tokens" in plan.describe(planned(spec), 1)
+    short = dataclasses.replace(spec, task=Task(name="boolq", max_tokens=64))
+    assert "if texts have" not in plan.describe(planned(short), 1)
 
 
-def test_memory_is_that_of_the_largest_run(tiny_models: Path, small_task: Task) -> None:
-    small, large = (pinned(f"{tiny_models}/llama@{depth}", task=small_task) for depth in (1, 3))
-    found = plan.largest(planned(small, large))
-    assert (
-        found is not None
-        and found[0] == large
-        and found[1] > (plan.largest(planned(small)) or (small, 0))[1]
+def test_memory_grows_with_depth_length_and_batch(tiny_models: Path, small_task: Task) -> None:
+    """A run of three blocks keeps a batch's states thrice; only the adapted blocks count."""
+    one, three = (
+        pinned(f"{tiny_models}/llama@{depth}", task=small_task, lora=Lora(blocks="all"))
+        for depth in (1, 3)
     )
-    assert plan.largest(planned(w2s.supervisor("tfidf", small_task))) is None
+    step = plan.step_of(one)
+    block = step.weights + step.kept + 16 * step.trained
+    assert plan.memory(three) - plan.memory(one) == 2 * block
+    top = dataclasses.replace(three, lora=Lora(blocks=1))
+    assert plan.memory(top) == plan.memory(one) + 2 * step.weights
+    larger = dataclasses.replace(one, recipe=Recipe(batch_size=32))
+    assert plan.step_of(larger).kept > 1.8 * step.kept
+    assert plan.measure(one, 10, 40).kept > 1.8 * plan.measure(one, 10, 20).kept
 
 
 def test_time_grows_with_the_work_and_is_shared_among_workers(
     tiny_models: Path, small_task: Task
 ) -> None:
-    """The calibration itself is random weights on this machine, so only what does not depend on it is compared."""
+    """The steps are timed on this machine, so only what does not depend on it is compared."""
     spec = pinned(f"{tiny_models}/llama", task=small_task)
-    unit = plan.calibrate(spec.name, spec.revision, "cpu", "nf4", "bf16", 16, 12)
-    assert unit > 0
+    assert plan.step_of(spec).seconds > 0
     one = plan.hours(planned(spec), 1)
     assert plan.hours(planned(spec), 2) == pytest.approx(one / 2)
     assert plan.hours(planned(spec, spec.with_seed(1)), 1) == pytest.approx(2 * one)
@@ -211,16 +214,11 @@ def test_time_grows_with_the_work_and_is_shared_among_workers(
     assert "GiB: ceiling" in text and "with 2 workers" in text and "downloads  none" in text
 
 
-def test_a_device_that_is_not_here(
-    tiny_models: Path, small_task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The runs and their memory are told all the same."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is here")
+def test_a_device_that_is_not_here(tiny_models: Path, small_task: Task) -> None:
+    """The runs are told all the same."""
     spec = pinned(f"{tiny_models}/llama", task=small_task, device="cuda")
     with pytest.raises(DeviceError):
         plan.hours(planned(spec), 1)
     text = plan.describe(planned(spec), 1)
-    assert (
-        "GiB: ceiling" in text
-        and "time cannot be told here: the runs ask for device='cuda'" in text
-    )
+    assert "all, distinct" in text and "memory and time cannot be told here" in text

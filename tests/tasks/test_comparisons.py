@@ -18,7 +18,8 @@ from tests.conftest import pinned
 from tests.tasks.test_tasks import write
 from w2s_lib.models import backbone as models
 from w2s_lib.models.classifier import Classifier
-from w2s_lib.models.trunk import Inputs
+from w2s_lib.models.inputs import Inputs
+from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.tasks import table as tasks
@@ -28,6 +29,7 @@ from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import TaskTable, default_task, load_table
 from w2s_lib.training import finetune as train
 from w2s_lib.training.baselines import fit_probe, fit_tfidf, fit_zero_shot
+from w2s_lib.training.fitting import Data
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.* are also among the"
@@ -287,12 +289,12 @@ def test_a_finetuned_model_says_the_same_both_ways(
         model="smollm2-135m@2", task=task, precision="fp32", **quick | {"recipe": recipe}
     )
     rows = splits(table, 0).student
-    with train.few_threads("cpu"):
+    with one_thread("cpu"):
         fitted = train.fit(
-            spec, both_ways, rows, table.frame["label"].to_numpy(np.float32)[rows], progress=False
+            spec, Data(both_ways, rows, table.frame["label"].to_numpy(np.float32)[rows])
         )
         asked = splits(table, 0).test
-        p = fitted.predict(np.concatenate([asked, asked + len(table.frame)]), progress=False)
+        p = fitted.predict(np.concatenate([asked, asked + len(table.frame)]))
     is_antisymmetric(p, len(asked))
 
 
@@ -314,24 +316,24 @@ def test_a_baseline_says_the_same_both_ways(
         parts.student,
         truth[parts.student],
     )
-    with train.few_threads("cpu"):
+    with one_thread("cpu"):
         if method == "tfidf":
-            fitted = fit_tfidf(both_ways, rows, labels)
+            fitted = fit_tfidf(RunSpec(model="tfidf"), Data(both_ways, rows, labels))
         elif method == "probe":
             spec = RunSpec(model="smollm2-135m@1", task=task, method="probe")
             fitted = fit_probe(
                 spec,
-                both_ways,
-                rows,
-                labels,
-                (parts.validation, truth[parts.validation]),
-                progress=False,
+                Data(
+                    both_ways,
+                    rows,
+                    labels,
+                    validation=parts.validation,
+                    validation_labels=truth[parts.validation],
+                ),
             )
         else:
             spec = RunSpec(model="smollm2-135m@1", task=task, method="zero_shot")
-            fitted = fit_zero_shot(
-                spec, both_ways, np.union1d(rows, asked), unlabelled=rows, progress=False
-            )
+            fitted = fit_zero_shot(spec, Data(both_ways, rows, None, asked=asked))
     p = fitted.predict(asked)
     if method != "zero_shot":
         assert ((p > 0.5) == np.concatenate([truth, 1 - truth])[asked]).mean() > 0.8
@@ -351,13 +353,9 @@ def test_zero_shot_is_the_difference_of_the_two_texts_own_odds(
         table, frame=pd.DataFrame({"text": table.texts, "label": 0}), digest="cd" * 32
     )
     every = singles.frame.index.to_numpy()
-    with train.few_threads("cpu"):
-        p = fit_zero_shot(spec, table, rows, progress=False).predict(rows).astype(float)
-        each = (
-            fit_zero_shot(spec, singles, every, unlabelled=every, progress=False)
-            .predict(every)
-            .astype(float)
-        )
+    with one_thread("cpu"):
+        p = fit_zero_shot(spec, Data(table, rows, None)).predict(rows).astype(float)
+        each = fit_zero_shot(spec, Data(singles, every, None)).predict(every).astype(float)
     odds = np.log(each / (1 - each))
     assert np.log(p / (1 - p)) == pytest.approx(odds[:30] - odds[300:330], abs=2e-3)
 

@@ -23,6 +23,7 @@ from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
 from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import load_table
 from w2s_lib.training import finetune as train
+from w2s_lib.training.fitting import Data
 from w2s_lib.training.next_token import NextTokenFit, Reader, fit_next_token
 
 pytestmark = [
@@ -61,7 +62,7 @@ def read_texts(spec: RunSpec) -> tuple[NextTokenFit, set[int], set[int]]:
     parts = splits(table, spec.seed)
     with observed() as seen:
         fitted = fit_next_token(
-            spec, table, getattr(parts, spec.half), parts.validation, progress=False
+            spec, Data(table, getattr(parts, spec.half), None, validation=parts.validation)
         )
     trained = {
         text
@@ -216,7 +217,7 @@ def test_the_loss_is_the_language_models_own_over_the_text(template: str, spec: 
         spec, task=task, precision="fp32", quantization="none", recipe=Recipe(epochs=1)
     )
     table, rows = load_table(task), splits(load_table(task), 0).validation
-    fitted = fit_next_token(one, table, splits(table, 0).student, rows, progress=False)
+    fitted = fit_next_token(one, Data(table, splits(table, 0).student, None, validation=rows))
     tokenizer, model = models.load_tokenizer(one.name), models.load_backbone(one, causal_lm=True)
     before, after = (len(tokenizer(part)["input_ids"]) for part in template.split("{text}"))
     nats = []
@@ -272,8 +273,8 @@ def test_a_classifier_starts_from_its_adapters_with_the_head_that_it_would_have_
     """Before the first step: the adapters are the reader's, the head is that of the same run from pretrained weights."""
     table = load_table(spec.task)
     taught = w2s.ceiling(spec.model, spec.task, lora=spec.lora, recipe=RECIPE)
-    plain = train.build(taught, table, progress=False)
-    started = train.build(taught, table, start=store.weights(spec), progress=False)
+    plain = train.build(taught, table)
+    started = train.build(taught, table, start=store.weights(spec))
     read, own, fresh = (
         load_file(there.folder / "adapter_model.safetensors"),
         adapters(started, tmp_path / "a"),

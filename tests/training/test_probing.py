@@ -33,7 +33,9 @@ from w2s_lib.training.baselines import (
     layer_states,
     linear_probe,
 )
+from w2s_lib.training.fitting import Data, no_rows
 
+TFIDF = RunSpec(model="tfidf")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -120,10 +122,12 @@ def test_a_probe_on_the_real_models_states(
     parts = splits(table, 0)
     labels = table.frame["label"].to_numpy(np.float32)[parts.student]
     truth = table.frame["label"].to_numpy()[parts.validation]
-    probe = fit_probe(spec, table, parts.student, labels, (parts.validation, truth), progress=False)
+    probe = fit_probe(
+        spec, Data(table, parts.student, labels, parts.validation, validation_labels=truth)
+    )
     p = probe.predict(parts.test)
     assert accuracy(p, table, parts.test) > 0.85
-    states = probing.Trunk(spec, table, 2, progress=False).last_states(np.arange(5))
+    states = probing.Trunk(spec, table, 2).last_states(np.arange(5))
     model = models.load_backbone(spec)
     model.norm = torch.nn.Identity()
     tokenizer = models.load_tokenizer("smollm2-135m")
@@ -175,7 +179,7 @@ def test_the_top_states_are_what_the_classifiers_head_sees(
 ) -> None:
     """The final norm and the run's own head on them give the log-odds of its record, within bf16."""
     rows = there.record.predictions.index.to_numpy()[::3]
-    states, _ = layer_states(there.spec, table, rows, there.weights, progress=False)
+    states, _ = layer_states(there.spec, table, rows, there.weights)
     assert sorted(states) == [2, 3] and all(
         x.shape == (len(rows), 576) and x.dtype == np.float32 for x in states.values()
     )
@@ -198,10 +202,7 @@ def test_states_stand_in_the_order_in_which_rows_are_asked_for(
     there: SimpleNamespace, table: TaskTable
 ) -> None:
     rows = np.random.default_rng(0).permutation(300)[:40]
-    one, other = (
-        layer_states(there.spec, table, r, there.weights, progress=False)[0]
-        for r in (rows, rows[::-1])
-    )
+    one, other = (layer_states(there.spec, table, r, there.weights)[0] for r in (rows, rows[::-1]))
     for layer, x in one.items():
         assert np.array_equal(x, other[layer][::-1])
         assert len({row.tobytes() for row in x}) == 40
@@ -213,11 +214,11 @@ def test_below_what_training_changed_there_is_nothing_new(
     """With adapters that are still nothing, the states are those of the frozen model; after training they are not."""
     rows = np.arange(40)
     fresh = there.spec.with_seed(8)
-    train.build(fresh, table, progress=False).save(tmp_path)
-    untrained, _ = layer_states(fresh, table, rows, tmp_path, progress=False)
-    trained, _ = layer_states(there.spec, table, rows, there.weights, progress=False)
+    train.build(fresh, table).save(tmp_path)
+    untrained, _ = layer_states(fresh, table, rows, tmp_path)
+    trained, _ = layer_states(there.spec, table, rows, there.weights)
     for layer in (2, 3):
-        frozen = probing.Trunk(fresh, table, layer, progress=False).last_states(rows)
+        frozen = probing.Trunk(fresh, table, layer).last_states(rows)
         scale = np.abs(frozen).mean()
         assert (
             np.abs(untrained[layer] - frozen).mean()
@@ -281,9 +282,9 @@ def test_the_states_of_a_run_whose_adapters_are_gone(
 def test_tfidf_learns_the_words(table: TaskTable) -> None:
     parts = splits(table, 0)
     labels = table.frame["label"].to_numpy(np.float32)[parts.supervisor]
-    p = fit_tfidf(table, parts.supervisor, labels).predict(parts.test)
+    p = fit_tfidf(TFIDF, Data(table, parts.supervisor, labels)).predict(parts.test)
     assert p.dtype == np.float32 and accuracy(p, table, parts.test) > 0.9
-    inverted = fit_tfidf(table, parts.supervisor, 1 - 0.8 * labels).predict(
+    inverted = fit_tfidf(TFIDF, Data(table, parts.supervisor, 1 - 0.8 * labels)).predict(
         parts.test
     )  # soft, and the wrong way round
     assert accuracy(inverted, table, parts.test) < 0.1
@@ -296,7 +297,7 @@ def test_tfidf_takes_its_vocabulary_from_the_training_rows_alone(table: TaskTabl
     other = table.frame.copy()
     other.loc[parts.test, "text"] += " zzyzx quux"
     before, after = (
-        fit_tfidf(t, parts.supervisor, labels).predict(parts.test)
+        fit_tfidf(TFIDF, Data(t, parts.supervisor, labels)).predict(parts.test)
         for t in (table, dataclasses.replace(table, frame=other))
     )
     assert before.tolist() == after.tolist()
@@ -311,7 +312,7 @@ def test_zero_shot_is_the_language_models_own_odds(
     """P(y = 1) = P(great) / (P(great) + P(terrible)) as the next token, by the causal language model itself."""
     spec = RunSpec(model="smollm2-135m@3", task=small_task, method="zero_shot", precision="fp32")
     rows = np.arange(40, 0, -1)
-    p = fit_zero_shot(spec, table, rows, progress=False).predict(rows)
+    p = fit_zero_shot(spec, Data(table, no_rows(), None, asked=rows)).predict(rows)
     tokenizer, model = (
         models.load_tokenizer("smollm2-135m"),
         models.load_backbone(spec, causal_lm=True),
@@ -334,10 +335,8 @@ def test_zero_shot_is_calibrated_on_unlabelled_rows(
     spec = RunSpec(model="smollm2-135m@2", task=small_task, method="zero_shot")
     rows = np.arange(60)
     raw, even = (
-        fit_zero_shot(spec, table, rows, unlabelled=some, progress=False)
-        .predict(rows)
-        .astype(float)
-        for some in (None, rows[:20])
+        fit_zero_shot(spec, Data(table, some, None, asked=rows)).predict(rows).astype(float)
+        for some in (no_rows(), rows[:20])
     )
     raw, even = (np.log(p / (1 - p)) for p in (raw, even))
     assert even[:20].mean() == pytest.approx(0, abs=1e-3) and abs(raw[:20].mean()) > 0.01
@@ -354,7 +353,5 @@ def test_label_words_that_are_not_two_tokens_are_refused(
     with pytest.raises(SpecError, match="Task.label_words must be two words of one token each"):
         fit_zero_shot(
             RunSpec(model="smollm2-135m@2", task=task, method="zero_shot"),
-            table,
-            np.arange(4),
-            progress=False,
+            Data(table, np.arange(4), None),
         )

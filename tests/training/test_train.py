@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from w2s_lib.models import backbone as models
 from w2s_lib.models import trunk
 from w2s_lib.models.classifier import Finetuned
-from w2s_lib.models.trunk import Inputs, Trunk
-from w2s_lib.runs.errors import SpecError
+from w2s_lib.models.inputs import Inputs
+from w2s_lib.models.machine import one_thread
+from w2s_lib.models.trunk import Trunk
+from w2s_lib.runs.errors import SpecError, TrainingError
 from w2s_lib.runs.parts import ConfidenceLoss
 from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
 from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import TaskTable, load_table
 from w2s_lib.training import finetune as train
 from w2s_lib.training.baselines import fit_probe
-from w2s_lib.training.finetune import TrainingError, epoch_batches, fit, learning_rate_factor
+from w2s_lib.training.finetune import epoch_batches, fit, learning_rate_factor
+from w2s_lib.training.fitting import Data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 fractions = st.floats(0, 1)
@@ -100,7 +103,7 @@ def labels_of(table: TaskTable, rows: Any) -> Any:
 
 def fitted_on_student_half(spec: RunSpec, table: TaskTable, **options: Any) -> Finetuned:
     rows = splits(table, spec.seed).student
-    return fit(spec, table, rows, labels_of(table, rows), progress=False, **options)
+    return fit(spec, Data(table, rows, labels_of(table, rows), **options))
 
 
 EVERY = np.arange(300)
@@ -112,9 +115,7 @@ def test_the_trunk_is_the_plain_path_but_for_rounding(
     """Trained alike, with adapters that do something: in float32 the logits are one, in bf16 within its rounding."""
     for precision, tolerance in (("fp32", 2e-4), ("bf16", 0.15)):
         one = dataclasses.replace(spec, precision=precision)
-        shared, plain = (
-            train.build(one, table, trunk=use, progress=False) for use in (True, False)
-        )
+        shared, plain = (train.build(one, table, trunk=use) for use in (True, False))
         assert (shared.boundary, plain.boundary) == (2, 0)
         assert isinstance(shared.inputs, Trunk) and type(plain.inputs) is Inputs
         mine, theirs = (dict(f.model.named_parameters()) for f in (shared, plain))
@@ -126,7 +127,7 @@ def test_the_trunk_is_the_plain_path_but_for_rounding(
                 if "lora_B" in name:
                     torch.nn.init.normal_(parameter, std=0.05)
                     other.data.copy_(parameter)
-        a, b = (f.logits(EVERY[:100], progress=False) for f in (shared, plain))
+        a, b = (f.logits(EVERY[:100]) for f in (shared, plain))
         assert a.std() > 0.05
         torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
         assert (a - b).abs().mean() < tolerance / 10
@@ -143,7 +144,7 @@ def test_a_trunk_that_would_be_too_large_is_not_kept(
         (2 * needed - 1, "fp32", 0),
     ):
         monkeypatch.setattr(trunk, "MOST_BYTES", most)
-        made = train.build(dataclasses.replace(spec, precision=precision), table, progress=False)
+        made = train.build(dataclasses.replace(spec, precision=precision), table)
         assert made.boundary == boundary and isinstance(made.inputs, Trunk) == bool(boundary)
 
 
@@ -162,25 +163,26 @@ def test_where_a_probe_keeps_the_last_tokens_alone(
 def test_last_tokens_alone_are_those_of_the_whole_trunk(
     spec: RunSpec, table: TaskTable, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, last = (Trunk(spec, table, 2, last=alone, progress=False) for alone in (False, True))
+    whole, last = (Trunk(spec, table, 2, last=alone) for alone in (False, True))
     assert np.array_equal(whole.last_states(EVERY), last.last_states(EVERY))
     assert sum(chunk.nbytes for chunk in last.chunks) == 300 * 576 * 2
     probe = dataclasses.replace(
         spec, model="smollm2-135m@2", method="probe", lora=Lora(), recipe=Recipe()
     )
     rows = splits(table, 0)
-    chosen_by = rows.validation, labels_of(table, rows.validation) > 0.5
     fitted = []
     for most in (10**12, 0):
         monkeypatch.setattr(trunk, "MOST_BYTES", most)
         fitted.append(
             fit_probe(
                 probe,
-                table,
-                rows.student,
-                labels_of(table, rows.student),
-                chosen_by,
-                progress=False,
+                Data(
+                    table,
+                    rows.student,
+                    labels_of(table, rows.student),
+                    validation=rows.validation,
+                    validation_labels=labels_of(table, rows.validation),
+                ),
             )
         )
     assert np.array_equal(*(probe.predict(EVERY) for probe in fitted))
@@ -204,10 +206,10 @@ def test_two_trunks_have_the_same_bits_however_they_came_about(
         monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / name)))
         monkeypatch.setattr(trunk, "CHUNK", chunk)
         if first < 2:
-            assert Trunk(spec, table, first, progress=False).seconds > 0
-        states = Trunk(spec, table, 2, progress=False)
+            assert Trunk(spec, table, first).seconds > 0
+        states = Trunk(spec, table, 2)
         assert states.seconds > 0 and len(states.files) == -(-300 // chunk)
-        assert Trunk(spec, table, 2, progress=False).seconds == 0  # kept
+        assert Trunk(spec, table, 2).seconds == 0  # kept
         found.append(torch.cat([states.part(row) for row in range(300)]))
         assert not list((tmp_path / name).rglob("*.tmp"))
     assert found[0].dtype == torch.bfloat16 and found[0].shape == (int(states.length.sum()), 576)
@@ -225,9 +227,9 @@ def test_a_trunk_goes_on_from_a_lower_one_that_somebody_has_begun(
     """It helps to finish that one; each block is computed once, and the bits are those of a trunk made in one go."""
     monkeypatch.setattr(trunk, "CHUNK", 2 * trunk.BATCH)
     monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / "whole")))
-    whole = Trunk(spec, table, 2, progress=False)
+    whole = Trunk(spec, table, 2)
     monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / "begun")))
-    lower = Trunk(spec, table, 1, progress=False)
+    lower = Trunk(spec, table, 1)
     assert len(lower.files) == 3
     lower.files[1].unlink()
     computed: list[tuple[int, int]] = []
@@ -238,7 +240,7 @@ def test_a_trunk_goes_on_from_a_lower_one_that_somebody_has_begun(
         return compute(self, model, below, texts)
 
     monkeypatch.setattr(Trunk, "_compute", counted)
-    upper = Trunk(spec, table, 2, progress=False)
+    upper = Trunk(spec, table, 2)
     assert computed == [(1, 128), (1, 128), (1, 128), (1, 44)]
     assert lower.files[1].is_file()
     for a, b in zip(whole.chunks, upper.chunks, strict=True):
@@ -249,7 +251,7 @@ def test_trunks_are_kept_apart_by_all_that_changes_them(
     spec: RunSpec, table: TaskTable, own_cache: Path
 ) -> None:
     def folder(spec: RunSpec, boundary: int = 2, table: TaskTable = table) -> Path:
-        return Trunk(spec, table, boundary, progress=False).files[0].parent
+        return Trunk(spec, table, boundary).files[0].parent
 
     template = dataclasses.replace(
         spec, task=dataclasses.replace(spec.task, template="{text} So it was")
@@ -322,7 +324,7 @@ def trained(
     small_task: Task, quick: dict[str, Any], table: TaskTable, session_cache: Path
 ) -> Finetuned:
     """32 steps on the last of three blocks, on ground truth."""
-    with pytest.MonkeyPatch.context() as patch, train.few_threads("cpu"):
+    with pytest.MonkeyPatch.context() as patch, one_thread("cpu"):
         patch.setenv("W2S_CACHE", str(session_cache))
         return fitted_on_student_half(
             RunSpec(model="smollm2-135m@3", task=small_task, **quick), table
@@ -332,7 +334,7 @@ def trained(
 def test_training_changes_the_adapters_and_the_head_and_nothing_else(
     spec: RunSpec, table: TaskTable, own_cache: Path
 ) -> None:
-    fresh = train.build(spec, table, progress=False).model.state_dict()
+    fresh = train.build(spec, table).model.state_dict()
     after = fitted_on_student_half(spec, table).model.state_dict()
     assert fresh.keys() == after.keys()
     changed = {name for name in fresh if not torch.equal(fresh[name], after[name])}
@@ -344,9 +346,7 @@ def test_it_learns(trained: Finetuned, table: TaskTable, own_cache: Path) -> Non
     """The sentences are told apart by one of ten words, and three blocks are enough for that."""
     parts = splits(table, 0)
     for rows in (parts.student, parts.test):
-        assert (
-            (trained.predict(rows, progress=False) > 0.5) == labels_of(table, rows)
-        ).mean() > 0.8
+        assert ((trained.predict(rows) > 0.5) == labels_of(table, rows)).mean() > 0.8
 
 
 def test_the_same_spec_gives_the_same_bits(
@@ -354,10 +354,8 @@ def test_the_same_spec_gives_the_same_bits(
 ) -> None:
     again = fitted_on_student_half(trained.spec, table)
     other = fitted_on_student_half(trained.spec.with_seed(1), table)
-    assert torch.equal(again.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
-    assert not torch.equal(
-        other.logits(EVERY, progress=False), trained.logits(EVERY, progress=False)
-    )
+    assert torch.equal(again.logits(EVERY), trained.logits(EVERY))
+    assert not torch.equal(other.logits(EVERY), trained.logits(EVERY))
 
 
 def test_fitting_leaves_the_callers_random_numbers_and_threads_alone(
@@ -367,7 +365,7 @@ def test_fitting_leaves_the_callers_random_numbers_and_threads_alone(
     expected = torch.rand(3)
     torch.manual_seed(5)
     torch.set_num_threads(2)
-    with train.few_threads("cpu"):
+    with one_thread("cpu"):
         assert torch.get_num_threads() == 1
         fitted_on_student_half(spec, table)
     assert torch.get_num_threads() == 2 and torch.equal(torch.rand(3), expected)
@@ -382,10 +380,8 @@ def test_alpha_0_is_naive_finetuning_to_the_bit_in_training(
     something = fitted_on_student_half(
         dataclasses.replace(spec, loss=ConfidenceLoss(alpha_max=1.0)), table
     )
-    assert torch.equal(nothing.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
-    assert not torch.equal(
-        something.logits(EVERY, progress=False), trained.logits(EVERY, progress=False)
-    )
+    assert torch.equal(nothing.logits(EVERY), trained.logits(EVERY))
+    assert not torch.equal(something.logits(EVERY), trained.logits(EVERY))
 
 
 # Snapshots
@@ -393,7 +389,7 @@ def test_alpha_0_is_naive_finetuning_to_the_bit_in_training(
 
 def watched(spec: RunSpec, table: TaskTable) -> Finetuned:
     parts = splits(table, spec.seed)
-    return fitted_on_student_half(spec, table, watch=np.concatenate([parts.test, parts.validation]))
+    return fitted_on_student_half(spec, table, test=parts.test, validation=parts.validation)
 
 
 def test_looking_in_the_middle_changes_nothing(
@@ -407,7 +403,7 @@ def test_looking_in_the_middle_changes_nothing(
         for name in mine
         if ".lora_" in name or name.startswith("head.")
     )
-    assert torch.equal(looked.logits(EVERY, progress=False), trained.logits(EVERY, progress=False))
+    assert torch.equal(looked.logits(EVERY), trained.logits(EVERY))
 
 
 def test_snapshots_lead_from_nothing_to_the_end(
@@ -427,7 +423,7 @@ def test_snapshots_lead_from_nothing_to_the_end(
         for seen, p in fitted.snapshots.values()
     )
     first, half, last = (p for _, p in fitted.snapshots.values())
-    assert last.tolist() == fitted.predict(rows, progress=False).tolist()
+    assert last.tolist() == fitted.predict(rows).tolist()
     right = [((p > 0.5) == labels_of(table, rows)).mean() for p in (first, last)]
     assert right[0] < right[1] - 0.1 and half.tolist() not in (first.tolist(), last.tolist())
 
@@ -454,7 +450,7 @@ def test_a_fit_that_starts_from_adapters_goes_on_from_them(
     """At a rate of next to nothing they stay what they were, and a fresh head alone is not what predicts."""
     trained.save(tmp_path)
     still = dataclasses.replace(spec, recipe=Recipe(epochs=1, batch_size=16, learning_rate=1e-12))
-    on, fresh = (fitted_on_student_half(still, table, start=start) for start in (tmp_path, None))
+    on, fresh = (fitted_on_student_half(still, table, adapters=start) for start in (tmp_path, None))
     mine, theirs, drawn = (dict(f.model.named_parameters()) for f in (on, trained, fresh))
     names = [name for name in mine if ".lora_" in name]
     assert len(names) == 14 and all(torch.equal(mine[name], theirs[name]) for name in names)
@@ -494,18 +490,18 @@ def test_rows_and_labels_that_do_not_fit_are_refused(
 ) -> None:
     for rows, labels in ((EVERY[:8], EVERY[:8]), (EVERY[:32], EVERY[:31])):
         with pytest.raises(SpecError, match="need one label a row, and at least one batch of 16"):
-            fit(spec, table, rows, labels, progress=False)
+            fit(spec, Data(table, rows, labels))
 
 
 def test_errors_of_other_kinds_are_not_called_out_of_memory(
     spec: RunSpec, table: TaskTable, own_cache: Path
 ) -> None:
     with pytest.raises(IndexError):
-        fit(spec, table, np.arange(290, 306), np.ones(16, dtype=np.float32), progress=False)
+        fit(spec, Data(table, np.arange(290, 306), np.ones(16, dtype=np.float32)))
 
 
 def test_threads_of_a_caller_are_restored_after_an_error() -> None:
     torch.set_num_threads(2)
-    with pytest.raises(ValueError), train.few_threads("cpu"):
+    with pytest.raises(ValueError), one_thread("cpu"):
         raise ValueError
     assert torch.get_num_threads() == 2

@@ -93,7 +93,7 @@ def train_once(adapters: dict[str, bool], *teachers: None) -> None:
     say("was there", [spec.run_id for spec in runs if spec not in lacking])
     if lacking:
         say("started", ids := [spec.run_id for spec in lacking])
-        execute(*lacking, progress=False)
+        execute(*lacking)
         say("recorded", ids)
 
 

@@ -10,19 +10,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from w2s_lib.models.backbone import split_over
-from w2s_lib.models.machine import threads
+from w2s_lib.runs.errors import TrainingError
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.runs.store import discard_partial
 from w2s_lib.training.execute import Training, execute, refuse_early
-from w2s_lib.training.finetune import TrainingError
 
 
 def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
-    """See `engines.Engine`: by default a process for every `threads()` cores, or one a GPU where a run asks for CUDA."""
+    """See `engines.Engine`: by default a process for every core, or one a GPU where a run asks for CUDA."""
     refuse_early(missing.values())
     cuda = any(spec.device == "cuda" for spec in missing.values())
-    slots = (os.cpu_count() or 1) // threads() if not cuda else 1 if split_over() else len(gpus())
+    slots = len(gpus()) if cuda else os.cpu_count()
     return workers or slots or 1
 
 
@@ -34,7 +32,7 @@ def map_trainings(todo: dict[str, Training], slots: int, *, progress: bool = Tru
 def here(todo: dict[str, Training], *, progress: bool = True) -> Iterator[str]:
     """Trains one after the other, in this process."""
     for key, runs in todo.items():
-        execute(*runs, progress=progress)
+        execute(*runs)
         yield key
 
 
@@ -112,4 +110,4 @@ def _turn(spec: RunSpec) -> tuple[int, float]:
 
 
 def _work(texts: list[str]) -> None:
-    execute(*map(RunSpec.from_json, texts), progress=False)
+    execute(*map(RunSpec.from_json, texts))

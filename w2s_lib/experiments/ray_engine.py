@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from w2s_lib.experiments.cluster import check_node, connect, stop, train_once
-from w2s_lib.models.backbone import split_over
-from w2s_lib.models.machine import threads
-from w2s_lib.runs.errors import DeviceError, SpecError
+from w2s_lib.runs.errors import DeviceError, SpecError, TrainingError
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.runs.store import find, mark, require_writable, store_name, write
 from w2s_lib.training.execute import Training
-from w2s_lib.training.finetune import TrainingError
 
 RETRIES = 3
 """How often a run is begun anew after its worker has died."""
@@ -32,15 +29,11 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
             "engine='ray' takes no number of workers: it trains as many runs at once as the cluster has CPUs, or "
             "GPUs, for (`ray start --num-cpus`)"
         )
-    if split_over():
-        raise SpecError(
-            "engine='ray' gives each run one GPU: unset W2S_DEVICE_MAP, or train what needs several on one machine"
-        )
     ray = connect()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
     require_writable()
-    takes = {"CPU": threads(), "GPU": 1}
+    takes = {"CPU": 1, "GPU": 1}
     nodes = {
         kind: [
             node
@@ -92,9 +85,7 @@ def map_trainings(todo: dict[str, Training], slots: int, *, progress: bool = Tru
         spec.start.run.run_id for spec, *_ in todo.values() if isinstance(spec.start, Continue)
     }
     for runs in todo.values():
-        takes = (
-            {"num_cpus": 1, "num_gpus": 1} if _kind(runs[0]) == "GPU" else {"num_cpus": threads()}
-        )
+        takes = {"num_cpus": 1, "num_gpus": 1} if _kind(runs[0]) == "GPU" else {"num_cpus": 1}
         task = _task(ray, train_once, max_retries=RETRIES, **takes)
         teachers = [refs[parent.run_id] for parent in runs[0].parents() if parent.run_id in refs]
         ref = task.remote({spec.to_json(): spec.run_id in started_from for spec in runs}, *teachers)
@@ -137,12 +128,7 @@ def _finished(ray: Any, waiting: dict[Any, str]) -> Iterator[str]:
 
 def _task(ray: Any, function: Any, **options: Any) -> Any:
     """The function as a task whose worker has the same store, caches and number of threads as this process."""
-    own = {
-        "W2S_STORE": store_name(),
-        "W2S_PUBLISHED": "0",
-        "W2S_THREADS": str(threads()),
-        "OMP_NUM_THREADS": str(threads()),
-    }
+    own = {"W2S_STORE": store_name(), "W2S_PUBLISHED": "0", "OMP_NUM_THREADS": "1"}
     same = {
         name: os.environ[name]
         for name in ("W2S_CACHE", "HF_HOME", "HF_HUB_OFFLINE")

@@ -38,7 +38,7 @@ def run(spec: RunSpec, *, progress: bool = True) -> Record:
 
         refuse_early(missing.values())
         for step in missing.values():
-            execute(step, progress=progress)
+            execute(step)
     return _read(spec, trained=spec.run_id in missing)
 
 

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from w2s_lib.models.backbone import hidden_states
 from w2s_lib.models.families import blocks_of, last_token_exact, window_of
-from w2s_lib.models.lora import merge_adapters, save_adapters
 from w2s_lib.models.inputs import Inputs
+from w2s_lib.models.lora import merge_adapters, save_adapters
 from w2s_lib.runs.spec import RunSpec
 
 PREDICT_BATCH = 64
@@ -36,9 +36,7 @@ class Classifier(nn.Module):
             r(first) - r(second) (Bradley & Terry 1952).
     """
 
-    def __init__(
-        self, backbone: Any, *, last_only: bool = True, comparison: bool = False
-    ) -> None:
+    def __init__(self, backbone: Any, *, last_only: bool = True, comparison: bool = False) -> None:
         super().__init__()
         base = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
         self.backbone = backbone

@@ -66,3 +66,19 @@ def step_bytes(model: nn.Module, loss_of_longest: Callable[[], Tensor]) -> int:
     finally:
         model.zero_grad(set_to_none=True)
     return torch.cuda.max_memory_allocated()
+
+
+def kept_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
+    """What a forward pass keeps for its backward pass beside the model's weights, on any device."""
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = loss()  # held, so that no storage is used twice
+    del kept
+    return sum(n_bytes for place, n_bytes in sizes.items() if place not in own)

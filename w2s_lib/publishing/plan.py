@@ -1,7 +1,8 @@
-"""What chapters would train, before any of it is downloaded or trained: distinct runs, downloads, memory and time.
+"""What chapters would train, before any of it is downloaded or trained.
 
-Runs are described by the chapters' `parameters` and `specs` cells alone. Memory comes from the models' configurations. Time
-comes from a few steps of a model of the same shape with two blocks and random weights, on the device that the runs ask for.
+Distinct runs, downloads, memory and time. Runs are described by the chapters' `parameters` and
+`specs` cells alone. Memory and time come from a few steps of two blocks of a model's shape, with
+random weights, on the device that the runs ask for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,8 +23,6 @@ from w2s_lib.runs.spec import Lora, RunSpec, Task
 from w2s_lib.runs.store import recorded
 from w2s_lib.tasks.table import pending, texts_a_row
 
-STEPS = 5
-"""Of the calibration, the first of which does not count."""
 ASSUMED = 128
 """Tokens of a text whose table is not there yet, where its task sets no `max_tokens`."""
 
@@ -70,167 +69,146 @@ def make_plan(jobs: Iterable[Job]) -> Plan:
 def downloads(plan: Plan) -> list[str]:
     """What the missing runs need that is not on this machine: models, then datasets."""
     missing = plan.missing.values()
-    models = sorted(
-        {
-            spec.name
-            for spec in missing
-            if is_hub(spec.name) and not downloaded(spec.name, spec.revision)
-        }
-    )
-    size = {spec.name: spec for spec in missing}
+    hub = {(spec.name, spec.revision) for spec in missing if is_hub(spec.name)}
+    models = sorted({name for name, revision in hub if not downloaded(name, revision)})
     tasks = sorted({spec.task.name for spec in missing if pending(spec.task)})
-    return [f"model {name}{_gigabytes(size[name])}" for name in models] + [
-        f"dataset of task {name}" for name in tasks
-    ]
+    return [f"model {name}" for name in models] + [f"dataset of task {name}" for name in tasks]
 
 
-def largest(plan: Plan) -> tuple[RunSpec, int] | None:
-    """The missing run that takes the most memory to train, and its bytes; None where nothing is trained.
+@dataclass(frozen=True)
+class Step:
+    """A step of training, measured: see `measure`.
+
+    Attributes:
+        seconds: of one text of mean length through one block, forward; a step counts as three.
+        weights: bytes of one frozen block.
+        trained: parameters of one block's adapters.
+        kept: bytes that one block keeps of a batch of the longest texts, for the backward pass.
+    """
+
+    seconds: float
+    weights: int
+    trained: int
+    kept: int
+
+
+@lru_cache(maxsize=64)
+def measure(spec: RunSpec, mean: int, longest: int) -> Step:
+    """Takes steps of two blocks that have a model's shape, and go the way of every run.
+
+    Args:
+        spec: gives model, device, quantization, precision, rank and batch size.
+        mean: tokens of a text, for the time.
+        longest: tokens of a text, for the memory.
 
     Raises:
-        AssetError, SpecError: a model's configuration cannot be had.
+        DeviceError: the device is not here.
+        AssetError, SpecError: the model's configuration cannot be had.
     """
-    from w2s_lib.models.memory import training_bytes
+    import torch
+    from transformers import AutoModelForCausalLM
 
-    trained = {
-        (
-            s.model,
-            s.task,
-            s.lora,
-            s.recipe.batch_size,
-            s.quantization,
-            s.precision,
-            s.role == "generative",
-        ): s
-        for s in plan.missing.values()
-        if s.trains
-    }
-    sizes = []
-    for spec in trained.values():
-        _, longest = _tokens(spec.name, spec.revision, spec.task)
-        sizes.append(
-            (spec, training_bytes(spec, _config(spec), longest, texts_a_row=texts_a_row(spec.task)))
-        )
-    return max(sizes, key=lambda pair: pair[1], default=None)
+    from w2s_lib.models.backbone import DTYPES, check, load_backbone, load_config, quiet
+    from w2s_lib.models.classifier import Classifier
+    from w2s_lib.models.families import blocks_of, cut
+    from w2s_lib.models.lora import add_lora
+    from w2s_lib.models.machine import one_thread
+    from w2s_lib.models.memory import kept_bytes
+    from w2s_lib.models.pins import folder_digest
+
+    check(spec)
+    config = copy.deepcopy(cut(load_config(spec.name, spec.revision), 0, 2))
+    config.vocab_size = min(config.vocab_size, 1000)
+    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(config, token, None)
+    with tempfile.TemporaryDirectory() as folder, one_thread(spec.device), torch.random.fork_rng():
+        with quiet():
+            random = AutoModelForCausalLM.from_config(config, dtype=DTYPES[spec.precision])
+            random.save_pretrained(folder)
+        two = replace(spec, model=folder, revision=folder_digest(folder))
+        backbone = load_backbone(two)
+        weights = sum(p.nbytes for p in blocks_of(backbone).parameters())
+        top = add_lora(backbone, two, n_top=2)
+        trained = sum(p.numel() for p in top.parameters() if p.requires_grad)
+        model = Classifier(top, last_only=False).to(spec.device).train()
+
+        def loss(tokens: int) -> Any:
+            shape = (spec.recipe.batch_size, tokens)
+            ids = torch.randint(1000, shape, device=spec.device)
+            return model(ids, torch.full(shape[:1], tokens, device=spec.device)).square().mean()
+
+        kept = kept_bytes(model, lambda: loss(longest))
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            loss(mean).backward()
+            if spec.device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+    unit = statistics.median(seconds[1:]) / (3 * spec.recipe.batch_size * 2)
+    return Step(unit, weights // 2, trained // 2, kept // 2)
+
+
+def step_of(spec: RunSpec) -> Step:
+    """`measure` for what a run asks for; once for all runs that differ in nothing that matters."""
+    shape = RunSpec(
+        model=spec.name,
+        revision=_revision(spec),
+        device=spec.device,
+        quantization=spec.quantization,
+        precision=spec.precision,
+        lora=Lora(rank=spec.lora.rank, blocks="all"),
+        recipe=replace(spec.recipe, epochs=1),
+    )
+    return measure(shape, *_tokens(spec.name, spec.revision, spec.task))
+
+
+def memory(spec: RunSpec) -> int:
+    """Bytes of a finetuning run, about: its weights, adapters and optimiser, and a step's states."""
+    from w2s_lib.models.backbone import DTYPES, load_config
+    from w2s_lib.models.families import blocks_of, skeleton
+    from w2s_lib.models.memory import OPTIMISER_BYTES
+
+    config, step = load_config(spec.name, _revision(spec)), step_of(spec)
+    depth = spec.depth or config.num_hidden_layers
+    one_block = skeleton(config)
+    n_all, n_block = (
+        sum(p.numel() for p in part.parameters()) for part in (one_block, blocks_of(one_block))
+    )
+    outside = (n_all - n_block) * DTYPES[spec.precision].itemsize
+    adapted = step.kept * texts_a_row(spec.task) + OPTIMISER_BYTES * step.trained
+    return outside + depth * step.weights + spec.lora.n_adapted(depth) * adapted
 
 
 def hours(plan: Plan, workers: int) -> float:
-    """How long the missing runs take together, from `calibrate`; downloads and shared trunks extra.
+    """How long the missing runs take together; downloads and shared trunks extra.
 
     Raises:
         AssetError, SpecError: a model's configuration cannot be had.
         DeviceError: the runs ask for a device that is not here.
     """
+    from w2s_lib.models.backbone import load_config
     from w2s_lib.training.execute import cost, trainings
 
     seconds = 0.0
     for spec, *others in trainings(plan.missing.values()).values():
         if spec.trains:
-            config = _config(spec)
-            unit = calibrate(
-                spec.name,
-                _revision(spec),
-                spec.device,
-                spec.quantization,
-                spec.precision,
-                spec.recipe.batch_size,
-                _tokens(spec.name, spec.revision, spec.task)[0],
-            )
-            seconds += unit * cost(spec, *others, depth=config.num_hidden_layers)
+            depth = load_config(spec.name, _revision(spec)).num_hidden_layers
+            seconds += step_of(spec).seconds * cost(spec, *others, depth=depth)
     return seconds / workers / 3600
 
 
-@lru_cache(maxsize=64)
-def calibrate(
-    name: str,
-    revision: str,
-    device: str,
-    quantization: str,
-    precision: str,
-    batch_size: int,
-    tokens: int,
-) -> float:
-    """Seconds to take one text through one block of a model, forward; a step of training counts as three.
-
-    The blocks have the model's shape and random weights, and go the way of every run: NF4, LoRA, the classifier's head.
-
-    Args:
-        name: the model, without its depth.
-        revision: its commit or digest.
-        device: "cpu", with the threads of a run, or "cuda".
-        quantization: see `RunSpec`.
-        precision: see `RunSpec`.
-        batch_size: texts a step.
-        tokens: of each text.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from w2s_lib.models.backbone import DTYPES, load_backbone, load_config, quiet
-    from w2s_lib.models.classifier import Classifier
-    from w2s_lib.models.families import cut
-    from w2s_lib.models.lora import add_lora
-    from w2s_lib.models.pins import folder_digest
-    from w2s_lib.runs.errors import DeviceError
-    from w2s_lib.training.finetune import few_threads
-    from w2s_lib.training.losses import xent_loss
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("the runs ask for device='cuda' and this machine has none")
-    config = copy.deepcopy(cut(load_config(name, revision), 0, 2))
-    config.vocab_size = min(config.vocab_size, 1000)
-    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, token, None)
-    with tempfile.TemporaryDirectory() as folder, few_threads(device), torch.random.fork_rng():
-        with quiet():
-            AutoModelForCausalLM.from_config(config, dtype=DTYPES[precision]).save_pretrained(
-                folder
-            )
-        spec = RunSpec(
-            model=folder,
-            revision=folder_digest(folder),
-            device=device,
-            quantization=quantization,
-            precision=precision,
-            lora=Lora(blocks="all"),
-        )
-        model = (
-            Classifier(add_lora(load_backbone(spec), spec, n_top=2), last_only=False)
-            .to(device)
-            .train()
-        )
-        ids = torch.randint(1000, (batch_size, tokens), device=device)
-        length, labels = (
-            torch.full((batch_size,), tokens, device=device),
-            torch.full((batch_size,), 0.5, device=device),
-        )
-        taken = []
-        for _ in range(STEPS):
-            started = time.perf_counter()
-            torch.autograd.backward(xent_loss(model(ids, length), labels))
-            if device == "cuda":
-                torch.cuda.synchronize()
-            taken.append(time.perf_counter() - started)
-    return statistics.median(taken[1:]) / (3 * batch_size * 2)
-
-
 def _revision(spec: RunSpec) -> str:
-    """The model's commit, asked of the hub where planning left it open: some kilobytes of configuration are fetched by it."""
+    """The model's commit, asked of the hub where planning left it open."""
     from w2s_lib.models.pins import current
 
     return spec.revision or current(spec.name)
 
 
-def _config(spec: RunSpec) -> Any:
-    from w2s_lib.models.backbone import load_config
-
-    return load_config(spec.name, _revision(spec))
-
-
 @lru_cache(maxsize=64)
 def _tokens(name: str, revision: str, task: Task) -> tuple[int, int]:
-    """Tokens of a task's texts, the mean and the most: measured where model and table are there, else assumed."""
-    from w2s_lib.models.trunk import Inputs
+    """Tokens of a task's texts, mean and most: measured where model and table are here."""
+    from w2s_lib.models.inputs import Inputs
     from w2s_lib.tasks.table import load_table
 
     if pending(task) or (is_hub(name) and not revision):
@@ -239,56 +217,44 @@ def _tokens(name: str, revision: str, task: Task) -> tuple[int, int]:
     return round(length.mean()), int(length.max())
 
 
-def _gigabytes(spec: RunSpec) -> str:
-    """How large a hub model is in bf16, in words; nothing where its configuration cannot be had."""
-    from w2s_lib.models.memory import training_memory
-    from w2s_lib.runs.errors import AssetError
-
-    try:
-        config = _config(spec)
-    except AssetError:
-        return ""
-    return f" ({1e-9 * training_memory(RunSpec(model=spec.name, quantization='none'), config, 1).weights:.1f} GB)"
-
-
 def describe(plan: Plan, workers: int | None) -> str:
-    """The plan in words: a line a chapter, then downloads, memory and time, or why these cannot be told."""
+    """The plan in words: a line a chapter, then downloads, memory, time, or why they are not told."""
     from w2s_lib.runs.errors import AssetError, DeviceError, SpecError
 
     width = max(map(len, ["all, distinct", *plan.chapters]))
     lines = [f"{'':<{width}}  {'runs':>6}  {'recorded':>8}  {'to train':>8}"]
     rows = plan.chapters | {"all, distinct": (len(plan.runs), len(plan.missing))}
-    lines += [
-        f"{name:<{width}}  {n:>6,}  {n - absent:>8,}  {absent:>8,}"
-        for name, (n, absent) in rows.items()
-        if n
-    ]
+    for name, (n, absent) in rows.items():
+        if n:
+            lines.append(f"{name:<{width}}  {n:>6,}  {n - absent:>8,}  {absent:>8,}")
     if not plan.missing:
         return "\n".join([*lines, "", "Nothing to train."])
     lines += ["", f"downloads  {', '.join(downloads(plan)) or 'none'}"]
-    told = "memory and time"
+    trained = [spec for spec in plan.missing.values() if spec.trains]
     try:
-        if most := largest(plan):
-            spec, n_bytes = most
-            lines.append(
-                f"memory     at most {n_bytes / 2**30:.1f} GiB: {spec.role} {spec.model} on {spec.task.name}"
-            )
+        time_needed = hours(plan, workers or 1)
+        if trained:
+            n_bytes, _, most = max((memory(s), s.run_id, s) for s in trained)
+            what = f"{most.role} {most.model} on {most.task.name}"
+            lines.append(f"memory     at most about {n_bytes / 2**30:.1f} GiB: {what}")
+        if any(spec.role == "generative" for spec in trained):
+            lines.append("           and, for a run that reads, the logits of its words")
         if any(pending(spec.task) and not spec.task.max_tokens for spec in plan.missing.values()):
             lines.append(
-                f"           if texts have {ASSUMED} tokens, where a table is not here yet and sets no max_tokens"
+                f"           if texts have {ASSUMED} tokens, where a table is not here yet and "
+                "sets no max_tokens"
             )
-        told = "time"
-        spread = (
-            f"with {workers} worker{'s' * (workers > 1)}"
-            if workers
-            else "of one worker, shared among the cluster's"
-        )
-        words = f"{_in_words(hours(plan, workers or 1))} {spread}"
-        lines.append(
-            f"time       about {words}, downloads and shared trunks extra; from a few steps on this machine"
-        )
     except (AssetError, SpecError, DeviceError) as error:
-        lines.append(f"{told} cannot be told here: {error}")
+        return "\n".join([*lines, f"memory and time cannot be told here: {error}"])
+    by = (
+        f"with {workers} worker{'s' * (workers > 1)}"
+        if workers
+        else "of one of the cluster's workers"
+    )
+    lines.append(
+        f"time       about {_in_words(time_needed)} {by}, downloads and shared trunks extra; from a "
+        "few steps on this machine"
+    )
     return "\n".join(lines)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 
 from w2s_lib.models.backbone import check
 from w2s_lib.models.classifier import FloatArray
-from w2s_lib.models.machine import hardware
+from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.record import SPLITS, Record, accuracies, snapshot_column
@@ -121,18 +120,6 @@ def execute(*runs: RunSpec) -> None:
         for run in runs:
             others = [other.run_id for other in runs if other != run]
             _record(run, table, _recorded_rows(run, parts), fitted, trained, others=others)
-
-
-@contextlib.contextmanager
-def one_thread(device: str) -> Iterator[None]:
-    """Runs on a CPU with one thread: the bits do not depend on how many cores a machine has."""
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _recorded_rows(spec: RunSpec, parts: Splits) -> dict[str, Any]:

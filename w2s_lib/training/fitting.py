@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,10 @@ import numpy as np
 from w2s_lib.models.classifier import FloatArray
 from w2s_lib.tasks.table import TaskTable
 
-NO_ROWS = np.empty(0, dtype=np.int64)
+
+def no_rows() -> Any:
+    """No rows, or labels of none."""
+    return np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +35,10 @@ class Data:
     table: TaskTable
     rows: Any
     labels: Any
-    validation: Any = NO_ROWS
-    validation_labels: Any = NO_ROWS
-    test: Any = NO_ROWS
-    asked: Any = NO_ROWS
+    validation: Any = field(default_factory=no_rows)
+    validation_labels: Any = field(default_factory=no_rows)
+    test: Any = field(default_factory=no_rows)
+    asked: Any = field(default_factory=no_rows)
     adapters: Path | None = None
 
 

@@ -137,7 +137,9 @@ def fit_next_token(spec: RunSpec, data: Data) -> NextTokenFit:
         if corpus is not table:
             own = Reader(top, words, inputs_at(spec, table, boundary))
             n_tokens = int(own.counts(texts).sum())
-            texts = _as_many_tokens(reader, n_tokens, apart_from=set(map(str.casefold, table.texts)))
+            texts = _as_many_tokens(
+                reader, n_tokens, apart_from=set(map(str.casefold, table.texts))
+            )
 
         def loss_of(batch: Any, done: float) -> Tensor:
             nats: Tensor = reader(batch)[0]
