@@ -6,18 +6,28 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+# What needs the book's packages is imported where it is used: `make help` needs nothing installed.
 from w2s_lib.publishing import chapters as book
-from w2s_lib.publishing import pages as build
 from w2s_lib.publishing import profiles
 from w2s_lib.runs.errors import nearest
 
 ROOT = Path.cwd()
 Options = dict[str, Any]
+
+
+def whole(options: Options, name: str, default: Any, *, least: int) -> Any:
+    """A setting that is a whole number; the default where it is not set."""
+    value = options.pop(name, default)
+    if value is not default and (type(value) is not int or value < least):
+        raise book.UsageError(f"{name} must be a whole number from {least} up, not {value!r}")
+    return value
 
 
 def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Job], int | None]:
@@ -36,42 +46,78 @@ def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Jo
     profile = str(options.pop("profile", "laptop"))
     values = profiles.load_profile(ROOT, profile)
     usual = None if os.environ.get("W2S_ENGINE") == "ray" else values.get("workers", 1)
-    workers = options.pop("workers", usual)
+    workers = whole(options, "workers", usual, least=1)
     chosen = [page for page in notebooks if page.name in asked]
     sets = [None, *(values.get("variants", []) if variants else [])]
     return [
         job
         for variant in sets
         for job in profiles.resolve(chosen, profile=profile, overrides=options, variant=variant)
-    ], workers if workers is None else int(workers)
+    ], workers
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Waits until no other process builds in this checkout."""
+    from filelock import FileLock, Timeout
+
+    (ROOT / ".w2s").mkdir(exist_ok=True)
+    lock = FileLock(ROOT / ".w2s" / "build.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("Waiting for another process that builds in this checkout.", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def make_book(options: Options, *, retrain: bool = False) -> int:
     """Executes the chapters, builds the pages and verifies them."""
+    from w2s_lib.publishing import execution
+    from w2s_lib.publishing import pages as build
+
     jobs, workers = take_jobs(options)
     if retrain:
         jobs = [one_seed(job) for job in jobs]
     pages = book.chapters(ROOT)
     # A book is whole or it is none: the chapters not asked for are in it as they are published.
-    others = [
-        page for page in pages if page.is_notebook and page not in [job.chapter for job in jobs]
-    ]
-    table = build.execute(
-        jobs + profiles.resolve(others, profile="laptop", overrides={}), workers=workers
-    )
-    built = build.build(pages)
-    build.verify(pages)
+    asked = [job.chapter for job in jobs]
+    others = [page for page in pages if page.is_notebook and page not in asked]
+    jobs += profiles.resolve(others, profile="laptop", overrides={})
+    with alone():
+        table = execution.execute(jobs, workers=workers)
+        built = build.build(pages)
+        build.verify(pages)
+    print_table(table)
+    words = "built" if built else "unchanged"
+    print(f"\n{len(pages)} pages {words} and verified. To read them: make serve, or open")
+    print((ROOT / "_build" / "html" / "index.html").as_uri())
+    return 0
+
+
+def page(options: Options) -> int:
+    """Executes the chapters asked for and checks their sources; makes no pages."""
+    from w2s_lib.publishing import execution
+    from w2s_lib.publishing.pages import source_problems
+
+    jobs, workers = take_jobs(options)
+    wrong = [f"{job.name}: {problem}" for job in jobs for problem in source_problems(job.chapter)]
+    print_table(execution.execute(jobs, workers=workers))
+    if wrong:
+        raise book.BookError("\n  ".join(["What is wrong in the sources:", *wrong]))
+    return 0
+
+
+def print_table(table: list[Any]) -> None:
+    """What was executed: a line a chapter."""
     width = max(len(name) for name in ["chapter", *(row[0] for row in table)])
     print(f"\n{'chapter':<{width}}  {'seconds':>9}  {'runs read':>9}  {'runs trained':>12}")
     for name, seconds, read, trained in table:
-        print(
-            f"{name:<{width}}  {'unchanged' if seconds is None else f'{seconds:.1f}':>9}  {read:>9}  {trained:>12}"
-        )
-    print(
-        f"\n{len(pages)} pages {'built' if built else 'unchanged'} and verified. To read them: make serve, or open"
-    )
-    print((ROOT / "_build" / "html" / "index.html").as_uri())
-    return 0
+        took = "unchanged" if seconds is None else f"{seconds:.1f}"
+        print(f"{name:<{width}}  {took:>9}  {read:>9}  {trained:>12}")
 
 
 def one_seed(job: book.Job) -> book.Job:
@@ -79,6 +125,23 @@ def one_seed(job: book.Job) -> book.Job:
     seeds = (job.chapter.defaults() | job.parameters).get("seeds")
     few = {"seeds": seeds[:1]} if isinstance(seeds, list) else {}
     return replace(job, parameters=job.parameters | few, published=False)
+
+
+def try_out(options: Options) -> int:
+    """Executes every chapter with the profile `quick`, once as it is and once with each knob of "What to tweak"."""
+    from w2s_lib.publishing import execution
+
+    profile = str(options.setdefault("profile", "quick"))
+    jobs, workers = take_jobs(options)
+    for job in list(jobs):
+        for knob in job.chapter.knobs():
+            given = read_settings(knob)
+            changed = profiles.resolve([job.chapter], profile=profile, overrides=given)
+            jobs += [replace(one, variant=f" {knob}".replace("/", "-")) for one in changed]
+    jobs = [replace(job, folder="tried") for job in jobs]
+    with alone():
+        print_table(execution.execute(jobs, workers=workers))
+    return 0
 
 
 def retrain(options: Options) -> int:
@@ -155,26 +218,35 @@ def gpu_check(options: Options) -> int:
 
 def serve(options: Options) -> int:
     """Serves the built book on localhost (PORT=8000; 0 takes a free port)."""
-    build.serve(ROOT, int(options.get("port", 8000)))
+    from w2s_lib.publishing.pages import serve as serve_pages
+
+    serve_pages(ROOT, whole(options, "port", 8000, least=0))
     return 0
 
 
 def lab(options: Options) -> int:
-    """Opens JupyterLab with the chapters as notebooks; installs it on first use."""
+    """Opens JupyterLab with the chapters as notebooks, executed already (PORT=8888); installs it on first use."""
+    from w2s_lib.publishing import execution
+
     if find_spec("jupyterlab") is None:
         print("Installing JupyterLab into this environment, once.", flush=True)
         tool("pip", "install", "-q", "-c", "book/constraints.txt", "-e", ".[lab]")
+    port = whole(options, "port", 8888, least=0)
+    jobs, workers = take_jobs({})
+    with alone():
+        execution.pair(jobs, workers=workers)
     # A double click on a chapter opens it as a notebook, in this environment only.
     viewers = Path(sys.prefix, "etc", "jupyter", "labconfig", "default_setting_overrides.json")
     tool(
         "jupytext_config", "--settings-file", str(viewers), "set-default-viewer", "markdown", "myst"
     )
-    return tool("jupyterlab", "book")
+    return tool("jupyterlab", "book", f"--ServerApp.port={port}")
 
 
 def clean(options: Options) -> int:
     """Removes what was built (not the records, not the environment)."""
-    shutil.rmtree(ROOT / "_build", ignore_errors=True)
+    with alone():
+        shutil.rmtree(ROOT / "_build", ignore_errors=True)
     return 0
 
 
@@ -195,6 +267,7 @@ def usage(options: Options) -> int:
 VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
     "help": (usage, ()),
     "book": (make_book, None),
+    "page": (page, None),
     "test": (test, ()),
     "retrain": (retrain, None),
     "plan": (plan, None),
@@ -202,9 +275,32 @@ VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
     "records": (records, None),
     "gpu-check": (gpu_check, None),
     "serve": (serve, ("port",)),
-    "lab": (lab, ()),
+    "lab": (lab, ("port",)),
+    "try": (try_out, None),
     "clean": (clean, ()),
 }
+
+
+def read_settings(settings: str | list[str], allowed: tuple[str, ...] | None = None) -> Options:
+    """Settings as they are written on the command line, `NAME=VALUE` or `-f FILE`, by their names in small letters.
+
+    Raises:
+        UsageError: one that is not allowed (None: all are), has no value, or whose value is no YAML.
+    """
+    words = settings.split() if isinstance(settings, str) else list(settings)
+    options: Options = {}
+    while words:
+        setting = words.pop(0)
+        if setting == "-f" and words:  # a profile's file, as papermill takes it
+            setting = f"PROFILE={words.pop(0)}"
+        key, _, text = setting.partition("=")
+        if allowed is not None and key.lower() not in allowed:
+            raise book.UsageError(f"no setting {key!r} here: {nearest(key.lower(), allowed)}")
+        if not text:
+            raise book.UsageError(f"{key!r} has no value: settings are NAME=VALUE")
+        listed = "," in text and not text.startswith(("[", "{"))
+        options[key.lower()] = book.from_yaml(f"[{text}]" if listed else text, key)
+    return options
 
 
 def main(arguments: list[str]) -> int:
@@ -214,20 +310,15 @@ def main(arguments: list[str]) -> int:
         if name not in VERBS:
             raise book.UsageError(f"Unknown verb {name!r}: {nearest(name, VERBS)}")
         verb, allowed = VERBS[name]
-        options: Options = {}
-        while settings:
-            setting = settings.pop(0)
-            if setting == "-f" and settings:  # a profile's file, as papermill takes it
-                setting = f"PROFILE={settings.pop(0)}"
-            key, _, text = setting.partition("=")
-            if allowed is not None and key.lower() not in allowed:
-                raise book.UsageError(f"`{name}` takes no {key!r}: {nearest(key.lower(), allowed)}")
-            listed = "," in text and not text.startswith(("[", "{"))
-            options[key.lower()] = book.from_yaml(f"[{text}]" if listed else text)
-        return int(verb(options))
+        code = int(verb(read_settings(settings, allowed)))
+        sys.stdout.flush()
+        return code
     except (book.UsageError, book.BookError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, book.UsageError) else 1
+    except BrokenPipeError:  # whoever reads, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
 

@@ -81,6 +81,6 @@ def test_the_magic_shows_markdown_in_a_notebook(shell):
     shell.run_cell("accuracy = 0.5")
     with capture_output() as captured:
         assert shell.run_cell("%%prose\nIt is {{accuracy:.1%}}.").success
-    assert [output.data["text/markdown"] for output in captured.outputs] == ["It is 50.0%.\n"]
+    assert [output.data["text/markdown"] for output in captured.outputs] == ["It is 50.0%."]
     with capture_output():
         assert isinstance(shell.run_cell("%%prose\n{{acuracy}}").error_in_exec, ProseError)

@@ -1,20 +1,20 @@
 """The book's chapters: find them, give them parameters, plan and train their runs, and know when one is stale.
 
 A chapter is a MyST Markdown notebook named in `book/_toc.yml`. A `Job` is a chapter with the parameters to execute it
-with; its `state` is a hash of all that the result depends on. `build.py` executes jobs and makes the pages.
+with; its `inputs` is a hash of all that the result depends on. `execution.py` executes jobs, `pages.py` makes the pages.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
-import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from w2s_lib.publishing.prose import fields
 from w2s_lib.runs.errors import SpecError
 
 Parameters = dict[str, Any]
-Row = tuple[
-    str, float | None, int, int
-]  # chapter, seconds (None: unchanged), runs read, runs trained
+FOLDED = {
+    "remove-input": {"source_hidden": True},
+    "hide-input": {"source_hidden": True},
+    "hide-cell": {"source_hidden": True, "outputs_hidden": True},
+}
+"""What folds a cell on the page, and what folds it in JupyterLab: cells bear both."""
 
 
 class BookError(RuntimeError):
@@ -54,26 +57,9 @@ class Chapter:
         return head.startswith("---") and "\nkernelspec:" in head
 
     @property
-    def gathers(self) -> bool:
-        """Whether it is a notebook without a `specs` cell: it trains nothing, and reads what the others have reported."""
-        return self.is_notebook and not self.cells("specs")
-
-    def gathered(self) -> list[Path]:
-        """What a page that gathers depends on: other notebooks, their reports, contents, benchmarks, every published record."""
-        others = [page for page in chapters(self.root) if page.is_notebook and not page.gathers]
-        book = self.root / "book"
-        common = [book / name for name in ("_toc.yml", "references.bib", "benchmarks.json")]
-        records = sorted((book / "results").glob("*.parquet"))
-        return [
-            *common,
-            *(page.source for page in others),
-            *(page.built(".report.json") for page in others),
-            *records,
-        ]
-
-    def built(self, suffix: str, folder: str = "executed") -> Path:
-        """Where the executed notebook (`.ipynb`) and what belongs to it lie."""
-        return self.root / "_build" / folder / f"{self.name}{suffix}"
+    def executed(self) -> Path:
+        """The executed notebook that the page is made of."""
+        return self.root / "_build" / "executed" / f"{self.name}.ipynb"
 
     def notebook(self) -> Any:
         """The chapter as a notebook, not executed."""
@@ -86,6 +72,24 @@ class Chapter:
         return [
             cell.source for cell in self.notebook().cells if tag in cell.metadata.get("tags", [])
         ]
+
+    def knobs(self) -> list[str]:
+        """The settings in the first column of the table under "What to tweak"."""
+        text = self.source.read_text(encoding="utf-8")
+        section = text.partition("\n## What to tweak\n")[2].partition("\n## ")[0]
+        return re.findall(r"^\|\s*`([^`|]+)`\s*\|", section, re.M)
+
+    def unfolded(self) -> list[str]:
+        """The cells that are folded on the page and lie open in JupyterLab, or show the source of prose; by first lines."""
+        found = []
+        for cell in self.notebook().cells:
+            tags = cell.metadata.get("tags", [])
+            wanted = [FOLDED[tag] for tag in tags if tag in FOLDED]
+            prose = fields(cell.source) is not None and "remove-input" not in tags
+            jupyter = cell.metadata.get("jupyter", {})
+            if prose or any(not want.items() <= jupyter.items() for want in wanted):
+                found.append(cell.source.strip().splitlines()[0])
+        return found
 
     def script(self) -> str:
         """The code as a linter reads it: of a prose cell the expressions of its fields are left."""
@@ -112,53 +116,75 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook to execute, its parameters, and whether it may read the published records."""
+    """A notebook to execute.
+
+    Attributes:
+        chapter: the notebook.
+        parameters: what its `parameters` cell is overridden with.
+        published: whether it may read the published records.
+        banner: Markdown shown under its title.
+        folder: where in `_build` the result goes.
+        variant: what the result's name says after the chapter's.
+    """
 
     chapter: Chapter
     parameters: Parameters
     published: bool = True
+    banner: str = ""
+    folder: str = "executed"
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """The chapter's name and the variant."""
+        return f"{self.chapter.name}{self.variant}"
+
+    def built(self, suffix: str, folder: str = "") -> Path:
+        """Where the executed notebook (`.ipynb`) and what belongs to it lie."""
+        return self.chapter.root / "_build" / (folder or self.folder) / f"{self.name}{suffix}"
 
     def environment(self) -> dict[str, str]:
-        """What the library is told: where to note the records it reads and the values it reports."""
-        built = self.chapter.built
-        notes = {"W2S_MANIFEST": str(built(".jsonl")), "W2S_REPORT": str(built(".report.json"))}
-        return notes if self.published else notes | {"W2S_PUBLISHED": "0"}
+        """What the library is told."""
+        return {} if self.published else {"W2S_PUBLISHED": "0"}
 
-    def state(self) -> str:
-        """A hash of all that the executed notebook depends on, the records that it read included, and of itself."""
-        records = sorted({line["path"] for line in self.manifest() if "path" in line})
-        hidden = self.environment().get("W2S_PUBLISHED", os.environ.get("W2S_PUBLISHED"))
-        common = [
-            self.chapter.root / "book" / name for name in ("constraints.txt", "claims/first.yaml")
-        ]
-        library = sorted(Path(__file__).parents[1].rglob("*.py"))
-        gathered = self.chapter.gathered() if self.chapter.gathers else []
-        files = [
-            self.chapter.source,
-            self.chapter.built(".ipynb"),
-            *common,
-            *library,
-            *map(Path, records),
-            *gathered,
-        ]
-        settings = repr(
-            [sorted(self.parameters.items()), hidden, sys.version, records, *map(str, gathered)]
-        ).encode()
-        return digest(
-            settings, *(file.read_bytes() if file.exists() else b"absent" for file in files)
-        )
+    @cached_property
+    def specs(self) -> list[Any]:
+        """The runs that the chapter asks for: nothing is trained."""
+        return planned_specs(self.chapter, self.parameters)
 
-    def manifest(self) -> list[dict[str, Any]]:
-        """What was noted: run_id, whether it was trained, where its record was read; of what is not there, only the path."""
-        path = self.chapter.built(".jsonl")
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    @cached_property
+    def run_ids(self) -> set[str]:
+        """The ids of these runs, and of those that they learn from."""
+        return {step.run_id for spec in self.specs for step in spec.lineage()}
 
-    def row(self, seconds: float | None) -> Row:
-        """The chapter's line in the closing table; a run that was trained and then read counts as trained."""
-        runs = [line for line in self.manifest() if "run_id" in line]
-        trained = {line["run_id"] for line in runs if line["trained"]}
-        read = {line["run_id"] for line in runs} - trained
-        return self.chapter.name, seconds, len(read), len(trained)
+    def inputs(self) -> str:
+        """A hash of all that the executed notebook depends on.
+
+        That is the chapter, its parameters, the library, the claims and the records of its runs; for a page without a
+        `specs` cell, which reads what the others have made, all of the book and every published record.
+        """
+        book = self.chapter.root / "book"
+        files = [self.chapter.source, book / "constraints.txt", *sorted(book.glob("claims*/*"))]
+        files += sorted(Path(__file__).parents[1].rglob("*.py"))
+        if self.chapter.cells("specs"):
+            files += [record for run_id in sorted(self.run_ids) for record in records(self, run_id)]
+        else:
+            files += sorted(book.glob("*.*")) + sorted((book / "results").glob("*.parquet"))
+        hidden = os.environ.get("W2S_PUBLISHED") if self.published else "0"
+        settings = sorted(self.parameters.items()), hidden, self.banner, sorted(self.run_ids)
+        names = "\n".join(f"{file.name} {file.is_file()}" for file in files)
+        contents = (file.read_bytes() for file in files if file.is_file())
+        return digest(repr(settings).encode(), sys.version.encode(), names.encode(), *contents)
+
+
+def records(job: Job, run_id: str) -> Iterator[Path]:
+    """Where a run's record may lie on this machine."""
+    from w2s_lib.runs.store import published_store, user_store
+
+    with environment(job.environment()):
+        for store in (user_store(), published_store()):
+            if store is not None:
+                yield store / f"{run_id}.parquet"
 
 
 def digest(*parts: bytes) -> str:
@@ -166,11 +192,18 @@ def digest(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def from_yaml(text: str) -> Any:
-    """What YAML makes of a text."""
+def from_yaml(text: str, where: str) -> Any:
+    """What YAML makes of a text.
+
+    Raises:
+        UsageError: it is no YAML; the message begins with `where`.
+    """
     import yaml  # here, so that `make help` needs nothing installed
 
-    return yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def chapters(root: Path) -> list[Chapter]:
@@ -186,14 +219,20 @@ def chapters(root: Path) -> list[Chapter]:
             elif isinstance(value, (dict, list)):
                 yield from names(value)
 
-    found = [Chapter(name, root) for name in names(from_yaml(toc.read_text(encoding="utf-8")))]
+    found = [
+        Chapter(name, root) for name in names(from_yaml(toc.read_text(encoding="utf-8"), str(toc)))
+    ]
     if absent := [chapter.name for chapter in found if not chapter.source.exists()]:
         raise BookError(f"book/_toc.yml names pages that do not exist: {', '.join(absent)}")
     return found
 
 
 def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
-    """What a chapter's cells tagged `parameters` and `specs` define, and no other cell: nothing is trained."""
+    """The names of a chapter's cells tagged `parameters` and `specs`, executed alone: nothing is trained.
+
+    Raises:
+        BookError: one of the cells failed.
+    """
     space: dict[str, Any] = {"__name__": "__plan__"}
     for tag, given in (("parameters", parameters), ("specs", {})):
         try:
@@ -208,41 +247,33 @@ def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
 
 
 def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
-    """Every `RunSpec` that a chapter asks for: see `planned_names`."""
+    """Every `RunSpec` that a chapter asks for: what its `specs` cell calls `specs`."""
     return list(planned_names(chapter, parameters).get("specs", []))
 
 
-def train(jobs: list[Job], *, store: str, workers: int | None) -> None:
+def train(jobs: list[Job], *, store: str, workers: int | None) -> set[str]:
     """Trains the runs of all these chapters that have no record yet, in one sweep, with the progress in this terminal.
 
-    A run that several chapters share counts as trained for the first of them.
+    Returns:
+        The ids of the runs that were trained.
     """
-    plans = [
-        (job, planned_specs(job.chapter, job.parameters)) for job in jobs
-    ]  # all planned before any is trained
+    plans = [(job, job.specs) for job in jobs]  # all planned before any is trained
+    trained: set[str] = set()
     for hidden in (False, True):
         mine = [(job, specs) for job, specs in plans if specs and job.published is not hidden]
         if not mine:
             continue
+        from w2s_lib.experiments.sweep import train_missing
+
         try:
             with environment({"W2S_PUBLISHED": "0"} if hidden else {}):
-                trained = importlib.import_module("w2s_lib.experiments.sweep").train_missing(
+                trained |= train_missing(
                     [spec for _, specs in mine for spec in specs], store=store, workers=workers
                 )
         except (SpecError, RuntimeError, OSError) as error:
-            raise BookError(
-                f"{', '.join(job.chapter.name for job, _ in mine)}: training stopped: {error}"
-            ) from error
-        for job, specs in mine if store == "user" else ():
-            own = trained & {step.run_id for spec in specs for step in spec.lineage()}
-            trained -= own
-            if own:
-                job.chapter.built(".jsonl").parent.mkdir(parents=True, exist_ok=True)
-                with job.chapter.built(".jsonl").open("a", encoding="utf-8") as file:
-                    file.writelines(
-                        json.dumps({"run_id": run_id, "trained": True}) + "\n"
-                        for run_id in sorted(own)
-                    )
+            names = ", ".join(dict.fromkeys(job.chapter.name for job, _ in mine))
+            raise BookError(f"{names}: training stopped: {error}") from error
+    return trained
 
 
 @contextmanager

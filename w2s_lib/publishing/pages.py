@@ -1,8 +1,4 @@
-"""The book itself: execute the chapters, lay them out as a Sphinx source tree, build the pages, verify and serve them.
-
-Each chapter is executed by papermill in a process of its own and scrubbed of timestamps, so that the same code on the
-same records gives the same bytes; one that nothing has changed for is left alone.
-"""
+"""The pages: lay the executed chapters out as a Sphinx source tree, build, verify and serve them."""
 
 from __future__ import annotations
 
@@ -11,166 +7,113 @@ import hashlib
 import html as html_text
 import http.server
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import nbformat
+
 from w2s_lib.figures.style import MIME
-from w2s_lib.publishing.chapters import BookError, Chapter, Job, Row, digest, train
+from w2s_lib.publishing.chapters import BookError, Chapter, digest
+from w2s_lib.publishing.references import listing, problems, works
 
 TABLES = ("runs.csv", "runs.parquet", "predictions.parquet")
-WIDGET = "application/vnd.jupyter.widget-view+json"
-# A styled table has a random id, and Python's own description of it an address in memory.
-STEADY = {
-    "text/html": (r"\bT_[0-9a-f]{5}(?=[_ \"])", "T-{}"),
-    "text/plain": (r" at 0x[0-9a-f]+>", ">"),
-}
 NOT_PAGES = shutil.ignore_patterns(
-    "results", "profiles", "_ext", "constraints.txt", ".*", "__pycache__"
+    "results", "profiles", "_ext", "constraints.txt", "*.ipynb", ".*", "__pycache__"
 )
+CHAPTER_LINK = re.compile(r"\]\(([\w/.-]+)\.md(#[^)\s]*)?\)")
+INSTALL = """\
+# This notebook needs w2s_lib, the library of the book that it comes from.
+from importlib.util import find_spec
 
-
-def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
-    """Trains what is missing and executes what has changed, in parallel; returns a row for every chapter.
-
-    Pages that gather what the others report come in a second round, when all others have been executed.
-
-    Raises:
-        BookError: a chapter failed. No further one is started, and its partial notebook stays in `_build/partial`.
-    """
-    seconds: dict[Chapter, float] = {}
-    for gathers in (False, True):
-        seconds |= execute_stale(
-            [job for job in jobs if job.chapter.gathers == gathers], workers=workers
-        )
-    return [job.row(seconds.get(job.chapter)) for job in jobs]
-
-
-def execute_stale(jobs: list[Job], *, workers: int | None) -> dict[Chapter, float]:
-    """One round of `execute`: the seconds of the chapters that were not as they were."""
-    stamps = {job.chapter: job.chapter.built(".state") for job in jobs}
-    stale = [
-        job
-        for job in jobs
-        if not (s := stamps[job.chapter]).exists() or s.read_text() != job.state()
-    ]
-    for job in stale:
-        job.chapter.built("").parent.mkdir(parents=True, exist_ok=True)
-        for suffix in (".jsonl", ".report.json", ".state"):
-            job.chapter.built(suffix).unlink(missing_ok=True)
-    train(stale, store="user", workers=workers)
-    seconds: dict[Chapter, float] = {}
-    with ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=1
-    ) as pool:
-        running = {pool.submit(execute_one, job): job for job in stale}
-        for future in as_completed(running):
-            job = running[future]
-            if error := future.exception():
-                for other in running:
-                    other.cancel()
-                raise error
-            seconds[job.chapter] = future.result()
-            stamps[job.chapter].write_text(job.state())
-            print(f"{job.chapter.name}: executed in {seconds[job.chapter]:.1f} s", flush=True)
-    return seconds
-
-
-def execute_one(job: Job) -> float:
-    """Executes one notebook with this interpreter's kernel, in a process of its own; returns the seconds it took."""
-    import nbformat
-    from papermill.execute import execute_notebook
-    from traitlets.config import Config
-
-    os.environ.update(job.environment())
-    chapter, started = job.chapter, time.perf_counter()
-    partial = chapter.built(".ipynb", "partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    steady = {
-        "coalesce_streams": True,
-        "record_timing": False,
-        "store_widget_state": False,
-        "progress_bar": False,
-    }
-    options = {
-        "kernel_name": "python3",
-        "cwd": chapter.source.parent,
-        "shutdown_kernel": "immediate",
-    }
-    try:
-        # By TCP, other users of the machine could listen. By default two kernels of one folder would share their sockets.
-        with tempfile.TemporaryDirectory(prefix="w2s-") as sockets:
-            local = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
-            notebook = execute_notebook(
-                chapter.notebook(), partial, job.parameters, config=local, **options, **steady
-            )
-    except Exception as error:
-        raise BookError(
-            f"{failure(chapter, partial, error)}\nThe notebook up to there: {partial}"
-        ) from None
-    nbformat.write(scrub(notebook, chapter.name), chapter.built(".ipynb"))
-    partial.unlink()
-    return time.perf_counter() - started
-
-
-def failure(chapter: Chapter, partial: Path, error: Exception) -> str:
-    """Which cell failed, the last that was started, by its number among the code cells and its first line; and why."""
-    reason = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
-    cells = json.loads(partial.read_text())["cells"] if partial.exists() else []
-    cells = [
-        cell
-        for cell in cells
-        if cell["cell_type"] == "code" and cell["metadata"]["papermill"]["start_time"]
-    ]
-    if not cells:
-        return f"{chapter.name}: {reason}"
-    first = "".join(cells[-1]["source"]).strip().splitlines()[0]
-    return f"{chapter.name}: code cell {len(cells)} (`{first}`) failed: {reason}"
-
-
-def scrub(notebook: Any, name: str) -> Any:
-    """Takes out what differs from one execution to the next: times, random ids, addresses in memory, progress widgets."""
-    notebook.metadata.pop("papermill", None)
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"{name.replace('/', '-')[:50]}-{number}"
-        cell.metadata.pop("papermill", None)
-        if "outputs" in cell:
-            cell.outputs = [
-                output for output in cell.outputs if WIDGET not in output.get("data", {})
-            ]
-            for output in cell.outputs:
-                data = output.get("data", {})
-                for kind in STEADY.keys() & data.keys():
-                    pattern, steady = STEADY[kind]
-                    data[kind] = re.sub(pattern, steady.format(cell.id), data[kind])
-    return notebook
+if find_spec("w2s_lib") is None:
+    {}"""
 
 
 def assemble(pages: list[Chapter]) -> Path:
-    """Copies `book/` to `_build/src`, each notebook replaced by its executed self."""
+    """Copies `book/` to `_build/src`, each notebook replaced by its executed self, with links as Sphinx reads them.
+
+    Raises:
+        BookError: a citation that is not in `references.bib`, a link to a heading of another page, or a folded cell that
+            lies open in JupyterLab.
+    """
     root = pages[0].root
     target = root / "_build" / "src"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(root / "book", target, ignore=NOT_PAGES)
+    if wrong := [f"{page.name}: {problem}" for page in pages for problem in source_problems(page)]:
+        raise BookError("The chapters are not in order:\n  " + "\n  ".join(wrong))
+    notebooks = {page.name for page in pages if page.is_notebook}
     for page in pages:
+        source = target / f"{page.name}.md"
         if page.is_notebook:
-            (target / f"{page.name}.md").unlink()
-            shutil.copy(page.built(".ipynb"), target / f"{page.name}.ipynb")
+            source.unlink()
+            nbformat.write(downloadable(page, notebooks), source.with_suffix(".ipynb"))
+        else:
+            text = relinked(source.read_text(encoding="utf-8"), notebooks)
+            if page.name == "references":
+                text += "\n" + listing(root / "book" / "references.bib")
+            source.write_text(text, encoding="utf-8")
     (target / "_static").mkdir(exist_ok=True)
     for table in tables(root):
         shutil.copy(table, target / "_static")
     return target
+
+
+def source_problems(page: Chapter) -> Iterator[str]:
+    """What is wrong with a chapter as it is written: citations, links to headings elsewhere, cells folded in one place only."""
+    text = page.source.read_text(encoding="utf-8")
+    yield from problems(text, works(page.root / "book" / "references.bib"))
+    for name, anchor in CHAPTER_LINK.findall(text):
+        if anchor:
+            yield f"the link to {name}.md{anchor} must end before the #"
+    if page.is_notebook:
+        for line in page.unfolded():
+            yield f"the cell that begins with `{line}` is not folded both on the page and in JupyterLab"
+
+
+def relinked(text: str, notebooks: set[str]) -> str:
+    """Markdown whose links to chapters lead to the notebooks that Sphinx builds them from."""
+
+    def link(found: re.Match[str]) -> str:
+        return f"]({found[1]}.ipynb)" if found[1] in notebooks else found[0]
+
+    return CHAPTER_LINK.sub(link, text)
+
+
+def downloadable(page: Chapter, notebooks: set[str]) -> Any:
+    """The executed notebook with links among notebooks, and a first cell that gets the library where it is missing."""
+    notebook = nbformat.read(page.executed, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = relinked(cell.source, notebooks)
+        for output in cell.get("outputs", []):
+            if text := output.get("data", {}).get("text/markdown"):
+                output.data["text/markdown"] = relinked(text, notebooks)
+    first = nbformat.v4.new_code_cell(INSTALL.format(how_to_install(page.root)), id="install")
+    first.metadata["tags"] = ["remove-cell"]
+    notebook.cells.insert(0, first)
+    return notebook
+
+
+def how_to_install(root: Path) -> str:
+    """The line that installs the library, where `pyproject.toml` names the repository; else one that says how."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if url := project.get("urls", {}).get("Repository"):
+        return f'%pip install -q "{project["name"]}[book] @ git+{url}"'
+    return (
+        "raise ModuleNotFoundError(\n"
+        '        "w2s_lib is missing: get the book\'s repository and run there, with the Python of "\n'
+        "        \"this notebook: python -m pip install -e '.[book]'\"\n"
+        "    )"
+    )
 
 
 def tables(root: Path) -> list[Path]:
@@ -231,8 +174,8 @@ def verify(pages: list[Chapter]) -> None:
     """Holds the built pages against what the chapters made.
 
     Raises:
-        BookError: lists every page that is missing, figure that is not on its page, glued value that is empty or not
-            shown, thing loaded from another host, link to a file that is not there, and error among the outputs.
+        BookError: lists every page that is missing, figure that is not on its page, thing loaded from another host, link
+            to a file that is not there, raw role, and error among the outputs.
     """
     problems = [f"{page.name}: {problem}" for page in pages for problem in page_problems(page)]
     if problems:
@@ -246,14 +189,8 @@ def page_problems(page: Chapter) -> Iterator[str]:
         yield f"there is no page {path}"
         return
     html = path.read_text(encoding="utf-8")
-    wanted = re.findall(r"\{glue:text\}`([^`]+)`", page.source.read_text(encoding="utf-8"))
-    shown = [
-        value
-        for value in re.findall(r'class="pasted-text">(.*?)</span>', html, re.S)
-        if value.strip()
-    ]
-    if len(shown) < len(wanted):
-        yield f"{len(wanted)} values are glued ({', '.join(wanted)}), but only {len(shown)} are shown"
+    if raw := re.search(r"%%prose|\{(?:glue|cite|doc|ref|eq)[:}]", html):
+        yield f"it shows {raw[0]!r}, which is no text"
     if "Traceback (most recent call last)" in html or 'class="problematic"' in html:
         yield "it shows a traceback or a broken reference"
     if re.search(
@@ -267,7 +204,7 @@ def page_problems(page: Chapter) -> Iterator[str]:
     if dead := sorted(link for link in links if not (path.parent / unquote(link)).exists()):
         yield f"it links to what is not there: {', '.join(dead)}"
     if page.is_notebook:
-        cells = json.loads(page.built(".ipynb").read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(page.executed.read_text(encoding="utf-8"))["cells"]
         cells = [
             c
             for c in cells

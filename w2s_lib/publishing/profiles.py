@@ -7,9 +7,10 @@ from pathlib import Path
 from w2s_lib.publishing.chapters import Chapter, Job, Parameters, UsageError, chapters, from_yaml
 from w2s_lib.runs.errors import nearest
 
-BESIDE = ("workers", "variants")
-"""What a profile may set that is no chapter's parameter. `variants`: a list of further settings, each a set of runs of its own,
-that `plan` and `run` take as well; the pages show the profile without them."""
+BESIDE = ("workers", "variants", "banner")
+"""What a profile may set that is no chapter's parameter. `variants`: a list of further settings, each a set of runs of
+its own, that `plan` and `run` take as well; the pages show the profile without them. `banner`: Markdown that stands under
+the title of every page made with the profile."""
 
 
 def load_profile(root: Path, profile: str) -> Parameters:
@@ -26,7 +27,7 @@ def load_profile(root: Path, profile: str) -> Parameters:
     if not path.is_file():
         known = sorted(other.stem for other in (root / "book" / "profiles").glob("*.yaml"))
         raise UsageError(f"Unknown profile {profile!r}: {nearest(profile, known)}")
-    values = from_yaml(path.read_text(encoding="utf-8")) or {}
+    values = from_yaml(path.read_text(encoding="utf-8"), path.name) or {}
     variants = values.get("variants", []) if isinstance(values, dict) else None
     if not isinstance(variants, list) or not all(isinstance(each, dict) for each in variants):
         raise UsageError(
@@ -66,6 +67,7 @@ def resolve(
         | (variant or {})
         | overrides
     )
+    banner = str(values.get("banner", ""))
     for chapter, own in defaults.items():
         taken = {name: values[name] for name in own if name in values}
         for name, value in taken.items():
@@ -73,7 +75,6 @@ def resolve(
                 [value] if isinstance(own[name], list) and not isinstance(value, list) else value
             )
         # What equals the chapter's own default is not injected, so the page shows no cell that changes nothing.
-        jobs.append(
-            Job(chapter, {name: value for name, value in taken.items() if value != own[name]})
-        )
+        given = {name: value for name, value in taken.items() if value != own[name]}
+        jobs.append(Job(chapter, given, banner=banner))
     return jobs

@@ -59,7 +59,7 @@ def magic(names: Mapping[str, Any]) -> Callable[[str, str], None]:
 
         if line.strip():
             raise ProseError(f"%%prose takes nothing on its line, but got {line.strip()!r}")
-        text = render(cell, names)
+        text = render(cell.strip(), names)
         bundle = {"text/markdown": text, "text/plain": text}
         display(bundle, raw=True)  # type: ignore[no-untyped-call]
 

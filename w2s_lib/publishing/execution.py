@@ -1,0 +1,168 @@
+"""Executing chapters, each by papermill in a process of its own; one that nothing has changed for is left alone.
+
+What comes out is scrubbed of timestamps, so that the same code on the same records gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from w2s_lib.publishing.chapters import BookError, Chapter, Job, digest, train
+
+Row = tuple[str, float | None, int, int]
+"""Chapter, seconds (None: unchanged), runs read, runs trained."""
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# A styled table has a random id, and Python's own description of it an address in memory.
+STEADY = {
+    "text/html": (r"\bT_[0-9a-f]{5}(?=[_ \"])", "T-{}"),
+    "text/plain": (r" at 0x[0-9a-f]+>", ">"),
+}
+
+
+def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
+    """Trains what is missing and executes what has changed, in parallel; returns a row for every job.
+
+    Raises:
+        BookError: a chapter failed. No further one is started, and its partial notebook stays in `_build/partial`.
+    """
+    stale = [job for job in jobs if not is_current(job)]
+    for job in stale:
+        job.built(".state").unlink(missing_ok=True)
+    trained = train(stale, store="user", workers=workers)
+    inputs = {id(job): job.inputs() for job in stale}  # now, since a source may be edited meanwhile
+    seconds: dict[int, float] = {}
+    with ProcessPoolExecutor(
+        os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=1
+    ) as pool:
+        running = {pool.submit(execute_one, job): job for job in stale}
+        for future in as_completed(running):
+            job = running[future]
+            if error := future.exception():
+                for other in running:
+                    other.cancel()
+                raise error
+            seconds[id(job)] = future.result()
+            job.built(".state").write_text(_stamp(job, inputs[id(job)]))
+            print(f"{job.name}: executed in {seconds[id(job)]:.1f} s", flush=True)
+    rows: list[Row] = []
+    for job in jobs:  # a run that several chapters share counts as trained for the first of them
+        own = job.run_ids & trained
+        trained -= own
+        rows.append((job.name, seconds.get(id(job)), len(job.run_ids - own), len(own)))
+    return rows
+
+
+def is_current(job: Job) -> bool:
+    """Whether the executed notebook is there, as it was made, from what is there now."""
+    stamp = job.built(".state")
+    return stamp.exists() and stamp.read_text() == _stamp(job, job.inputs())
+
+
+def _stamp(job: Job, inputs: str) -> str:
+    made = job.built(".ipynb")
+    return digest(inputs.encode(), made.read_bytes() if made.exists() else b"absent")
+
+
+def execute_one(job: Job) -> float:
+    """Executes one notebook with this interpreter's kernel, in a process of its own; returns the seconds it took."""
+    import nbformat
+    from papermill.execute import execute_notebook
+    from traitlets.config import Config
+
+    os.environ.update(job.environment())
+    chapter, started = job.chapter, time.perf_counter()
+    partial = job.built(".ipynb", "partial")
+    for folder in (partial.parent, job.built("").parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    notebook = chapter.notebook()
+    if job.banner:
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(job.banner))
+    steady = {
+        "coalesce_streams": True,
+        "record_timing": False,
+        "store_widget_state": False,
+        "progress_bar": False,
+    }
+    options = {
+        "kernel_name": "python3",
+        "cwd": chapter.source.parent,
+        "shutdown_kernel": "immediate",
+    }
+    try:
+        # By TCP, other users of the machine could listen. By default two kernels of one folder would share their sockets.
+        with tempfile.TemporaryDirectory(prefix="w2s-") as sockets:
+            local = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
+            notebook = execute_notebook(
+                notebook, partial, job.parameters, config=local, **options, **steady
+            )
+    except Exception as error:
+        raise BookError(
+            f"{failure(chapter, partial, error)}\nThe notebook up to there: {partial}"
+        ) from None
+    nbformat.write(scrub(notebook, chapter.name), job.built(".ipynb"))
+    partial.unlink()
+    return time.perf_counter() - started
+
+
+def pair(jobs: list[Job], *, workers: int | None) -> None:
+    """Puts executed notebooks beside their sources for JupyterLab, where edits flow back to these by jupytext.
+
+    A notebook that is there is left as it is, unless its source was edited by other means since then.
+    """
+    import nbformat
+
+    absent = [job for job in jobs if _lacks_pair(job.chapter.source)]
+    execute(absent, workers=workers)
+    for job in absent:
+        notebook = nbformat.read(job.built(".ipynb"), as_version=4)
+        notebook.metadata.setdefault("jupytext", {})["formats"] = "ipynb,md:myst"
+        target = job.chapter.source.with_suffix(".ipynb")
+        nbformat.write(notebook, target)
+        made = job.chapter.source.stat().st_mtime
+        os.utime(target, (made, made))  # jupytext compares the times of a pair
+
+
+def _lacks_pair(source: Path) -> bool:
+    target = source.with_suffix(".ipynb")
+    return not target.exists() or target.stat().st_mtime < source.stat().st_mtime - 1
+
+
+def failure(chapter: Chapter, partial: Path, error: Exception) -> str:
+    """Which cell failed, the last that was started, by its number among the code cells and its first line; and why."""
+    reason = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
+    cells = json.loads(partial.read_text())["cells"] if partial.exists() else []
+    cells = [
+        cell
+        for cell in cells
+        if cell["cell_type"] == "code" and cell["metadata"]["papermill"]["start_time"]
+    ]
+    if not cells:
+        return f"{chapter.name}: {reason}"
+    first = "".join(cells[-1]["source"]).strip().splitlines()[0]
+    return f"{chapter.name}: code cell {len(cells)} (`{first}`) failed: {reason}"
+
+
+def scrub(notebook: Any, name: str) -> Any:
+    """Takes out what differs from one execution to the next: times, random ids, addresses in memory, progress widgets."""
+    notebook.metadata.pop("papermill", None)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"{name.replace('/', '-')[:50]}-{number}"
+        cell.metadata.pop("papermill", None)
+        if "outputs" in cell:
+            cell.outputs = [
+                output for output in cell.outputs if WIDGET not in output.get("data", {})
+            ]
+            for output in cell.outputs:
+                data = output.get("data", {})
+                for kind in STEADY.keys() & data.keys():
+                    pattern, steady = STEADY[kind]
+                    data[kind] = re.sub(pattern, steady.format(cell.id), data[kind])
+    return notebook
