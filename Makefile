@@ -5,9 +5,9 @@ PYTHON ?= python3
 RUN = -m w2s_lib $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c book/constraints.txt
 
-.PHONY: help book test retrain plan run records gpu-check serve lab clean
+.PHONY: help book page try test retrain plan run records gpu-check serve lab clean
 help clean: ; @$(PYTHON) $(RUN)
-book retrain plan run records serve lab: .venv/book.stamp ; @.venv/bin/python $(RUN)
+book page try retrain plan run records serve lab: .venv/book.stamp ; @.venv/bin/python $(RUN)
 test gpu-check: .venv/test.stamp ; @.venv/bin/python $(RUN)
 
 .venv/book.stamp: pyproject.toml book/constraints.txt
