@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from html import escape
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -15,9 +16,9 @@ Format: TypeAlias = str | Callable[[Any], str]
 class Table:
     """Rows of text: HTML in a notebook, plain elsewhere."""
 
-    def __init__(self, rows: pd.DataFrame) -> None:
-        """Args: rows: text alone."""
-        self.rows = rows
+    def __init__(self, rows: pd.DataFrame, scroll: str = "") -> None:
+        """Args: rows: text alone; scroll: see `table`."""
+        self.rows, self.scroll = rows, scroll
 
     def __repr__(self) -> str:
         """The table as text."""
@@ -26,16 +27,23 @@ class Table:
     def _repr_html_(self) -> str:
         with pd.option_context("display.max_colwidth", None, "display.html.use_mathjax", False):
             html: str = self.rows.to_html(index=False, escape=True, border=0)
-        return html
+        if not self.scroll:
+            return html
+        box = "max-height: 28rem; overflow: auto; white-space: nowrap"
+        label = escape(self.scroll)
+        return f'<div style="{box}" tabindex="0" role="region" aria-label="{label}">{html}</div>'
 
 
-def table(frame: pd.DataFrame, formats: Mapping[str, Format] | None = None) -> Table:
+def table(
+    frame: pd.DataFrame, formats: Mapping[str, Format] | None = None, *, scroll: str = ""
+) -> Table:
     """Shows a frame as a table without its index. Every text is escaped: a `<script>` in the data stays text.
 
     Args:
         frame: any columns; an `Interval` shows as `0.41 [0.33, 0.49]`, what is missing as nothing.
         formats: column -> a number format such as ".3f", or a function of a value to its text; by default two
             decimals for numbers with a fraction.
+        scroll: of a long table, its name: it is shown in a box that scrolls.
 
     Raises:
         KeyError: a format for a column that the frame does not have.
@@ -50,7 +58,8 @@ def table(frame: pd.DataFrame, formats: Mapping[str, Format] | None = None) -> T
                 for name in frame.columns
             },
             dtype=str,
-        )
+        ),
+        scroll,
     )
 
 
