@@ -21,6 +21,7 @@ from w2s_lib.measures.metrics import (
     accuracy,
     accuracy_interval,
     agreement,
+    auc_interval,
     difference_interval,
     gap_interval,
     pgr,
@@ -198,6 +199,12 @@ class TestIntervals:
         )
         assert found.note == ""
 
+    def test_a_variance_below_zero_is_cut_there(self):
+        """Seeds 1110 and 0001: row means are all .5, so MS_row = 0 < MS_rest, and rows add nothing. MS_seed =
+        4 (.25^2 + .25^2) = .5 is left: squared half-width t_1^2 * .5 / 8."""
+        found = accuracy_interval(arm([[1, 1, 1, 0], [0, 0, 0, 1]]))
+        assert found.high - 0.5 == pytest.approx(math.sqrt(12.7062**2 * 0.5 / 8), abs=1e-4)
+
     def test_fieller_by_hand(self):
         """One seed, so H is t^2 times the covariance of the means. Weak 10001000, student 11101000, ceiling 11111110:
         N = 2/8, D = 5/8. Over rows N_i = 01100000 and D_i = 01110110, squares about the means sum to 2 - 4/8 = 1.5 and
@@ -296,6 +303,56 @@ class TestIntervals:
         assert gap_interval(weak=arm(x[2]), ceiling=arm(x[0])).low <= 0
 
 
+def scored(*p, label):
+    """An arm: P(y = 1) of a few rows, a list a seed."""
+    runs = []
+    for seed, values in enumerate(p):
+        made = record([1] * len(label), seed=seed, label=label)
+        made.predictions.loc[range(len(label)), "p"] = np.array(values, dtype=np.float32)
+        runs.append(made)
+    return runs
+
+
+class TestAuc:
+    def test_by_hand(self):
+        """Positives .9, .6 and negatives .6, .2: of four pairs three are in order and one is a tie. (3 + 1/2) / 4."""
+        assert auc_interval(scored([0.9, 0.6, 0.6, 0.2], label=[1, 1, 0, 0])).value == 0.875
+
+    def test_its_variance_is_delongs(self):
+        """One seed: S10 / n1 + S01 / n0, the variances of the placements over their numbers (DeLong 1988, with n - 1
+        for n in each class, and for the whole)."""
+        rng = np.random.default_rng(0)
+        label = np.arange(600) % 3 == 0
+        p = rng.random(600) * 0.7 + 0.3 * label
+        above = (p[label][:, None] > p[~label]).astype(float)
+        variance = above.mean(axis=1).var() / 200 + above.mean(axis=0).var() / 400
+        found = auc_interval(scored(p, label=label.astype(int)))
+        assert found.value == pytest.approx(above.mean())
+        half = t.ppf(0.975, 599) * math.sqrt(variance * 600 / 599)
+        assert found.high - found.value == pytest.approx(half, rel=1e-5)
+
+    @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=4, max_size=20))
+    def test_is_the_share_of_pairs_in_order(self, rows):
+        p, label = np.array([p / 4 for p, _ in rows]), np.array([int(y) for _, y in rows])
+        if len(set(label)) < 2:
+            with pytest.raises(ValueError, match="both classes"):
+                auc_interval(scored(p, label=label))
+            return
+        pairs = p[label == 1][:, None] - p[label == 0]
+        expected = np.mean((pairs > 0) + 0.5 * (pairs == 0))
+        assert auc_interval(scored(p, label=label)).value == pytest.approx(expected)
+
+    def test_no_threshold_moves_it(self):
+        rng = np.random.default_rng(1)
+        label = np.arange(40) % 2
+        p = np.clip(rng.normal(0.5 + 0.1 * (2 * label - 1), 0.2, (3, 40)), 0.01, 1)
+        a, b = scored(*p, label=label), scored(*p**3, label=label)
+        assert difference_interval(a, b, metric="auc").high == pytest.approx(0, abs=1e-9)
+        assert accuracy_interval(a).value != accuracy_interval(b).value
+        with pytest.raises(ValueError, match="'acuracy'.*accuracy, auc"):
+            difference_interval(a, b, metric="acuracy")
+
+
 class TestJoins:
     base = [1, 1, 0, 1]
 
@@ -337,6 +394,13 @@ class TestFormat:
             and f"{one:.1%}" == "41.2% [33.3%,\xa048.7%]"
         )
         assert str(Interval(-0.0004, -0.01, 0.01)) == "0.00 [-0.01,\xa00.01]"
+
+    def test_a_bound_that_rounds_to_zero_keeps_its_sign(self):
+        """On which side of zero it lies decides a verdict; a bound that is zero has no sign."""
+        assert str(Interval(0.2, 0.0004, 0.5)) == "0.20 [+0.00,\xa00.50]"
+        assert f"{Interval(-0.2, -0.5, -0.0004):+.3f}" == "-0.200 [-0.500,\xa0-0.000]"
+        assert f"{Interval(-0.2, -0.5, -0.0004):.1%}" == "-20.0% [-50.0%,\xa0-0.0%]"
+        assert str(Interval(0.2, 0.0, 0.5)) == "0.20 [0.00,\xa00.50]"
         assert str(Interval(math.nan, math.nan, math.nan)) == "not available"
 
 

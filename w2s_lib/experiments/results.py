@@ -1,8 +1,8 @@
 """What a sweep returns: its runs, asked by arm. Seeds are paired here, so a chapter need not do it.
 
-An arm is a `RunSpec` (its own seed does not matter), a `Snapshot` of one, or a list of records. Every
-measure takes the seeds that all its arms have; where some arm has more, the interval's note says which
-were used. `book/pgr.md` shows the measures at work.
+An arm is a `RunSpec` (its own seed does not matter), a `Snapshot` of one, or a list of records.
+Every measure takes the seeds that all its arms have; where some arm has more, the interval's note
+says which were used. `book/pgr.md` shows the measures at work.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from w2s_lib.figures.table import Table, table
+from w2s_lib.figures.table import Shown, Table, table
 from w2s_lib.measures.agreement import (
+    WHERE,
     agreement_difference_interval,
     agreement_interval,
     error_correlation_interval,
@@ -25,7 +26,7 @@ from w2s_lib.measures.agreement import (
     excess_agreement_interval,
 )
 from w2s_lib.measures.intervals import Interval
-from w2s_lib.measures.metrics import Agreement, contrast_interval, pgr_interval
+from w2s_lib.measures.metrics import Agreement, contrast_interval, pgr, pgr_interval
 from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.model_names import short_name
 from w2s_lib.runs.record import Record
@@ -33,7 +34,6 @@ from w2s_lib.runs.spec import Flip, FromRun, NextToken, RunSpec
 
 SAME = ("recipe", "lora", "precision", "quantization", "device")
 """In what a student and its ceiling must not differ, for their PGR to mean something."""
-WHERE = ("all", "supervisor right", "supervisor wrong")
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,10 @@ class Snapshot:
         require(self.share in have, f"no snapshot at {self.share!r}: the run has {have}")
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What measures read of a record, with another threshold."""
-
-    spec: RunSpec
-    predictions: pd.DataFrame
-
-
 Arm: TypeAlias = RunSpec | Snapshot | Sequence[Any]
 
 
-class Results:
+class Results(Shown):
     """The runs of a sweep, by arm. In a notebook it shows itself as a table, an arm a row."""
 
     def __init__(self, records: Iterable[Record], *, threshold: str = "half") -> None:
@@ -82,10 +74,10 @@ class Results:
     def frame(self) -> pd.DataFrame:
         """One row a run.
 
-        Columns `run_id`, `role`, `model`, `depth`, `supervisor` (the model that gave the labels, or ""),
-        `labels` ("GroundTruth", "FromRun", "Flip" or "NextToken"), `loss`, `hard`, `lora_blocks`,
-        `quantization`, `method`, `seed`, `accuracy`, `validation_accuracy` (NaN where there is none),
-        `seconds` and `record`.
+        Columns `run_id`, `role`, `model`, `depth`, `supervisor` (the model that gave the labels, or
+        ""), `labels` ("GroundTruth", "FromRun", "Flip" or "NextToken"), `loss`, `hard`,
+        `lora_blocks`, `quantization`, `method`, `seed`, `accuracy`, `validation_accuracy` (NaN
+        where there is none), `seconds` and `record`.
         """
         rows = pd.DataFrame([row_of(record) for record in self.all_records])
         return rows.astype({"depth": "Int64"})  # whole numbers, though `tfidf` has none
@@ -94,23 +86,21 @@ class Results:
         """The same runs, whose answers are cut at another threshold.
 
         Args:
-            threshold: "half": P(y = 1) above 0.5; "median": above the model's own median on the same
-                split; "validation median": above its median on the validation texts. The latter two use
-                no label. Classes are balanced, so they take out that a run may prefer one class, and leave
-                how well it ranks.
+            threshold: "half": P(y = 1) above 0.5; "median": above the model's own median on the
+                same split; "validation median": above its median on the validation texts. The
+                latter two use no label. Classes are balanced, so they take out that a run may
+                prefer one class, and leave how well it ranks.
         """
         return Results(self.all_records, threshold=threshold)
 
     def with_seeds(self, seeds: Iterable[int]) -> Results:
         """The same arms, with these seeds alone."""
-        kept = set(seeds)
-        return Results(
-            [record for record in self.all_records if record.spec.seed in kept],
-            threshold=self.threshold,
-        )
+        wanted = set(seeds)
+        kept = [record for record in self.all_records if record.spec.seed in wanted]
+        return Results(kept, threshold=self.threshold)
 
     def records(self, arm: Arm, seeds: Sequence[int] | None = None) -> list[Any]:
-        """The records of an arm, one a seed, by rising seed, as stored (the threshold plays no part).
+        """The records of an arm, one a seed, as they are stored: the threshold plays no part.
 
         Args:
             arm: see the module.
@@ -154,42 +144,38 @@ class Results:
         """Performance gap recovered; NaN with the note "no gap to recover" where there is none.
 
         Raises:
-            SpecError: student and ceiling differ in recipe, LoRA, precision, quantization or device.
+            SpecError: student and ceiling differ in recipe, LoRA, precision, quantization or
+                device.
         """
-        one, other = _spec(self.records(student)[0]), _spec(self.records(ceiling)[0])
+        one, other = self.records(student)[0], self.records(ceiling)[0]
         for field in SAME:
-            a, b = getattr(one, field), getattr(other, field)
-            require(
-                a == b,
-                f"no PGR of unlike with unlike: the student's {field} is {a!r}, the ceiling's {b!r}",
-            )
+            a, b = getattr(one.spec, field), getattr(other.spec, field)
+            require(a == b, f"no PGR: the student's {field} is {a!r}, the ceiling's {b!r}")
         return self._paired(
             [weak, student, ceiling],
             lambda w, s, c: pgr_interval(weak=w, student=s, ceiling=c, metric=metric),
         )
 
+    def pgr_end_point_error(self, cells: Sequence[tuple[Arm, Arm]]) -> Interval:
+        """How far PGR is from 0 for the supervisor itself, and from 1 for the ceiling itself.
+
+        Args:
+            cells: supervisor and ceiling; the largest deviation over all of them is given.
+        """
+        off = 0.0
+        for weak, ceiling in cells:
+            low, high = self.accuracy(weak).value, self.accuracy(ceiling).value
+            for student, end in ((low, 0), (high, 1)) if high > low else ():
+                off = max(off, abs(pgr(weak=low, student=student, ceiling=high) - end))
+        return Interval(off, off, off, strict_low=off, strict_high=off)
+
     def agreement(self, student: Arm, supervisor: Arm) -> Agreement[Interval]:
-        """How often a student repeats its supervisor: overall, where that is right, where it is wrong."""
-        return Agreement(
-            *(
-                self._paired(
-                    [student, supervisor], lambda s, w, at=at: agreement_interval(s, w, where=at)
-                )
-                for at in WHERE
-            )
-        )
+        """How often a student repeats its supervisor: overall, where that is right, where wrong."""
+        return self._split([student, supervisor], agreement_interval)
 
     def agreement_difference(self, a: Arm, b: Arm, supervisor: Arm) -> Agreement[Interval]:
         """Agreement of `a` with the supervisor minus that of `b`, paired by seed and test row."""
-        return Agreement(
-            *(
-                self._paired(
-                    [a, b, supervisor],
-                    lambda a, b, w, at=at: agreement_difference_interval(a, b, w, where=at),
-                )
-                for at in WHERE
-            )
-        )
+        return self._split([a, b, supervisor], agreement_difference_interval)
 
     def excess_agreement(
         self, student: Arm, *, ceilings: Sequence[Arm], supervisor: Arm
@@ -206,7 +192,7 @@ class Results:
     def excess_agreement_difference(
         self, large: tuple[Arm, Sequence[Arm]], small: tuple[Arm, Sequence[Arm]], *, supervisor: Arm
     ) -> Interval:
-        """`excess_agreement` of a large student minus a small one's, each as (student, ceilings)."""
+        """`excess_agreement` of a large student minus a small one's: (student, ceilings) each."""
         n = len(large[1])
         return self._paired(
             [supervisor, large[0], small[0], *large[1], *small[1]],
@@ -216,11 +202,11 @@ class Results:
         )
 
     def error_correlation(self, a: Arm, b: Arm) -> Interval:
-        """Correlation (phi) of two arms' errors over test rows, within a seed, averaged over seeds."""
+        """Correlation (phi) of two arms' errors over test rows, averaged over seeds."""
         return self._paired([a, b], error_correlation_interval)
 
     def by_seed(self, measure: str, *args: Any, **kwargs: Any) -> dict[int, float]:
-        """A measure's value a seed: `runs.by_seed("difference", a, b)`, for the small dots of a figure."""
+        """A measure's value a seed, for dots in a figure: `runs.by_seed("difference", a, b)`."""
         found = {}
         for seed in sorted({record.spec.seed for record in self.all_records}):
             try:
@@ -247,24 +233,14 @@ class Results:
         """How many runs there are."""
         return len(self.all_records)
 
-    def __repr__(self) -> str:
-        """The table as text."""
-        return repr(self._table)
-
-    def _repr_html_(self) -> str:
-        return self._table._repr_html_()
-
-    @cached_property
     def _table(self) -> Table:
         """An arm a row: what it is, as far as arms differ in it, its test accuracy, its seeds."""
-        first = [row_of(next(iter(arm.values()))) for arm in self._arms.values()]
-        rows = pd.DataFrame(first)[["role", "model", "supervisor", *VARIANTS]]
-        for name in VARIANTS:
-            if rows[name].nunique() < 2:
-                rows = rows.drop(columns=name)
+        arms = [list(arm.values()) for arm in self._arms.values()]
+        rows = pd.DataFrame([row_of(arm[0]) for arm in arms])
+        varying = [name for name in VARIANTS if rows[name].nunique() > 1]
+        rows = rows[["role", "model", "supervisor", *varying]]
         for name in ("model", "supervisor"):
             rows[name] = [short_name(model) if model else "" for model in rows[name]]
-        arms = [list(arm.values()) for arm in self._arms.values()]
         rows["test accuracy"] = [
             "" if isinstance(arm[0].spec.labels, NextToken) else format(self.accuracy(arm), ".3f")
             for arm in arms
@@ -278,15 +254,18 @@ class Results:
             return found if arm.share == 1 else {s: r.at(arm.share) for s, r in found.items()}
         if not isinstance(arm, RunSpec):
             return {record.spec.seed: record for record in arm}
+        if found := self._arms.get(_arm_key(arm), {}):
+            return found
         loose = _arm_key(arm, pins=False)
         like = [key for key in self._arms if _arm_key(json.loads(key), pins=False) == loose]
-        if (key := _arm_key(arm)) in like or len(like) == 1:
-            return self._arms[key if key in like else like[0]]
-        what = "several runs, of different revisions," if like else "no run"
-        have = "; ".join(
-            dict.fromkeys(map(_label, (next(iter(a.values())).spec for a in self._arms.values())))
-        )
-        raise NoSuchRun(f"the sweep has {what} of {_label(arm)}. It has: {have or 'none'}.")
+        if len(like) == 1:
+            return self._arms[like[0]]
+        what = "several revisions" if like else "no run"
+        have = dict.fromkeys(_label(record.spec) for record in self.all_records)
+        raise NoSuchRun(f"there is {what} of {_label(arm)}; there is: {'; '.join(have) or 'none'}")
+
+    def _split(self, arms: Sequence[Arm], measure: Callable[..., Interval]) -> Agreement[Interval]:
+        return Agreement(*(self._paired(arms, partial(measure, where=where)) for where in WHERE))
 
     def _paired(self, arms: Sequence[Arm], measure: Callable[..., Interval]) -> Interval:
         found = [self._of(arm) for arm in arms]
@@ -306,8 +285,8 @@ class NoSuchRun(SpecError):
     """A sweep was asked for an arm, or a seed, that it does not have."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """Differences between arms by label, each with its interval and its seeds' own values."""
 
     intervals: dict[str, Interval]
@@ -320,7 +299,7 @@ class Comparison:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row a comparison: `difference` (an `Interval`), `detectable`, `seeds` (how many), `note`."""
+        """A row a comparison: `difference` (an `Interval`), `detectable`, `seeds`, `note`."""
         return pd.DataFrame(
             [
                 (label, found, found.detectable, found.n_seeds, found.note)
@@ -330,7 +309,7 @@ class Comparison:
         )
 
     def plot(self, *, title: str = "", **options: Any) -> Any:
-        """A row a comparison, with a line at no difference. Options: see `figures.plots.accuracy_dots`."""
+        """A row a comparison, a line at no difference. Options: `figures.plots.accuracy_dots`."""
         from w2s_lib.figures.plots import accuracy_dots  # loads altair
 
         options = {
@@ -341,14 +320,6 @@ class Comparison:
         } | options
         return accuracy_dots(self.intervals, title=title, **options)
 
-    def __repr__(self) -> str:
-        """The table as text."""
-        return repr(self._table)
-
-    def _repr_html_(self) -> str:
-        return self._table._repr_html_()
-
-    @property
     def _table(self) -> Table:
         rows = self.frame
         return table(
@@ -386,11 +357,11 @@ def row_of(record: Record) -> dict[str, Any]:
     }
 
 
-def _at_validation_median(record: Record) -> Answers:
-    """1 where P(y = 1) is above its median on the validation texts, else 0."""
+def _at_validation_median(record: Record) -> Record:
+    """P(y = 1) in the same order, above 1/2 where above its median on the validation texts."""
     rows = record.predictions
-    cut = rows.loc[rows["split"] == "validation", "p"].median()
-    return Answers(record.spec, rows.assign(p=(rows["p"] > cut).astype(float)))
+    above = rows["p"] > rows.loc[rows["split"] == "validation", "p"].median()
+    return replace(record, predictions=rows.assign(p=(rows["p"].rank(pct=True) + above) / 2))
 
 
 THRESHOLDS: dict[str, Callable[[Any], Any]] = {
@@ -411,11 +382,6 @@ def _arm_key(spec: RunSpec | dict[str, Any], *, pins: bool = True) -> str:
 
     given = json.loads(spec.to_json()) if isinstance(spec, RunSpec) else spec
     return json.dumps(kept(given), sort_keys=True)
-
-
-def _spec(record: Any) -> RunSpec:
-    spec: RunSpec = record.spec
-    return spec
 
 
 def _label(arm: Arm) -> str:

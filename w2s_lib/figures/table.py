@@ -1,4 +1,4 @@
-"""A data frame as a plain table that JupyterLab and the page both show, with all its text escaped."""
+"""A data frame as a plain table that JupyterLab and the page show, with all its text escaped."""
 
 from __future__ import annotations
 
@@ -34,15 +34,29 @@ class Table:
         return f'<div style="{box}" tabindex="0" role="region" aria-label="{label}">{html}</div>'
 
 
+class Shown:
+    """What shows itself as a table."""
+
+    def _table(self) -> Table:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """The table as text."""
+        return repr(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+
 def table(
     frame: pd.DataFrame, formats: Mapping[str, Format] | None = None, *, scroll: str = ""
 ) -> Table:
-    """Shows a frame as a table without its index. Every text is escaped: a `<script>` in the data stays text.
+    """Shows a frame without its index. All text is escaped: a `<script>` in the data stays text.
 
     Args:
         frame: any columns; an `Interval` shows as `0.41 [0.33, 0.49]`, what is missing as nothing.
-        formats: column -> a number format such as ".3f", or a function of a value to its text; by default two
-            decimals for numbers with a fraction.
+        formats: column -> a number format such as ".3f", or a function of a value to its text; by
+            default two decimals for numbers with a fraction.
         scroll: of a long table, its name: it is shown in a box that scrolls.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Agreement of a student with its supervisor, as intervals: raw, beyond accuracy, and shared errors.
+"""Agreement of a student with its supervisor as intervals: raw, beyond accuracy, shared errors.
 
-With binary labels two runs agree on a row when both are right or both are wrong, so everything here is a
-function of correctness, joined by seed and row as in `metrics`. Arms are given as one record a seed.
-Chapters: imitation, confidence loss.
+With binary labels two runs agree on a row when both are right or both are wrong, so everything here
+is a function of correctness, joined by seed and row as in `metrics`. Arms are given as one record a
+seed. Chapters: imitation, confidence loss.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def agreement_interval(student: Arm, supervisor: Arm, *, where: str = "all") -> 
 def agreement_difference_interval(
     a: Arm, b: Arm, supervisor: Arm, *, where: str = "all"
 ) -> Interval:
-    """Agreement of arm `a` with the supervisor minus that of arm `b`, paired by seed and row. Args: `agreement_interval`."""
+    """Agreement of arm `a` with the supervisor minus that of `b`. Args: `agreement_interval`."""
     x, group = correctness(a=a, b=b, supervisor=supervisor)
     return _share((x[0] == x[2]).astype(float) - (x[1] == x[2]), _rows(x[2], where), group)
 
@@ -55,21 +55,23 @@ def agreement_difference_interval(
 def excess_agreement_interval(student: Arm, ceilings: Sequence[Arm], supervisor: Arm) -> Interval:
     """Agreement on the supervisor's errors beyond what the student's accuracy alone explains.
 
-    A better student repeats fewer errors by arithmetic, and some rows are hard for everybody. So the student is compared
-    with a model of the same depth that has never seen the supervisor and has the same accuracy: a mixture of the two
-    ceilings, by how long they were trained, whose accuracies lie on either side of the student's. 0: the student repeats
-    errors as such a model does. Above 0: it has learned errors that are the supervisor's own. Between ceilings that are far
-    apart the mixture is not quite such a model; simulated, with ceilings of 50%, 66% and 87%, that shifts the excess by
-    a hundredth.
+    A better student repeats fewer errors by arithmetic, and some rows are hard for everybody. So
+    the student is compared with a model of the same depth that has never seen the supervisor and
+    has the same accuracy: a mixture of the two ceilings, by how long they were trained, whose
+    accuracies lie on either side of the student's. 0: the student repeats errors as such a model
+    does. Above 0: it has learned errors that are the supervisor's own. Between ceilings that are
+    far apart the mixture is not quite such a model; simulated, with ceilings of 50%, 66% and 87%,
+    that shifts the excess by a hundredth.
 
     Args:
         student: one record a seed.
-        ceilings: arms of ceilings of the student's depth, from hardly trained to fully, such as `record.at(0.1)`.
+        ceilings: arms of ceilings of the student's depth, from hardly trained to fully, such as
+            `record.at(0.1)`.
         supervisor: the student's supervisor.
 
     Returns:
-        The excess, a difference of shares. Its note says in how many seeds the student's accuracy was not between those of
-        the ceilings, where the nearest one stands in.
+        The excess, a difference of shares. Its note says in how many seeds the student's accuracy
+        was not between those of the ceilings, where the nearest one stands in.
 
     Raises:
         ValueError: fewer than two ceilings; see `metrics.difference_interval`.
@@ -81,7 +83,9 @@ def excess_agreement_interval(student: Arm, ceilings: Sequence[Arm], supervisor:
 def excess_agreement_difference_interval(
     large: tuple[Arm, Sequence[Arm]], small: tuple[Arm, Sequence[Arm]], supervisor: Arm
 ) -> Interval:
-    """`excess_agreement_interval` of a large student minus that of a small one: below 0 is inverse scaling.
+    """`excess_agreement_interval` of a large student minus that of a small one.
+
+    Below 0 is inverse scaling.
 
     Args:
         large: the student, and the ceilings of its depth.
@@ -95,14 +99,15 @@ def excess_agreement_difference_interval(
 
 
 def stop_early(moments: Mapping[float, Arm], supervisor: Arm) -> list[tuple[float, Record]]:
-    """What early stopping on weak labels keeps: of a student's moments, that whose validation answers agree best with them.
+    """What early stopping on weak labels keeps: the moment that agrees best on validation texts.
 
     Args:
         moments: share of training -> the student as it was then, one record a seed; rising.
         supervisor: one record a seed, in the same order of seeds.
 
     Returns:
-        A seed at a time: the share, and the record of the student then; of equally good ones the earliest.
+        A seed at a time: the share, and the record of the student then; of equally good ones the
+        earliest.
 
     Raises:
         ValueError: the seeds, or the validation rows, of two of them differ.
@@ -125,10 +130,10 @@ def stop_early(moments: Mapping[float, Arm], supervisor: Arm) -> list[tuple[floa
 
 
 def error_correlation_interval(a: Arm, b: Arm) -> Interval:
-    """Correlation (phi) of two arms' errors over test rows, within a seed, then averaged over seeds.
+    """Correlation (phi) of two arms' errors over test rows, within a seed, averaged over seeds.
 
-    1: they err on the same rows; 0: one's errors say nothing of the other's. The mean and spread of each seed's errors are
-    taken as known, which over thousands of rows changes little.
+    1: they err on the same rows; 0: one's errors say nothing of the other's. The mean and spread of
+    each seed's errors are taken as known, which over thousands of rows changes little.
 
     Raises:
         ValueError: an arm that is right, or wrong, on every row; see `metrics.difference_interval`.

@@ -1,8 +1,8 @@
 """Rules applied to values: an interval in, a verdict out.
 
-A rule was written down before the runs that decide it. It is read from the 95% interval, and once more from
-the `strict` bounds, whose level is corrected for the number of claims (`intervals.N_CLAIMS`, Bonferroni).
-Chapter: scorecard.
+A rule was written down before the runs that decide it. It is read from the 95% interval, and once
+more from the `strict` bounds, whose level is corrected for the number of claims
+(`intervals.N_CLAIMS`, Bonferroni). Chapter: scorecard.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def verdict(
         holds: the condition under which the claim holds.
         fails: the condition under which it fails.
         ratio: whether it is a PGR, of which there is none without a gap.
-        strict: read the corrected bounds in place of the 95% ones; a rule on `value` stays as it is.
+        strict: read the corrected bounds in place of the 95% ones; a rule on `value` stays as it
+            is.
     """
     if strict:
         interval = replace(interval, low=interval.strict_low, high=interval.strict_high)
@@ -58,9 +59,10 @@ def verdict(
 
 
 def margin(interval: Interval, holds: Rule) -> Interval | None:
-    """How far an interval lies beyond the number that a claim has to pass: above 0 is the claim's side.
+    """How far an interval lies beyond the number that a claim has to pass.
 
-    So intervals of different claims can stand on one axis. None for a rule on `value`.
+    Above 0 is the claim's side, so intervals of different claims can stand on one axis. None for a
+    rule on `value`.
     """
     if holds.end == "value":
         return None

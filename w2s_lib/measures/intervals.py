@@ -1,24 +1,26 @@
 """Intervals that know where the noise comes from: seeds and test rows, crossed.
 
-A measured accuracy varies for two reasons. With other *seeds* (other halves, another initial head, another order) the
-model would be another one; with other *test rows* it would meet easier or harder texts. All runs of a task share one
-test set, so the two are crossed: every run of every arm answers the same rows. With correctness x[s, i] of seed s on
-row i (S seeds, n rows), the mean squares of a two-way layout without replication separate them:
+A measured accuracy varies for two reasons. With other *seeds* (other halves, another initial head,
+another order) the model would be another one; with other *test rows* it would meet easier or harder
+texts. All runs of a task share one test set, so the two are crossed: every run of every arm answers
+the same rows. With correctness x[s, i] of seed s on row i (S seeds, n rows), the mean squares of a
+two-way layout without replication separate them:
 
     E[MS_seed] = n v_seed + v_rest,   E[MS_row] = S v_row + v_rest,   E[MS_rest] = v_rest
     Var[mean]  = v_seed / S + v_row / n + v_rest / (S n) = E[MS_seed + (MS_row - MS_rest)] / (S n)
 
-The first term has few degrees of freedom (S - 1), the second many, so each is widened by its own t quantile
-before they are added (Banerjee 1960): h^2 = (t_{S-1}^2 MS_seed + t_{n-1}^2 (MS_row - MS_rest)) / (S n), interval =
-mean +- h. One t quantile with Satterthwaite's degrees of freedom covers too little with 3 seeds. For a ratio the
-mean squares become matrices, and Fieller's (1954) theorem gives the interval in closed form. Where rows come in
-groups (sentences of a review) the group is the unit: rows are replaced by the groups' centred sums.
-`tests/benchmarks/coverage.py` measures the coverage against known truths and beside the alternatives: 96-97% with 5
-seeds, 96-98% with 3.
+The first term has few degrees of freedom (S - 1), the second many, so each is widened by its own t
+quantile before they are added (Banerjee 1960): h^2 = (t_{S-1}^2 MS_seed + t_{n-1}^2 (MS_row -
+MS_rest)) / (S n), interval = mean +- h. One t quantile with Satterthwaite's degrees of freedom
+covers too little with 3 seeds. For a ratio the mean squares become matrices, and Fieller's (1954)
+theorem gives the interval in closed form. Where rows come in groups (sentences of a review) the
+group is the unit: rows are replaced by the groups' centred sums. `tests/benchmarks/coverage.py`
+measures the coverage against known truths and beside the alternatives: 96-97% with 5 seeds, 96-98%
+with 3.
 
-Sources: Banerjee, S. K. (1960), "Approximate confidence interval for linear functions of means of k populations
-when the population variances are not equal", Sankhya 22; Fieller, E. C. (1954), "Some problems in interval
-estimation", Journal of the Royal Statistical Society B 16.
+Sources: Banerjee, S. K. (1960), "Approximate confidence interval for linear functions of means of k
+populations when the population variances are not equal", Sankhya 22; Fieller, E. C. (1954), "Some
+problems in interval estimation", Journal of the Royal Statistical Society B 16.
 """
 
 from __future__ import annotations
@@ -34,17 +36,18 @@ from scipy.special import stdtrit
 
 LEVEL = 0.95
 N_CLAIMS = 22
-"""How many claims `book/claims/first.yaml` decides: the level of `strict` bounds is 1 - 0.05 / n (Bonferroni)."""
+"""Claims in `book/claims/first.yaml`: `strict` bounds are at 1 - 0.05 / n (Bonferroni)."""
 POWER = 0.80
 STRICT = 1 - (1 - LEVEL) / N_CLAIMS / 2
 NO_GAP = "no gap to recover"
-ROWS_ONLY = "test rows only"  # one seed says nothing of the variation over seeds, and the interval must admit it
+ROWS_ONLY = "test rows only"
+"""One seed says nothing of the variation over seeds, and the interval must admit it."""
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
 
 def covers(*seeds: Sequence[int], rows: str = "test rows") -> str:
-    """What the intervals of a page cover, in words for its captions, where its arms have these lists of seeds."""
+    """What the intervals of a page cover, in words, where its arms have these lists of seeds."""
     several = {len(of_an_arm) > 1 for of_an_arm in seeds}
     return (
         f"seeds and {rows}"
@@ -57,7 +60,7 @@ def covers(*seeds: Sequence[int], rows: str = "test rows") -> str:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95% interval: `format(x, ".2f")` is `0.41 [0.33, 0.49]`, or the note if it has none."""
+    """An estimate with its 95% interval: `format(x, ".2f")` is `0.41 [0.33, 0.49]`, or its note."""
 
     value: float
     low: float
@@ -70,17 +73,17 @@ class Interval:
     """Independent groups among them: as many as rows where rows stand alone."""
     note: str = ""
     detectable: float = math.nan
-    """For differences: the smallest true one that data like these show with about 80% power (70% from 3 seeds). For ratios
-    the same of the distance from a value named in advance, to first order."""
+    """The smallest true difference that data like these show with some 80% power (70% from 3
+    seeds). Of a ratio: its distance from a value named in advance, to first order."""
     strict_low: float = math.nan
-    """The bounds at a level corrected for the number of claims (`N_CLAIMS`); infinite where a ratio has none."""
+    """The bounds at a level corrected for `N_CLAIMS` claims; infinite where a ratio has none."""
     strict_high: float = math.nan
 
     def __format__(self, spec: str) -> str:
         """Applies a number format, such as `.2f` or `.1%`, to all three numbers.
 
-        A value that rounds to zero is printed without a sign, but a bound with its own: on which side of zero
-        it lies decides verdicts.
+        A value that rounds to zero is printed without a sign, but a bound with its own: on which
+        side of zero it lies decides verdicts.
         """
         if math.isnan(self.value):
             return self.note or "not available"
@@ -102,7 +105,8 @@ class Interval:
 def mean_interval(x: Floats, group: Codes) -> Interval:
     """The mean of x, shape (S seeds, n rows), over fresh seeds and fresh rows.
 
-    `group`, shape (n,), holds codes 0..G-1. `detectable` = h(.975) + h(.80), where h(q) takes the t quantiles at q.
+    `group`, shape (n,), holds codes 0..G-1. `detectable` = h(.975) + h(.80), where h(q) takes the t
+    quantiles at q.
     """
     value = float(x.mean())
     half, power, strict = (
@@ -123,9 +127,10 @@ def mean_interval(x: Floats, group: Codes) -> Interval:
 def ratio_interval(top: Floats, bottom: Floats, group: Codes) -> Interval:
     """mean(top) / mean(bottom), both of shape (S seeds, n rows) and paired, by Fieller's theorem.
 
-    With the half-width matrix H, the interval is every r for which top - r bottom is not significantly away from 0:
-    (N - r D)^2 <= H_NN - 2 r H_ND + r^2 H_DD, where N and D are the means. The value is NaN and the note `NO_GAP` where
-    the lower bound of D is not above 0: the set of such r is then unbounded, and the ratio has no meaning.
+    With the half-width matrix H, the interval is every r for which top - r bottom is not
+    significantly away from 0: (N - r D)^2 <= H_NN - 2 r H_ND + r^2 H_DD, where N and D are the
+    means. The value is NaN and the note `NO_GAP` where the lower bound of D is not above 0: the set
+    of such r is then unbounded, and the ratio has no meaning.
     """
     n, d = float(top.mean()), float(bottom.mean())
     counts = _counts(top, group)
@@ -153,7 +158,7 @@ def _fieller(n: float, d: float, half: Floats) -> tuple[float, float] | None:
 
 
 def squared_half_widths(x: Floats, group: Codes, quantile: float) -> Floats:
-    """H of shape (k, k) for k quantities x of shape (k, S, n): q' H q is the squared half-width of the mean of q' x.
+    """H, shape (k, k), of x, shape (k, S, n): q' H q is the squared half-width of mean(q' x).
 
     Raises:
         ValueError: fewer than two rows or groups.

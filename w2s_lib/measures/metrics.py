@@ -1,7 +1,8 @@
-"""What a run's predictions are worth: accuracy, performance gap recovered (PGR), agreement, each with its interval.
+"""What predictions are worth: accuracy, AUC, agreement, performance gap recovered (PGR).
 
-Intervals cover both the seeds and the test rows (`w2s_lib.measures.intervals` says how). Predictions are joined by seed and
-row, never by position, and a mismatch is an error. The PGR chapter (`book/pgr.md`) motivates them.
+Intervals cover both the seeds and the test rows (`w2s_lib.measures.intervals` says how).
+Predictions are joined by seed and row, never by position, and a mismatch is an error. The PGR
+chapter (`book/pgr.md`) motivates them.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Agreement(Generic[T]):
-    """Share of rows on which a student repeats its supervisor, in [0, 1]; NaN where there are no such rows."""
+    """Share of rows on which a student repeats its supervisor; NaN where there are no such rows."""
 
     overall: T
     supervisor_right: T
@@ -63,7 +64,7 @@ class Agreement(Generic[T]):
 
 
 def predicted_label(p: npt.ArrayLike) -> npt.NDArray[np.int8]:
-    """Hard 0/1 labels of P(y = 1), any shape: 1 where p > 0.5. A tie, p = 0.5, is a 0, here and everywhere.
+    """Hard 0/1 labels of P(y = 1), any shape: 1 where p > 0.5. A tie is a 0, here and everywhere.
 
     Raises:
         ValueError: a probability outside [0, 1], or NaN.
@@ -89,11 +90,11 @@ def accuracy(p: npt.ArrayLike, label: npt.ArrayLike) -> float:
 
 
 def pgr(*, weak: float, student: float, ceiling: float) -> float:
-    """Performance gap recovered, (student - weak) / (ceiling - weak), of three accuracies in [0, 1].
+    """Performance gap recovered, (student - weak) / (ceiling - weak), of accuracies in [0, 1].
 
-    0: the student is no better than its weak supervisor; 1: it is as good as with ground truth. Never clipped: it
-    is negative where the student is worse than its supervisor, above 1 where it beats the ceiling. NaN when
-    ceiling <= weak: there is no gap.
+    0: the student is no better than its weak supervisor; 1: it is as good as with ground truth.
+    Never clipped: it is negative where the student is worse than its supervisor, above 1 where it
+    beats the ceiling. NaN when ceiling <= weak: there is no gap.
 
     Raises:
         ValueError: an accuracy outside [0, 1], or NaN.
@@ -109,9 +110,10 @@ def pgr(*, weak: float, student: float, ceiling: float) -> float:
 def agreement(
     student_pred: npt.ArrayLike, supervisor_pred: npt.ArrayLike, gt_label: npt.ArrayLike
 ) -> Agreement[float]:
-    """How often the student says what its supervisor says: overall, where the supervisor is right, where it is wrong.
+    """How often a student repeats its supervisor: overall, where that is right, where it is wrong.
 
-    All three have shape (n,) and hold hard 0/1 labels (`predicted_label` makes them of probabilities).
+    All three have shape (n,) and hold hard 0/1 labels (`predicted_label` makes them of
+    probabilities).
 
     Raises:
         ValueError: no rows, unequal lengths, values other than 0 and 1.
@@ -145,8 +147,8 @@ def auc_interval(records: Arm) -> Interval:
 def difference_interval(a: Arm, b: Arm, *, metric: str = "accuracy") -> Interval:
     """The metric of arm `a` minus that of arm `b`, paired by seed and test row.
 
-    Its `detectable` is the smallest true difference that data like these show with 80% power: report
-    it beside a null.
+    Its `detectable` is the smallest true difference that data like these show with 80% power:
+    report it beside a null.
 
     Raises:
         ValueError: the arms differ in seeds, task, test rows, labels or groups.
@@ -160,7 +162,7 @@ def gap_interval(*, weak: Arm, ceiling: Arm, metric: str = "accuracy") -> Interv
 
 
 def contrast_interval(terms: Sequence[tuple[float, Arm]], *, metric: str = "accuracy") -> Interval:
-    """A weighted sum over arms, such as a difference of differences: [(1, a), (-1, b), (-1, c), (1, d)].
+    """A weighted sum over arms, such as [(1, a), (-1, b), (-1, c), (1, d)].
 
     Args:
         terms: weights and arms, each arm one record a seed.
@@ -178,8 +180,8 @@ def contrast_interval(terms: Sequence[tuple[float, Arm]], *, metric: str = "accu
 def pgr_interval(*, weak: Arm, student: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
     """PGR of the means over seeds, with Fieller's interval over seeds and, paired, test rows.
 
-    Where the lower bound of `gap_interval` is not above 0 there is no PGR: the value is NaN, and the
-    interval prints as "no gap to recover".
+    Where the lower bound of `gap_interval` is not above 0 there is no PGR: the value is NaN, and
+    the interval prints as "no gap to recover".
 
     Raises:
         ValueError: the arms differ in seeds, task, test rows, labels or groups.
@@ -189,14 +191,16 @@ def pgr_interval(*, weak: Arm, student: Arm, ceiling: Arm, metric: str = "accura
 
 
 def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell of a sweep's tidy frame: a student, its supervisor, and the ceiling of the student's model.
+    """A row a cell of `Results.frame`: a student, its supervisor, the ceiling of its model.
 
-    Columns: `supervisor`, `model`, `depth` (NA for a whole hub model); `weak`, `student`, `ceiling`, `gap` and `pgr`, each
-    an `Interval`; `seeds`, a list of (seed, student accuracy, PGR). Ordered by depth, models without one last and in the
-    order of the frame, then by the supervisor's accuracy.
+    Columns: `supervisor`, `model`, `depth` (NA for a whole hub model); `weak`, `student`,
+    `ceiling`, `gap` and `pgr`, each an `Interval`; `seeds`, a list of (seed, student accuracy,
+    PGR). Ordered by depth, models without one last and in the order of the frame, then by the
+    supervisor's accuracy.
 
     Raises:
-        ValueError: no student, no supervisor or ceiling for one, or two runs of a seed in a cell (filter first).
+        ValueError: no student, no supervisor or ceiling for one, or two runs of a seed in a cell
+            (filter first).
     """
     cells: list[dict[str, Any]] = []
     students = runs[runs["role"] == "student"]
@@ -254,7 +258,7 @@ def _binary(**columns: npt.ArrayLike) -> list[npt.NDArray[np.int8]]:
 
 
 def scores(metric: str, **arms: Arm) -> tuple[Floats, Codes]:
-    """What each test row adds to a metric, shape (arms, seeds, test rows), and group codes, (test rows,).
+    """A metric by test row, shape (arms, seeds, test rows), and group codes, (test rows,).
 
     Raises:
         ValueError: a metric other than "accuracy" and "auc"; see `joined`.
@@ -273,17 +277,17 @@ def correctness(**arms: Arm) -> tuple[Floats, Codes]:
 def placements(**arms: Arm) -> tuple[Floats, Codes]:
     """Each row's part in the AUC, so that its mean over rows is the AUC. See `scores`.
 
-    The placement of a positive row is the share of negative rows whose P(y = 1) is lower; that of a negative
-    row the share of positive ones whose P is higher; ties count half. Both have the AUC as their mean. A row's
-    part is the AUC plus its placement's deviation from it, divided by the share of rows of its class: the
-    variance of the mean is then that of DeLong et al. 1988 (to a factor of 1 - 1/n), with one seed, and
-    `mean_interval` adds the variation over seeds.
+    The placement of a positive row is the share of negative rows whose P(y = 1) is lower; that of a
+    negative row the share of positive ones whose P is higher; ties count half. Both have the AUC as
+    their mean. A row's part is the AUC plus its placement's deviation from it, divided by the share
+    of rows of its class: the variance of the mean is then that of DeLong et al. 1988 (to a factor
+    of 1 - 1/n), with one seed, and `mean_interval` adds the variation over seeds.
 
     Raises:
         ValueError: test rows of one class alone; see `joined`.
 
-    Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver
-    operating characteristic curves", Biometrics 44.
+    Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more
+    correlated receiver operating characteristic curves", Biometrics 44.
     """
     p, label, group = joined(**arms)
     positive = label == 1
@@ -305,7 +309,7 @@ SCORES: dict[str, Callable[..., tuple[Floats, Codes]]] = {
 
 
 def joined(**arms: Arm) -> tuple[Floats, Labels, Codes]:
-    """P(y = 1), shape (arms, seeds, test rows), labels and group codes, (test rows,), by seed and row.
+    """P(y = 1), shape (arms, seeds, test rows); labels and group codes, (test rows,).
 
     Raises:
         ValueError: the arms differ in seeds, task, test rows, labels or groups.
@@ -337,7 +341,7 @@ def joined(**arms: Arm) -> tuple[Floats, Labels, Codes]:
 
 
 def rows_of(record: Record, split: str = "test") -> pd.DataFrame:
-    """A record's predictions of a split, by row. Raises `ValueError` where there are none, or one twice."""
+    """A record's predictions of a split, by row. `ValueError` if there are none, or one twice."""
     table = record.predictions
     table = table[table["split"] == split].sort_index()
     if table.empty or not table.index.is_unique:

@@ -1,7 +1,8 @@
 """The book's claims, decided from published records. A rule stands in `book/claims/<edition>.yaml`.
 
-A claim names its chapter, arms (names of that chapter's `specs` cell) and a measure; `decide` computes the
-quantity and applies the rule. Scorecard, index, README and chapters all ask here. Chapter: scorecard.
+A claim names its chapter, arms (names of that chapter's `specs` cell) and a measure; `decide`
+computes the quantity and applies the rule. Scorecard, index, README and chapters all ask here.
+Chapter: scorecard.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from w2s_lib.experiments.results import Arm, Results, Snapshot
+from w2s_lib.experiments.results import Results, Snapshot
 from w2s_lib.measures.claims import Rule, margin, verdict
 from w2s_lib.measures.intervals import LEVEL, Interval
-from w2s_lib.measures.metrics import pgr
 from w2s_lib.publishing.chapters import Chapter, planned_names
 from w2s_lib.runs.errors import SpecError, StoreError, nearest, require
 from w2s_lib.runs.folders import repository_root
@@ -28,60 +28,16 @@ from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import read
 
-Names = str | list[str]
-
-
-def _contrast(runs: Results, *, plus: list[Arm], minus: list[Arm]) -> Interval:
-    return runs.contrast([*((1, arm) for arm in plus), *((-1, arm) for arm in minus)])
-
-
-def _agreement_difference(runs: Results, *, a: Arm, b: Arm, supervisor: Arm) -> Interval:
-    return runs.agreement_difference(a, b, supervisor).overall
-
-
-def _error_agreement_difference(runs: Results, *, a: Arm, b: Arm, supervisor: Arm) -> Interval:
-    return runs.agreement_difference(a, b, supervisor).supervisor_wrong
-
-
-def _excess_agreement_difference(
-    runs: Results,
-    *,
-    large: Arm,
-    large_ceilings: list[Arm],
-    small: Arm,
-    small_ceilings: list[Arm],
-    supervisor: Arm,
-) -> Interval:
-    return runs.excess_agreement_difference(
-        (large, large_ceilings), (small, small_ceilings), supervisor=supervisor
-    )
-
-
-def _pgr_end_point_error(runs: Results, *, cells: list[tuple[Arm, Arm]]) -> Interval:
-    """Over cells of a supervisor and a ceiling: the largest deviation of PGR from 0 and 1 at its ends."""
-    off = 0.0
-    for weak, top in cells:
-        low, high = runs.accuracy(weak).value, runs.accuracy(top).value
-        for at, end in ((low, 0), (high, 1)) if high > low else ():
-            off = max(off, abs(pgr(weak=low, student=at, ceiling=high) - end))
-    return Interval(off, off, off, strict_low=off, strict_high=off)
-
-
-MEASURES: dict[str, tuple[Callable[..., Interval], str]] = {
-    "pgr": (
-        lambda runs, *, weak, student, ceiling: runs.pgr(
-            weak=weak, student=student, ceiling=ceiling
-        ),
-        ".2f",
-    ),
-    "difference": (lambda runs, *, a, b: runs.difference(a, b), "+.3f"),
-    "contrast": (_contrast, "+.3f"),
-    "agreement_difference": (_agreement_difference, "+.3f"),
-    "error_agreement_difference": (_error_agreement_difference, "+.3f"),
-    "excess_agreement_difference": (_excess_agreement_difference, "+.3f"),
-    "pgr_end_point_error": (_pgr_end_point_error, ".1g"),
+MEASURES = {
+    "pgr": ".2f",
+    "difference": "+.3f",
+    "contrast": "+.3f",
+    "agreement_difference.overall": "+.3f",
+    "agreement_difference.supervisor_wrong": "+.3f",
+    "excess_agreement_difference": "+.3f",
+    "pgr_end_point_error": ".1g",
 }
-"""What a claim may be about: how it is computed from the arms that it names, and how it is printed."""
+"""What a claim may be about: a method of `Results` (and part of its answer), and its format."""
 
 
 class Part(BaseModel):
@@ -91,7 +47,7 @@ class Part(BaseModel):
 
 
 class Source(Part):
-    """Who says so: a key of `book/references.bib`, or None where it is this book's own question; and where."""
+    """Who says so, and where: a key of `references.bib`, or None for this book's own question."""
 
     key: str | None
     where: str
@@ -116,7 +72,8 @@ class Claim(Part):
     quantity: str
     what: str
     measure: str
-    arms: dict[str, Names]
+    arms: dict[str, Any]
+    """Argument of the measure -> an arm's name, or a list of names and numbers."""
     holds: Rule
     fails: Rule
 
@@ -126,12 +83,24 @@ class Claim(Part):
             self.measure in MEASURES,
             lambda: f"unknown measure {self.measure!r}: {nearest(self.measure, MEASURES)}",
         )
-        wanted = [*inspect.signature(MEASURES[self.measure][0]).parameters][1:]
+        takes = inspect.signature(self._method()).parameters.values()
+        wanted = [one.name for one in takes if one.default is one.empty and one.name != "self"]
         require(
             set(self.arms) == set(wanted),
             f"{self.measure} is of {', '.join(wanted)}, not of {', '.join(self.arms)}",
         )
         return self
+
+    def _method(self) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(Results, self.measure.partition(".")[0])
+        return method
+
+    def compute(self, runs: Results, arms: Mapping[str, Any]) -> Interval:
+        """The claim's quantity, of arms by the measure's arguments."""
+        found = self._method()(runs, **arms)
+        part = self.measure.partition(".")[2]
+        interval: Interval = getattr(found, part) if part else found
+        return interval
 
 
 class ClaimsFile(Part):
@@ -145,7 +114,7 @@ class ClaimsFile(Part):
 
 @dataclass(frozen=True)
 class Decision:
-    """A claim, what was measured, and what its rule says. `str` is the number as the book prints it."""
+    """A claim, what was measured, what its rule says. `str` is the number as the book prints it."""
 
     claim: Claim
     measured: Interval
@@ -159,7 +128,7 @@ class Decision:
     def text(self, interval: Interval | None = None) -> str:
         """An interval, by default what was measured, as this claim's numbers are printed."""
         shown = self.measured if interval is None else interval
-        fmt = MEASURES[self.claim.measure][1]
+        fmt = MEASURES[self.claim.measure]
         return format(shown.value, fmt) if self.claim.holds.end == "value" else format(shown, fmt)
 
     @property
@@ -192,8 +161,8 @@ def claims_file(path: Path) -> ClaimsFile:
     """Reads a file of claims.
 
     Raises:
-        SpecError: a field is unknown or missing, a rule, measure or arm makes no sense, an id is given twice, or
-            the level is not the library's.
+        SpecError: a field is unknown or missing, a rule, measure or arm makes no sense, an id is
+            given twice, or the level is not the library's.
     """
     import yaml
 
@@ -211,7 +180,7 @@ def claims_file(path: Path) -> ClaimsFile:
 
 
 def claims(edition: str = "first", root: Path | None = None) -> list[Claim]:
-    """The claims that an edition of the book decides, in the order of its file. Raises: `claims_file`."""
+    """The claims that an edition decides, in the order of its file. Raises: see `claims_file`."""
     return claims_file((root or _root()) / "book" / "claims" / f"{edition}.yaml").claims
 
 
@@ -227,9 +196,10 @@ def decide(
 
     Args:
         claim: its id, or itself.
-        runs: where its arms' records are; by default the published ones, under the chapter's own `seeds`.
-        arms: name -> arm, such as a chapter's `globals()`; by default those of its `specs` cell with the
-            parameters as they stand in it.
+        runs: where its arms' records are; by default the published ones, under the chapter's own
+            `seeds`.
+        arms: name -> arm, such as a chapter's `globals()`; by default those of its `specs` cell
+            with the parameters as they stand in it.
         edition: which file of claims.
         root: the checkout; by default that around the library.
 
@@ -246,17 +216,20 @@ def decide(
     given = {role: _named(names, space, claim) for role, names in claim.arms.items()}
     if runs is None:
         runs = Results(_published(root, claim, given.values(), space["seeds"]))
-    measure = MEASURES[claim.measure][0]
-    return Decision(claim, *(measure(runs.with_threshold(t), **given) for t in ("half", "median")))
+    at_half, at_median = (
+        claim.compute(runs.with_threshold(threshold), given) for threshold in ("half", "median")
+    )
+    return Decision(claim, at_half, at_median)
 
 
 def scorecard(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
     """Every claim with what was measured and its verdict, a row a claim, in the order of its file.
 
     Returns:
-        Columns `id`, `claim`, `source`, `chapter`, `frozen`, `quantity`, `what` (the quantity in words), `measured`
-        and `at_median` (as they are printed), `n_seeds`, `margin` (an `Interval`), `verdict`, `corrected` and
-        `rule_at_median`. Of a claim about a value, not an interval, `margin` and the medians' columns are empty.
+        Columns `id`, `claim`, `source`, `chapter`, `frozen`, `quantity`, `what` (the quantity in
+        words), `measured` and `at_median` (as they are printed), `n_seeds`, `margin` (an
+        `Interval`), `verdict`, `corrected` and `rule_at_median`. Of a claim about a value, not an
+        interval, `margin` and the medians' columns are empty.
 
     Raises:
         SpecError, StoreError: see `decide`; or a source that `references.bib` does not have.
@@ -301,25 +274,25 @@ def _record(path: Path) -> Record:
     return read(path)
 
 
-def _named(names: Names, space: Mapping[str, Any], claim: Claim) -> Any:
-    if isinstance(names, list):
-        return [_named(name, space, claim) for name in names]
+def _named(given: Any, space: Mapping[str, Any], claim: Claim) -> Any:
+    """Names as the arms that they name, in lists too; numbers stay."""
+    if isinstance(given, list):
+        return [_named(one, space, claim) for one in given]
+    if not isinstance(given, str):
+        return given
+    known = [name for name in space if not name.startswith("_")]
     require(
-        names in space,
-        lambda: (
-            f"claim {claim.id!r}: the specs cell of {claim.chapter!r} has no {names!r}: "
-            f"{nearest(names, [name for name in space if not name.startswith('_')])}"
-        ),
+        given in space,
+        f"claim {claim.id!r}: {claim.chapter!r} has no arm {given!r}: {nearest(given, known)}",
     )
-    return space[names]
+    return space[given]
 
 
 def _specs(arm: Any) -> Iterator[RunSpec]:
-    if isinstance(arm, RunSpec):
-        yield arm
-    elif isinstance(arm, Snapshot):
-        yield arm.spec
-    else:
+    """The specs in an arm, or in nested lists of arms."""
+    if isinstance(arm, (RunSpec, Snapshot)):
+        yield arm.spec if isinstance(arm, Snapshot) else arm
+    elif isinstance(arm, Iterable):
         for part in arm:
             yield from _specs(part)
 
@@ -329,7 +302,7 @@ def _published(root: Path, claim: Claim, arms: Iterable[Any], seeds: Iterable[in
     paths = [root / "book" / "results" / f"{run_id}.parquet" for run_id in sorted(ids)]
     if absent := [path.stem for path in paths if not path.is_file()]:
         raise StoreError(
-            f"claim {claim.id!r}: {len(absent)} of {len(paths)} runs are not published, the first is {absent[0]}"
+            f"claim {claim.id!r}: {len(absent)} of {len(paths)} runs are not published"
         )
     return [_record(path) for path in paths]
 

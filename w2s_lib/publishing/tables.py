@@ -1,7 +1,7 @@
-"""What is published, as tables: a row a run, a row a prediction, the named tasks, the profiles, what was timed.
+"""What is published, as tables: runs, predictions, named tasks, profiles, benchmarks.
 
-`write_tables` puts all of it into one CSV and two Parquet files, which the scorecard page offers. Chapters: scorecard,
-tasks, performance, PGR.
+`write_tables` puts all of it into one CSV and two Parquet files, which the scorecard page offers.
+Chapters: scorecard, tasks, performance, PGR.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.table import EMBEDDED
 
 COLUMNS = (
-    "run_id role model labels supervisor supervisor_run loss method start lora_blocks quantization half seed "
-    "n_train task accuracy validation_accuracy next_token_loss_before next_token_loss seconds device hardware "
-    "date commit spec"
+    "run_id role model labels supervisor supervisor_run loss method start lora_blocks quantization "
+    "half seed n_train task accuracy validation_accuracy next_token_loss_before next_token_loss "
+    "seconds device hardware date commit spec"
 ).split()
 ROLES = ("supervisor", "ceiling", "student", "generative", "baseline")
 ORDER = ["task", "n_train", "place", "model", "supervisor", "labels", "loss", "start"]
@@ -56,7 +56,7 @@ PREDICTION = pa.schema(
 
 
 def published_runs(folder: Path | None = None) -> pd.DataFrame:
-    """Every record in `book/results/`, a row a run, from metadata alone: no prediction is read or verified.
+    """Every record in `book/results/`, a row a run, from metadata alone: nothing is verified.
 
     The records are listed whether or not `W2S_PUBLISHED` hides them from training.
 
@@ -64,11 +64,12 @@ def published_runs(folder: Path | None = None) -> pd.DataFrame:
         folder: another folder of records.
 
     Returns:
-        Columns `run_id`, `role`, `model`, `labels` (with what differs from its default), `supervisor` and
-        `supervisor_run` (model and id of the run that gave the labels, or ""), `loss`, `method`, `start`,
-        `lora_blocks`, `quantization`, `half`, `seed`, `n_train`, `task`, `accuracy` (test) and
-        `validation_accuracy` (NaN where there is none), the losses of next-token runs, `seconds`, `device`,
-        `hardware`, `date`, `commit` and `spec`, the canonical JSON. Sorted by all of the description.
+        Columns `run_id`, `role`, `model`, `labels` (with what differs from its default),
+        `supervisor` and `supervisor_run` (model and id of the run that gave the labels, or ""),
+        `loss`, `method`, `start`, `lora_blocks`, `quantization`, `half`, `seed`, `n_train`, `task`,
+        `accuracy` (test) and `validation_accuracy` (NaN where there is none), the losses of
+        next-token runs, `seconds`, `device`, `hardware`, `date`, `commit` and `spec`, the canonical
+        JSON. Sorted by all of the description.
 
     Raises:
         DamagedRecord: a file is no record, or another run's.
@@ -83,7 +84,7 @@ def published_runs(folder: Path | None = None) -> pd.DataFrame:
 
 
 def planned_runs(root: Path | None = None) -> set[str]:
-    """The ids of all distinct runs that the chapters plan as published, teachers included; nothing is trained."""
+    """The ids of all runs that the chapters plan as published, teachers included."""
     specs = [
         spec
         for page in chapters(root or _root())
@@ -100,10 +101,10 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
         folder: as in `published_runs`.
 
     Returns:
-        Columns `task`, `dataset` (the hub's name of it, or the embedded source), `commit` ("" where none is
-        pinned), `a row is` ("text" or "pair"), `halves`, `validation`, `test` (rows each), `template`, `cut` (what a
-        long text loses), `source` (who describes its columns) and `runs`, how many published runs are on it: 0 for
-        a task that was never loaded here.
+        Columns `task`, `dataset` (the hub's name of it, or the embedded source), `commit` ("" where
+        none is pinned), `a row is` ("text" or "pair"), `halves`, `validation`, `test` (rows each),
+        `template`, `cut` (what a long text loses), `source` (who describes its columns) and `runs`,
+        how many published runs are on it: 0 for a task that was never loaded here.
     """
     found = []
     for name, (stem, settings) in EMBEDDED.items():
@@ -161,9 +162,9 @@ def profile_states() -> pd.DataFrame:
     """The profiles in `book/profiles/`, a row each. Chapter: performance.
 
     Returns:
-        Columns `profile`, `device`, `models` (those that it names, without depth; else those of the chapters) and
-        `runs`, how many published runs are of these models on this device: 0 where not every one of them has been
-        trained there.
+        Columns `profile`, `device`, `models` (those that it names, without depth; else those of the
+        chapters) and `runs`, how many published runs are of these models on this device: 0 where
+        not every one of them has been trained there.
     """
     root, runs, rows = _root(), published_runs(), []
     usual = _models([page.defaults() for page in chapters(root) if page.is_notebook])
@@ -186,7 +187,7 @@ def _models(settings: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def benchmarks() -> dict[str, Any]:
-    """What `python -m tests.benchmarks` measured last: part -> its results, with machine, date and versions.
+    """What `python -m tests.benchmarks` measured last: part -> results, machine, date, versions.
 
     A part that nobody has measured yet is not there. Chapter: performance.
     """
@@ -196,10 +197,13 @@ def benchmarks() -> dict[str, Any]:
 
 
 def write_tables(folder: Path, target: Path) -> None:
-    """Writes `runs.csv`, `runs.parquet` and `predictions.parquet` of a folder's records; always the same bytes.
+    """Writes `runs.csv`, `runs.parquet` and `predictions.parquet` of a folder's records.
 
-    `predictions.parquet` is long: `run_id`, `row`, `split`, `label`, `p`, `group` and `share`, the share of
-    training after which a row was predicted: 1.0 at the end, less in snapshots. It has a row group a run.
+    The same records give the same bytes.
+
+    `predictions.parquet` is long: `run_id`, `row`, `split`, `label`, `p`, `group` and `share`, the
+    share of training after which a row was predicted: 1.0 at the end, less in snapshots. It has a
+    row group a run.
 
     Raises:
         DamagedRecord: each record is verified on the way.
@@ -224,7 +228,7 @@ def _records(folder: Path | None) -> list[Path]:
 def _root() -> Path:
     if (root := repository_root()) is None:
         raise StoreError(
-            "there is no book around this library: published records are in a checkout of the repository"
+            "there is no book around this library: records are published in a checkout of it"
         )
     return root
 
@@ -271,7 +275,7 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _words(part: Part) -> str:
-    """A part of a spec as Python would write it, without the run in it and what is as by default."""
+    """A part of a spec as Python would write it, without its run and what is as by default."""
     given = {
         f.name: getattr(part, f.name)
         for f in fields(part)
