@@ -47,7 +47,7 @@ def test_the_books_verdicts():
     assert row["verdict"] == row["corrected"] == row["rule_at_median"] == HOLDS
     assert row["margin"].value == pytest.approx(0.286, abs=5e-4)
     assert row["source"].startswith("the test is ours")
-    assert card["source"][0] == "Burns et al. 2024, section 4.2, NLP tasks"
+    assert card["source"][0] == "Burns et al. 2023, section 4.2, NLP tasks"
 
 
 def test_a_claim_is_decided_from_other_runs_and_arms():
@@ -111,5 +111,5 @@ def test_holding_and_failing_exclude_each_other():
 
 def test_untested_claims_have_a_source_and_a_reason():
     rows = untested()
-    assert len(rows) >= 5 and rows["source"].str.startswith("Burns et al. ").all()
+    assert len(rows) >= 5 and rows["source"].str.startswith("Burns et al. 2023, ").all()
     assert (rows["reason"].str.len() > 20).all()

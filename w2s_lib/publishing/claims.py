@@ -22,6 +22,7 @@ from w2s_lib.experiments.results import Results, Snapshot
 from w2s_lib.measures.claims import Rule, margin, verdict
 from w2s_lib.measures.intervals import LEVEL, Interval
 from w2s_lib.publishing.chapters import Chapter, planned_names
+from w2s_lib.publishing.references import Work, works
 from w2s_lib.runs.errors import SpecError, StoreError, nearest, require
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.record import Record
@@ -235,14 +236,14 @@ def scorecard(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
         SpecError, StoreError: see `decide`; or a source that `references.bib` does not have.
     """
     root = root or _root()
-    cited, rows = _cited(root), []
+    known, rows = works(root / "book" / "references.bib"), []
     for claim in claims(edition, root):
         found = decide(claim, root=root)
         exact = claim.holds.end == "value"
         rows.append(
             {
                 **dict(claim),
-                "source": _source(claim.source, cited),
+                "source": _source(claim.source, known),
                 "frozen": claim.frozen.isoformat(),
                 "measured": str(found),
                 "at_median": "" if exact else found.text(found.at_median),
@@ -259,8 +260,9 @@ def scorecard(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
 def untested(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
     """The claims that the book does not test: columns `claim`, `source` and `reason`."""
     root = root or _root()
-    found, cited = claims_file(root / "book" / "claims" / f"{edition}.yaml"), _cited(root)
-    rows = [(one.claim, _source(one.source, cited), one.reason) for one in found.untested]
+    found = claims_file(root / "book" / "claims" / f"{edition}.yaml").untested
+    known = works(root / "book" / "references.bib")
+    rows = [(one.claim, _source(one.source, known), one.reason) for one in found]
     return pd.DataFrame(rows, columns=["claim", "source", "reason"])
 
 
@@ -313,23 +315,10 @@ def _root() -> Path:
     return root
 
 
-def _source(source: Source, cited: Mapping[str, str]) -> str:
+def _source(source: Source, known: Mapping[str, Work]) -> str:
     if source.key is None:
         return source.where
     require(
-        source.key in cited,
-        lambda: f"references.bib has no {source.key!r}: {nearest(str(source.key), cited)}",
+        source.key in known, f"references.bib has no {source.key!r}: {nearest(source.key, known)}"
     )
-    return f"{cited[source.key]}, {source.where}"
-
-
-def _cited(root: Path) -> dict[str, str]:
-    """Each key of `references.bib` with how a text cites it: "Burns et al. 2023"."""
-    from pybtex.database import parse_file
-
-    found = {}
-    for key, entry in parse_file(str(root / "book" / "references.bib")).entries.items():
-        last = [" ".join(author.last_names).strip("{}") for author in entry.persons["author"]]
-        who = f"{last[0]} et al." if len(last) > 2 else " and ".join(last)
-        found[key] = f"{who} {entry.fields.get('year', '')}"
-    return found
+    return f"{known[source.key].words}, {source.where}"
