@@ -180,9 +180,9 @@ def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.Mo
 
 def test_an_assumed_length_is_said(tiny_models: Path) -> None:
     spec = pinned(f"{tiny_models}/llama", task=Task(name="sciq"))
-    assert "if texts have 128 tokens" in plan.describe(planned(spec), 1)
+    assert "have 128 tokens" in plan.describe(planned(spec), 1)
     short = dataclasses.replace(spec, task=Task(name="boolq", max_tokens=64))
-    assert "if texts have" not in plan.describe(planned(short), 1)
+    assert "128 tokens" not in plan.describe(planned(short), 1)
 
 
 def test_memory_grows_with_depth_length_and_batch(tiny_models: Path, small_task: Task) -> None:

@@ -1,6 +1,7 @@
-"""Language models as classifiers: a 4-bit backbone of a given depth, LoRA on its top blocks, a head on its last token.
+"""Pretrained language models, cut to a depth, in four bits; their configuration and tokenizer.
 
-Texts are padded on the right and attention is causal, so padding is never seen by a real token and no mask is needed.
+Texts are padded on the right and attention is causal, so padding is never seen by a real token and
+no mask is needed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from w2s_lib.runs.model_names import EMBEDDED_DEPTH, is_folder, is_hub, split_mo
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+NO_TOKENIZER = "{} has no tokenizer: none of its files, such as tokenizer.json, is there"
 
 
 @contextlib.contextmanager
@@ -32,41 +34,41 @@ def quiet() -> Iterator[None]:
     """Silences what libraries print while loading; errors still rise."""
     import transformers
 
-    level, bars = (
-        transformers.logging.get_verbosity(),
-        transformers.logging.is_progress_bar_enabled(),
-    )
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # says on a CPU that a hub kernel is missing: harmless
+    log = transformers.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    # It says on a CPU that a kernel of the hub is missing, which is harmless.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        transformers.logging.set_verbosity(level)
+        log.set_verbosity(level)
         if bars:
-            transformers.logging.enable_progress_bar()
+            log.enable_progress_bar()
 
 
 @contextlib.contextmanager
 def loading(name: str, revision: str) -> Iterator[None]:
-    """Quietly; whatever a library raises becomes an `AssetError` or a `SpecError`, naming a damaged file."""
-    try:
-        with quiet(), explaining(name, revision):
+    """Loads quietly; what a library raises becomes an `AssetError` or `SpecError` of one sentence.
+
+    A damaged file is named.
+    """
+    with quiet(), explaining(name, revision):
+        try:
             yield
-    except (SpecError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if damage := _damaged_file(name, revision):
-            raise AssetError(f"cannot load {name}: {damage}") from error
-        raise
+        except (SpecError, AssetError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if damaged := _damaged_file(name, revision):
+                raise AssetError(f"cannot load {name}: {damaged}") from error
+            raise
 
 
 def _damaged_file(name: str, revision: str) -> str:
-    """The first of a model's files on this machine that cannot be read, and why; "" where all can."""
+    """The first of a model's files here that cannot be read, and why; "" where all can."""
     import huggingface_hub
     from safetensors import safe_open
     from tokenizers import Tokenizer
@@ -89,7 +91,7 @@ def _damaged_file(name: str, revision: str) -> str:
 
 
 def place(name: str, revision: str) -> dict[str, Any]:
-    """Where `transformers` finds a model, and which revision: the first arguments of every `from_pretrained`.
+    """Where `transformers` finds a model, and which revision: arguments of `from_pretrained`.
 
     Raises:
         SpecError: a model of the hub or a folder that is not pinned, or a folder that has changed.
@@ -103,22 +105,25 @@ def place(name: str, revision: str) -> dict[str, Any]:
 
 
 def check(spec: RunSpec) -> None:
-    """Refuses, before anything is trained, what cannot be run: of a hub model, its configuration and tokenizer are fetched.
+    """Refuses, before anything is trained, what cannot be run.
+
+    Of a hub model, configuration and tokenizer are fetched.
 
     Raises:
         DeviceError: CUDA was asked for and there is none.
-        SpecError: a spec of other training semantics; a model that is not pinned or has changed, that has no tokenizer or
-            no list of blocks, does not read from left to right, or has fewer blocks than asked for.
+        SpecError: a spec of other training semantics; a model that is not pinned or has changed,
+            that has no tokenizer or no list of blocks, does not read from left to right, or has
+            fewer blocks than asked for.
         AssetError: a model of the hub that is missing, gated or private, or cannot be fetched.
     """
     if spec.semantics != SEMANTICS:
         raise SpecError(
-            f"run {spec.run_id} is of training semantics {spec.semantics}; this library trains {SEMANTICS}, so it "
-            "can read that run's record and not make it"
+            f"run {spec.run_id} is of training semantics {spec.semantics}; this library trains "
+            f"{SEMANTICS}, so it can read that run's record and not make it"
         )
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
-            "the run asks for device='cuda' and this machine has none; say device='cpu' to use the CPU"
+            "the run asks for device='cuda' and this machine has none; device='cpu' is the CPU"
         )
     name, depth = split_model(spec.model)
     if is_hub(name) or is_folder(name):
@@ -135,12 +140,9 @@ def _examined(name: str, revision: str) -> int:
     with loading(name, revision):
         skeleton(config)
     tokenizer = load_tokenizer(name, revision)
-    if set(tokenizer("It was good.")["input_ids"]) <= set(
-        tokenizer.all_special_ids
-    ):  # what is made up where no file is
-        raise SpecError(
-            f"{name} has no tokenizer: none of its files, such as tokenizer.json, is there"
-        )
+    # Where there is no file, some families make a tokenizer up that knows no words.
+    if set(tokenizer("It was good.")["input_ids"]) <= set(tokenizer.all_special_ids):
+        raise SpecError(NO_TOKENIZER.format(name))
     return int(config.num_hidden_layers)
 
 
@@ -149,13 +151,15 @@ def load_config(name: str, revision: str = "") -> Any:
     from transformers import AutoConfig
 
     with loading(name, revision):
-        return without_dropout(
-            AutoConfig.from_pretrained(**place(name, revision), trust_remote_code=False)
-        )
+        config = AutoConfig.from_pretrained(**place(name, revision), trust_remote_code=False)
+        return without_dropout(config)
 
 
 def load_tokenizer(name: str, revision: str = "") -> Any:
-    """The model's tokenizer. It needs no token for padding: what pads is never read. Raises what `load_config` does."""
+    """The model's tokenizer. Raises what `load_config` does.
+
+    It needs no token for padding: what pads is never read.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -163,9 +167,7 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
             return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
     except AssetError as error:
         if isinstance(error.__cause__, ValueError) and "tokenizer" in str(error.__cause__):
-            raise SpecError(
-                f"{name} has no tokenizer: none of its files, such as tokenizer.json, is there"
-            ) from error
+            raise SpecError(NO_TOKENIZER.format(name)) from error
         raise
 
 
@@ -175,19 +177,18 @@ def max_length(name: str, revision: str = "") -> int:
 
 
 def attention(device: str, precision: str) -> dict[str, str]:
-    """Which attention a model is asked to use: FlashAttention 2 on CUDA in bf16, where it is installed, else PyTorch's own.
+    """Which attention a model is asked to use.
 
-    On a CPU the eager one: on short texts PyTorch's fused backward is the slower one there.
+    FlashAttention 2 on CUDA in bf16, where it is installed, else PyTorch's own; on a CPU the eager
+    one, since on short texts PyTorch's fused backward is the slower one there.
     """
     from transformers.utils import is_flash_attn_2_available
 
     if device == "cpu":
         return {"attn_implementation": "eager"}
-    return (
-        {"attn_implementation": "flash_attention_2"}
-        if precision == "bf16" and is_flash_attn_2_available()
-        else {}
-    )
+    if precision == "bf16" and is_flash_attn_2_available():
+        return {"attn_implementation": "flash_attention_2"}
+    return {}
 
 
 def hidden_states(backbone: Any, inputs: Tensor) -> Tensor:
@@ -203,10 +204,11 @@ def hidden_states(backbone: Any, inputs: Tensor) -> Tensor:
 
 
 def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
-    """The pretrained model of `spec.model`, cut to its depth, frozen, in its precision and quantization.
+    """The pretrained model of `spec.model`, cut to its depth and frozen.
 
     On a CPU the NF4 blocks are dequantised once: the values are those of NF4, and a forward pass no
-    longer pays for unpacking them (bitsandbytes would do it at each call). On CUDA they stay packed.
+    longer pays for unpacking them (bitsandbytes would do it at each call). On CUDA they stay
+    packed.
 
     Args:
         spec: gives model, depth, quantization, precision and device.
@@ -238,9 +240,16 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
             options["device_map"] = {"": "cpu"}
     kind = AutoModelForCausalLM if causal_lm else AutoModel
     with loading(name, spec.revision):
-        model = kind.from_pretrained(
-            **place(name, spec.revision), trust_remote_code=False, **options
+        model, found = kind.from_pretrained(
+            **place(name, spec.revision),
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
         )
+        if missing := sorted(found["missing_keys"]):  # they would be random, and nobody told
+            raise AssetError(
+                f"cannot load {name}: its model files lack {len(missing)} weights, {missing[0]} first"
+            )
         if "device_map" not in options:
             model.to(spec.device)
     if spec.quantization == "nf4" and on_cpu:
@@ -256,12 +265,8 @@ def dequantise(model: nn.Module) -> None:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, bnb.nn.Linear4bit):
                 state = layer.weight.quant_state
-                dense = nn.Linear(
-                    layer.in_features,
-                    layer.out_features,
-                    bias=layer.bias is not None,
-                    device="meta",
-                )
+                size = layer.in_features, layer.out_features
+                dense = nn.Linear(*size, bias=layer.bias is not None, device="meta")
                 weight = bnb.functional.dequantize_4bit(layer.weight.data, state).to(state.dtype)
                 dense.weight = nn.Parameter(weight, requires_grad=False)
                 dense.bias = layer.bias

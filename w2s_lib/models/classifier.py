@@ -18,7 +18,10 @@ from w2s_lib.runs.spec import RunSpec
 
 PREDICT_BATCH = 64
 P_STEP = 2.0**-16
-"""Predictions are rounded to this, so that records stay small and a label read from one is the label that was made."""
+"""Predictions are rounded to this.
+
+So records stay small, and a label read from one is the label that was made.
+"""
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -26,14 +29,15 @@ FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 class Classifier(nn.Module):
     """A backbone and a linear head on the last real token's final state.
 
-    Only that token's state is read, so the top block is computed for it alone where the family allows: its keys and
-    values for all tokens, the rest for one. That is a tenth of the work of ten blocks, and half of two.
+    Only that token's state is read, so the top block is computed for it alone where the family
+    allows: its keys and values for all tokens, the rest for one. That is a tenth of the work of ten
+    blocks, and half of two.
 
     Args:
         backbone: a `transformers` model after `families.keep_blocks`, as it is or wrapped by peft.
         last_only: False runs the top block for every token, for comparison.
-        comparison: a row is two texts; the head is one number, a reward r, and the logit of "the first is better" is
-            r(first) - r(second) (Bradley & Terry 1952).
+        comparison: a row is two texts; the head is one number, a reward r, and the logit of "the
+            first is better" is r(first) - r(second) (Bradley & Terry 1952).
     """
 
     def __init__(self, backbone: Any, *, last_only: bool = True, comparison: bool = False) -> None:
@@ -47,7 +51,7 @@ class Classifier(nn.Module):
             self._take_top_block(base)
 
     def _take_top_block(self, base: Any) -> None:
-        """Lets the family's own forward stop before the top block and its norm: `forward` runs them."""
+        """The family's own forward stops before the top block and norm: `forward` runs them."""
         base.config.num_hidden_layers -= 1
         self.norm, base.norm = base.norm, nn.Identity()
         self.rotary = base.rotary_emb
@@ -57,8 +61,8 @@ class Classifier(nn.Module):
         """Logits (n, 2) in float32.
 
         Args:
-            inputs: (n, longest) token ids, or (n, longest, hidden) states that enter the first block;
-                right-padded. For comparisons (2n, ...): all first texts, then all second ones.
+            inputs: (n, longest) token ids, or (n, longest, hidden) states that enter the first
+                block; right-padded. For comparisons (2n, ...): first texts, then second ones.
             length: real tokens in each text.
         """
         hidden = hidden_states(self.backbone, inputs)
@@ -75,7 +79,7 @@ class Classifier(nn.Module):
 
 
 def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """What a Llama-like block hands on for each row's last token, (n, hidden), without computing the others.
+    """What a Llama-like block hands on for each row's last token alone, (n, hidden).
 
     Args:
         block: a decoder block of a family in `families.LAST_TOKEN_EXACT`.
@@ -183,7 +187,7 @@ class Finetuned:
         return p
 
     def save(self, folder: Path) -> None:
-        """Writes `adapter_model.safetensors`, `adapter_config.json` (peft's own) and `head.safetensors`."""
+        """Writes the adapters in peft's own format, and `head.safetensors`."""
         save_adapters(self.model.backbone, self.boundary, folder, head=self.model.head)
 
 

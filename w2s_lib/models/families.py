@@ -1,7 +1,7 @@
-"""What differs between families of language models: their list of blocks, their last norm, what may be run alone.
+"""What differs between families of language models: blocks, last norm, what may be run alone.
 
-Listed is what tests compare with the family's own forward. A family that is not listed here is trained and predicted all
-the same, by its own forward from the token ids on: slower, and as exact.
+Listed is what tests compare with the family's own forward. A family that is not listed here is
+trained and predicted all the same, by its own forward from the token ids on: slower, and as exact.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ TRUNK_EXACT = (
     "gemma2",
     "gemma3_text",
 )
-"""Families whose first blocks, run alone, hand on exactly what the whole model computes; see `trunk_exact`."""
+"""Families whose first blocks, run alone, hand on what the whole model computes: `trunk_exact`."""
 LAST_TOKEN_EXACT = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma")
-"""Families whose top block `classifier.last_token` computes for the last token alone. Not GPT-NeoX and GPT-2, whose forward
-runs every block that is there, nor Gemma 2 and 3, whose blocks have two norms more and (2) capped attention."""
+"""Families whose top block `classifier.last_token` computes for the last token alone.
+
+Not GPT-NeoX and GPT-2, whose forward runs every block that is there, nor Gemma 2 and 3, whose
+blocks have two norms more and (2) capped attention.
+"""
 NORMS = {"gpt_neox": "final_layer_norm", "gpt2": "ln_f"}
 """What a family calls the norm after its last block, where that is not `norm`."""
 BY_BLOCK = ("layer_types", "no_rope_layers")
@@ -37,43 +40,41 @@ BY_BLOCK = ("layer_types", "no_rope_layers")
 
 
 def blocks_name(backbone: Any) -> str:
-    """What a backbone's family calls its list of transformer blocks. Raises `SpecError` where there is none."""
+    """What a backbone's family calls its list of blocks. Raises `SpecError` where there is none."""
     for name in ("layers", "h"):
         if isinstance(getattr(backbone, name, None), nn.ModuleList):
             return name
     raise SpecError(
-        f"no list of blocks in a {type(backbone).__name__}, so it has no depth and no top to adapt; these families "
-        f"have one: {', '.join(TRUNK_EXACT)}"
+        f"no list of blocks in a {type(backbone).__name__}, so it has no depth and no top to "
+        f"adapt; these families have one: {', '.join(TRUNK_EXACT)}"
     )
 
 
 def blocks_of(backbone: Any) -> nn.ModuleList:
-    """The list of a backbone's transformer blocks, whatever its family calls it. Raises `SpecError` where there is none."""
+    """The list of a backbone's transformer blocks. Raises `SpecError` where there is none."""
     blocks: nn.ModuleList = getattr(backbone, blocks_name(backbone))
     return blocks
 
 
 def trunk_exact(backbone: Any) -> bool:
-    """Whether the first blocks of a model, run alone, hand on exactly what the whole model computes.
+    """Whether a model's first blocks, run alone, hand on exactly what the whole model computes.
 
-    Nothing may be added to, or scaled in, `inputs_embeds` (GPT-2 adds positions, which `keep_blocks` takes out of an upper
-    slice; Gemma scales its embeddings, which it must do in their own layer), and no block may depend on its own number.
+    Nothing may be added to, or scaled in, `inputs_embeds` (GPT-2 adds positions, which
+    `keep_blocks` takes out of an upper slice; Gemma scales its embeddings, which it must do in
+    their own layer), and no block may depend on its own number.
     """
     kind = backbone.config.model_type
     scaled = not kind.startswith("gemma") or hasattr(backbone.get_input_embeddings(), "embed_scale")
-    return (
-        kind in TRUNK_EXACT
-        and scaled
-        and not getattr(backbone.config, "scale_attn_by_inverse_layer_idx", False)
-    )
+    numbered = getattr(backbone.config, "scale_attn_by_inverse_layer_idx", False)
+    return kind in TRUNK_EXACT and scaled and not numbered
 
 
 def require_trunk(backbone: Any, name: str) -> None:
     """Raises `SpecError` where `trunk_exact` is false."""
     if not trunk_exact(backbone):
         raise SpecError(
-            f"{name} is of the family {backbone.config.model_type!r}, whose first blocks cannot be run alone: "
-            f"{', '.join(TRUNK_EXACT)} can"
+            f"{name} is of the family {backbone.config.model_type!r}, whose first blocks cannot be "
+            f"run alone: {', '.join(TRUNK_EXACT)} can"
         )
 
 
@@ -100,7 +101,10 @@ def cut(config: Any, start: int, stop: int) -> Any:
 
 
 def keep_blocks(backbone: Any, start: int, stop: int) -> Any:
-    """Cuts a backbone for which `trunk_exact` is true to its blocks [start, stop), in place, renumbered from 0."""
+    """Cuts a backbone for which `trunk_exact` is true to its blocks [start, stop), in place.
+
+    They are renumbered from 0.
+    """
     if (start, stop) == (0, len(blocks_of(backbone))):
         return backbone
     kept = blocks_of(backbone)[start:stop]
@@ -116,13 +120,13 @@ def keep_blocks(backbone: Any, start: int, stop: int) -> Any:
 
 
 def drop_norm(backbone: Any) -> Any:
-    """Leaves out, in place, the norm after the last block: what comes out is what a next block would get."""
+    """Leaves out, in place, the norm after the last block, which a next block would not see."""
     setattr(backbone, NORMS.get(backbone.config.model_type, "norm"), nn.Identity())
     return backbone
 
 
 def without_dropout(config: Any) -> Any:
-    """The configuration with every dropout at 0, in place: a frozen model has no use for it, and a trunk leaves it out."""
+    """The configuration with every dropout at 0, in place: a trunk could not have any."""
     for name, value in vars(config).items():
         if name.endswith(("dropout", "_pdrop")) and isinstance(value, float):
             setattr(config, name, 0.0)
@@ -141,13 +145,15 @@ class _SoftCap(nn.Module):
 
 
 def capped(words: nn.Module, config: Any) -> nn.Module:
-    """A language-modelling head as its family applies it: Gemma 2 bends its logits (`final_logit_softcapping`)."""
+    """A language-modelling head as its family applies it: Gemma 2 caps its logits."""
     cap = getattr(config, "final_logit_softcapping", None)
     return nn.Sequential(words, _SoftCap(cap)) if cap else words
 
 
 def words_head(words: Tensor, config: Any, *, comparison: bool) -> nn.Module:
-    """The logits of two words from a state, frozen, in float32; for comparisons the second word's minus the first's.
+    """The logits of two words from a state, frozen, in float32.
+
+    For comparisons the second word's minus the first's.
 
     Args:
         words: (2, hidden), the words' rows of the language-modelling head.
@@ -164,13 +170,12 @@ def words_head(words: Tensor, config: Any, *, comparison: bool) -> nn.Module:
         return capped(frozen(words), config)
     if not getattr(config, "final_logit_softcapping", None):
         return frozen(words[1:] - words[:1])
-    return nn.Sequential(
-        capped(frozen(words), config), frozen(torch.tensor([[-1.0, 1.0]], device=words.device))
-    )
+    difference = torch.tensor([[-1.0, 1.0]], device=words.device)
+    return nn.Sequential(capped(frozen(words), config), frozen(difference))
 
 
 def skeleton(config: Any) -> Any:
-    """The model of a configuration with one block and without weights (on torch's meta device): its shapes, in no memory.
+    """The model of a configuration with one block, on torch's meta device: shapes and no weights.
 
     Raises:
         SpecError: no language model that reads from left to right, or one without a list of blocks.
@@ -179,17 +184,16 @@ def skeleton(config: Any) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = config.model_type
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(
-        config, "use_bidirectional_attention", False
-    ):
+    both_ways = getattr(config, "use_bidirectional_attention", False)
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or both_ways:
         raise SpecError(
-            f"a model of the family {kind!r} does not read from left to right, so its last token does not stand "
-            f"for the text; these families do: {', '.join(TRUNK_EXACT)}"
+            f"a model of the family {kind!r} does not read from left to right, so its last token "
+            f"does not stand for the text; these families do: {', '.join(TRUNK_EXACT)}"
         )
     if not getattr(config, "num_hidden_layers", None):
         raise SpecError(
-            f"the family {kind!r} has no list of blocks in its configuration, as one for text and images has none; "
-            f"these have one: {', '.join(TRUNK_EXACT)}"
+            f"the family {kind!r} has no list of blocks in its configuration, as one for text and "
+            f"images has none; these have one: {', '.join(TRUNK_EXACT)}"
         )
     with torch.device("meta"):
         model = AutoModel.from_config(cut(config, 0, 1), trust_remote_code=False)

@@ -60,7 +60,7 @@ def _shortened(tokenizer: Any, template: str, text: str, most: int, cut: str) ->
 
 
 def row_values(values: Any, table: TaskTable) -> Any:
-    """Values of rows from those of their texts: of a comparison the first text's minus the second's.
+    """Values of rows from those of texts: of a comparison the first text's minus the second's.
 
     Args:
         values: (n, ...), or for comparisons (2n, ...), in the order of `TaskTable.positions`.

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, peft): put on, saved and loaded under the block numbers of the whole model."""
+"""Low-rank adapters (LoRA, peft), saved and loaded under the block numbers of the whole model."""
 
 from __future__ import annotations
 
@@ -17,27 +17,22 @@ from w2s_lib.runs.spec import RunSpec
 
 
 def lora_targets(numbers: range, names: Iterable[str]) -> str:
-    """A regular expression for peft that matches the named linear layers of the blocks with these numbers."""
+    """A regular expression for peft: the named linear layers of the blocks with these numbers."""
     return rf"(.*\.)?(layers|h)\.({'|'.join(map(str, numbers))})\..*({'|'.join(names)})"
 
 
 def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
-    """Wraps the top `n_top` blocks with LoRA on every linear layer (peft), in the backbone's own dtype.
+    """Wraps the top `n_top` blocks with LoRA on every linear layer, in the backbone's own dtype.
 
     Returns:
         The peft model. Its adapters are drawn from torch's global generator: seed it first.
     """
     from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import (
-        Conv1D,  # GPT-2's linear layer, its weight (in, out); in 4 bits an ordinary one
-    )
+    from transformers.pytorch_utils import Conv1D  # GPT-2's; its weight is (in, out)
 
     blocks = blocks_of(backbone)
-    layers = {
-        name: layer
-        for name, layer in blocks.named_modules()
-        if isinstance(layer, (nn.Linear, Conv1D))
-    }
+    linear = (nn.Linear, Conv1D)
+    layers = {name: layer for name, layer in blocks.named_modules() if isinstance(layer, linear)}
     if not layers:
         raise SpecError(f"{spec.name} has no linear layers to adapt")
     names = sorted({name.rsplit(".", 1)[-1] for name in layers})
@@ -55,7 +50,7 @@ def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
 
 
 def merge_adapters(backbone: Any, spec: RunSpec) -> bool:
-    """Adds the adapters into dense layers, and says whether it did: into 4 bits they would be lost."""
+    """Adds the adapters into dense layers; says whether it did: in 4 bits they would be lost."""
     dense = spec.device == "cpu" or spec.quantization == "none"
     if dense:
         backbone.merge_adapter()
@@ -65,7 +60,7 @@ def merge_adapters(backbone: Any, spec: RunSpec) -> bool:
 def save_adapters(
     backbone: Any, boundary: int, folder: Path, *, head: nn.Module | None = None
 ) -> None:
-    """Writes `adapter_model.safetensors` with `adapter_config.json`, peft's own format, and `head.safetensors`.
+    """Writes adapters in peft's own format, and `head.safetensors`.
 
     Args:
         backbone: the peft model; its first block is number `boundary` of the whole one.
@@ -77,9 +72,8 @@ def save_adapters(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(
-        backbone, save_embedding_layers=False
-    )  # else peft asks the hub whether they are new
+    # With the embedding layers peft would ask the hub whether they are new.
+    state = get_peft_model_state_dict(backbone, save_embedding_layers=False)
     shifted = {_renumbered(name, boundary): value.contiguous() for name, value in state.items()}
     config = backbone.peft_config["default"]
     n_blocks = len(blocks_of(backbone.get_base_model()))
@@ -115,8 +109,8 @@ def load_adapters(backbone: Any, boundary: int, folder: Path) -> None:
         name: value.shape for name, value in own.items()
     }:
         raise SpecError(
-            f"the adapters in {folder} are not of this model: {len(loaded)} weights against {len(own)}, or of "
-            "other shapes"
+            f"the adapters in {folder} are not of this model: {len(loaded)} weights against "
+            f"{len(own)}, or of other shapes"
         )
     set_peft_model_state_dict(backbone, loaded)
 

@@ -49,7 +49,7 @@ def checkpoint_where_needed(
 
 
 def step_bytes(model: nn.Module, loss_of_longest: Callable[[], Tensor]) -> int:
-    """The most that the CUDA device holds in one step, with room for the optimiser. No weight moves.
+    """The most that the CUDA device holds in a step, with room for the optimiser. No weight moves.
 
     Raises:
         torch.OutOfMemoryError: it does not fit.

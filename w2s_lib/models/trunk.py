@@ -41,14 +41,14 @@ Not the room that there is: a run's bits would depend on it.
 
 
 def affordable(spec: RunSpec, table: TaskTable, config: Any) -> bool:
-    """Whether the states of a task's texts, of a model with this configuration, fit `MOST_BYTES`."""
+    """Whether a model's states of a task's texts are within `MOST_BYTES`."""
     n_tokens = int(Inputs(spec, table).text_length.sum())
     n_bytes: int = n_tokens * config.hidden_size * models.DTYPES[spec.precision].itemsize
     return n_bytes <= MOST_BYTES
 
 
 def trunk_depth(spec: RunSpec, table: TaskTable, config: Any, n_top: int) -> int:
-    """How many blocks are in the trunk under a run's top `n_top`: 0 where it is not exact or too large."""
+    """How many blocks the trunk under a run's top `n_top` has: 0 if inexact or too large."""
     depth = spec.depth or config.num_hidden_layers
     if trunk_exact(skeleton(config)) and affordable(spec, table, config):
         return max(0, depth - n_top)
@@ -168,5 +168,5 @@ class Trunk(Inputs):
 
 
 def inputs_at(spec: RunSpec, table: TaskTable, boundary: int) -> Inputs:
-    """What enters block number `boundary`: the trunk's states, or token ids before the first one."""
+    """What enters block `boundary`: the trunk's states, or token ids before the first one."""
     return Trunk(spec, table, boundary) if boundary else Inputs(spec, table)

@@ -16,12 +16,25 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from w2s_lib.models.pins import downloaded
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from w2s_lib.models import backbone as models
+from w2s_lib.models.classifier import Classifier
+from w2s_lib.models.families import blocks_of, cut, skeleton
+from w2s_lib.models.inputs import Inputs
+from w2s_lib.models.lora import add_lora
+from w2s_lib.models.machine import one_thread
+from w2s_lib.models.memory import OPTIMISER_BYTES, kept_bytes
+from w2s_lib.models.pins import current, downloaded, folder_digest
 from w2s_lib.publishing.chapters import Job, planned_specs
+from w2s_lib.runs.errors import AssetError, DeviceError, SpecError
 from w2s_lib.runs.model_names import is_hub, planning
 from w2s_lib.runs.spec import Lora, RunSpec, Task
 from w2s_lib.runs.store import recorded
-from w2s_lib.tasks.table import pending, texts_a_row
+from w2s_lib.tasks.table import load_table, pending, texts_a_row
+from w2s_lib.training.execute import cost, trainings
 
 ASSUMED = 128
 """Tokens of a text whose table is not there yet, where its task sets no `max_tokens`."""
@@ -32,7 +45,7 @@ class Plan:
     """What is planned.
 
     Attributes:
-        chapters: name -> how many distinct runs it has, teachers included, and how many of them have no record.
+        chapters: name -> its distinct runs, teachers included, and how many have no record.
         runs: id -> spec, all of them, teachers first.
         missing: those without a record.
     """
@@ -105,43 +118,34 @@ def measure(spec: RunSpec, mean: int, longest: int) -> Step:
         DeviceError: the device is not here.
         AssetError, SpecError: the model's configuration cannot be had.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from w2s_lib.models.backbone import DTYPES, check, load_backbone, load_config, quiet
-    from w2s_lib.models.classifier import Classifier
-    from w2s_lib.models.families import blocks_of, cut
-    from w2s_lib.models.lora import add_lora
-    from w2s_lib.models.machine import one_thread
-    from w2s_lib.models.memory import kept_bytes
-    from w2s_lib.models.pins import folder_digest
-
-    check(spec)
-    config = copy.deepcopy(cut(load_config(spec.name, spec.revision), 0, 2))
+    models.check(spec)
+    config = copy.deepcopy(cut(models.load_config(spec.name, spec.revision), 0, 2))
     config.vocab_size = min(config.vocab_size, 1000)
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, token, None)
     with tempfile.TemporaryDirectory() as folder, one_thread(spec.device), torch.random.fork_rng():
-        with quiet():
-            random = AutoModelForCausalLM.from_config(config, dtype=DTYPES[spec.precision])
+        with models.quiet():
+            random = AutoModelForCausalLM.from_config(config, dtype=models.DTYPES[spec.precision])
             random.save_pretrained(folder)
         two = replace(spec, model=folder, revision=folder_digest(folder))
-        backbone = load_backbone(two)
+        backbone = models.load_backbone(two)
         weights = sum(p.nbytes for p in blocks_of(backbone).parameters())
         top = add_lora(backbone, two, n_top=2)
         trained = sum(p.numel() for p in top.parameters() if p.requires_grad)
         model = Classifier(top, last_only=False).to(spec.device).train()
 
-        def loss(tokens: int) -> Any:
+        def loss(tokens: int) -> Tensor:
             shape = (spec.recipe.batch_size, tokens)
             ids = torch.randint(1000, shape, device=spec.device)
-            return model(ids, torch.full(shape[:1], tokens, device=spec.device)).square().mean()
+            lengths = torch.full(shape[:1], tokens, device=spec.device)
+            logits: Tensor = model(ids, lengths)
+            return logits.square().mean()
 
         kept = kept_bytes(model, lambda: loss(longest))
         seconds = []
         for _ in range(5):
             started = time.perf_counter()
-            loss(mean).backward()
+            loss(mean).backward()  # type: ignore[no-untyped-call]
             if spec.device == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)
@@ -153,7 +157,7 @@ def step_of(spec: RunSpec) -> Step:
     """`measure` for what a run asks for; once for all runs that differ in nothing that matters."""
     shape = RunSpec(
         model=spec.name,
-        revision=_revision(spec),
+        revision=spec.revision or current(spec.name),  # which planning may have left open
         device=spec.device,
         quantization=spec.quantization,
         precision=spec.precision,
@@ -163,19 +167,18 @@ def step_of(spec: RunSpec) -> Step:
     return measure(shape, *_tokens(spec.name, spec.revision, spec.task))
 
 
-def memory(spec: RunSpec) -> int:
-    """Bytes of a finetuning run, about: its weights, adapters and optimiser, and a step's states."""
-    from w2s_lib.models.backbone import DTYPES, load_config
-    from w2s_lib.models.families import blocks_of, skeleton
-    from w2s_lib.models.memory import OPTIMISER_BYTES
+def depth_of(spec: RunSpec) -> int:
+    """A model's blocks, which its configuration knows where its name does not."""
+    return spec.depth or int(_config(spec).num_hidden_layers)
 
-    config, step = load_config(spec.name, _revision(spec)), step_of(spec)
-    depth = spec.depth or config.num_hidden_layers
-    one_block = skeleton(config)
-    n_all, n_block = (
-        sum(p.numel() for p in part.parameters()) for part in (one_block, blocks_of(one_block))
+
+def memory(spec: RunSpec) -> int:
+    """Bytes of a finetuning run, about: weights, adapters, optimiser, and a step's states."""
+    step, depth, shape = step_of(spec), depth_of(spec), skeleton(_config(spec))
+    n_parameters, n_in_block = (
+        sum(p.numel() for p in part.parameters()) for part in (shape, blocks_of(shape))
     )
-    outside = (n_all - n_block) * DTYPES[spec.precision].itemsize
+    outside = (n_parameters - n_in_block) * models.DTYPES[spec.precision].itemsize
     adapted = step.kept * texts_a_row(spec.task) + OPTIMISER_BYTES * step.trained
     return outside + depth * step.weights + spec.lora.n_adapted(depth) * adapted
 
@@ -187,30 +190,20 @@ def hours(plan: Plan, workers: int) -> float:
         AssetError, SpecError: a model's configuration cannot be had.
         DeviceError: the runs ask for a device that is not here.
     """
-    from w2s_lib.models.backbone import load_config
-    from w2s_lib.training.execute import cost, trainings
-
     seconds = 0.0
-    for spec, *others in trainings(plan.missing.values()).values():
-        if spec.trains:
-            depth = load_config(spec.name, _revision(spec)).num_hidden_layers
-            seconds += step_of(spec).seconds * cost(spec, *others, depth=depth)
+    for runs in trainings(plan.missing.values()).values():
+        if runs[0].trains:
+            seconds += step_of(runs[0]).seconds * cost(*runs, depth=depth_of(runs[0]))
     return seconds / workers / 3600
 
 
-def _revision(spec: RunSpec) -> str:
-    """The model's commit, asked of the hub where planning left it open."""
-    from w2s_lib.models.pins import current
-
-    return spec.revision or current(spec.name)
+def _config(spec: RunSpec) -> Any:
+    return models.load_config(spec.name, spec.revision or current(spec.name))
 
 
 @lru_cache(maxsize=64)
 def _tokens(name: str, revision: str, task: Task) -> tuple[int, int]:
     """Tokens of a task's texts, mean and most: measured where model and table are here."""
-    from w2s_lib.models.inputs import Inputs
-    from w2s_lib.tasks.table import load_table
-
     if pending(task) or (is_hub(name) and not revision):
         return task.max_tokens or ASSUMED, task.max_tokens or ASSUMED
     length = Inputs(RunSpec(model=name, revision=revision, task=task), load_table(task)).text_length
@@ -218,9 +211,7 @@ def _tokens(name: str, revision: str, task: Task) -> tuple[int, int]:
 
 
 def describe(plan: Plan, workers: int | None) -> str:
-    """The plan in words: a line a chapter, then downloads, memory, time, or why they are not told."""
-    from w2s_lib.runs.errors import AssetError, DeviceError, SpecError
-
+    """The plan in words: a line a chapter, then downloads, memory and time, as far as known."""
     width = max(map(len, ["all, distinct", *plan.chapters]))
     lines = [f"{'':<{width}}  {'runs':>6}  {'recorded':>8}  {'to train':>8}"]
     rows = plan.chapters | {"all, distinct": (len(plan.runs), len(plan.missing))}
@@ -230,33 +221,27 @@ def describe(plan: Plan, workers: int | None) -> str:
     if not plan.missing:
         return "\n".join([*lines, "", "Nothing to train."])
     lines += ["", f"downloads  {', '.join(downloads(plan)) or 'none'}"]
-    trained = [spec for spec in plan.missing.values() if spec.trains]
     try:
-        time_needed = hours(plan, workers or 1)
-        if trained:
-            n_bytes, _, most = max((memory(s), s.run_id, s) for s in trained)
-            what = f"{most.role} {most.model} on {most.task.name}"
-            lines.append(f"memory     at most about {n_bytes / 2**30:.1f} GiB: {what}")
-        if any(spec.role == "generative" for spec in trained):
-            lines.append("           and, for a run that reads, the logits of its words")
-        if any(pending(spec.task) and not spec.task.max_tokens for spec in plan.missing.values()):
-            lines.append(
-                f"           if texts have {ASSUMED} tokens, where a table is not here yet and "
-                "sets no max_tokens"
-            )
+        lines += _memory_and_time(plan, workers)
     except (AssetError, SpecError, DeviceError) as error:
-        return "\n".join([*lines, f"memory and time cannot be told here: {error}"])
-    by = (
-        f"with {workers} worker{'s' * (workers > 1)}"
-        if workers
-        else "of one of the cluster's workers"
-    )
-    lines.append(
-        f"time       about {_in_words(time_needed)} {by}, downloads and shared trunks extra; from a "
-        "few steps on this machine"
-    )
+        lines.append(f"memory and time cannot be told here: {error}")
     return "\n".join(lines)
 
 
-def _in_words(value: float) -> str:
-    return f"{60 * value:.0f} min" if value < 2 else f"{value:.1f} h"
+def _memory_and_time(plan: Plan, workers: int | None) -> list[str]:
+    """The lines of a plan that rest on steps that are taken on this machine."""
+    missing, lines = plan.missing.values(), []
+    trained = [spec for spec in missing if spec.trains]
+    if trained:
+        most = max(trained, key=memory)
+        n_bytes, what = memory(most), f"{most.role} {most.model} on {most.task.name}"
+        lines.append(f"memory     at most about {n_bytes / 2**30:.1f} GiB: {what}")
+    if any(spec.role == "generative" for spec in trained):
+        lines.append("           and, for a run that reads, the logits of its words")
+    if any(pending(spec.task) and not spec.task.max_tokens for spec in missing):
+        lines.append(f"           if texts, where they are not here yet, have {ASSUMED} tokens")
+    spread = f"with {workers} workers" if workers else "of one of the cluster's workers"
+    needed = hours(plan, workers or 1)
+    said = f"{60 * needed:.0f} min" if needed < 2 else f"{needed:.1f} h"
+    lines.append(f"time       about {said} {spread}, downloads and shared trunks extra")
+    return lines

@@ -95,7 +95,7 @@ class NextTokenFit:
 
     @torch.inference_mode()
     def measure(self, rows: Any) -> tuple[FloatArray, float]:
-        """What `predict` gives, as the model is now, and the mean nats over all the rows' tokens."""
+        """What `predict` gives, as the model is now; and the mean nats over the rows' tokens."""
         self.own.eval()
         table = self.own.inputs.table
         texts = table.positions(rows)
