@@ -7,8 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,14 +18,12 @@ from typing import Any
 import pytest
 
 import w2s_lib as w2s
-from tests.experiments.test_sweep import long
-from w2s_lib.experiments import ray_engine
-from w2s_lib.experiments.cluster import connect, stop
+from w2s_lib.experiments.ray import train_jobs
 from w2s_lib.experiments.sweep import sweep, train_missing
-from w2s_lib.runs.errors import DeviceError, SpecError, StoreError, TrainingError
+from w2s_lib.runs.errors import DeviceError, SpecError, StoreError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.runs.store import find, weights
-from w2s_lib.training.execute import trainings
+from w2s_lib.training.finetune import TrainingError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[test]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.* are also among the")
@@ -76,6 +75,13 @@ def cluster(s3_server: dict[str, str], session_cache: Path) -> Iterator[SimpleNa
         finally:
             ray.shutdown()
             made.shutdown()
+
+
+def until(what: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end, "not in a minute"
+        time.sleep(0.05)
 
 
 def run_ids(specs: Any) -> set[str]:
@@ -161,34 +167,24 @@ def test_a_student_starts_when_its_supervisor_is_ready(
 def test_a_finished_run_is_not_trained_again_by_a_second_task(
     on_s3: Log, specs: dict[str, RunSpec]
 ) -> None:
-    some = {
-        specs[name].run_id: specs[name]
-        for name in ("tfidf", "student", "read", "continued", "looked")
+    some = [specs[name] for name in ("tfidf", "student", "read", "continued")]
+    jobs = {spec.run_id: {spec: spec == specs["read"]} for spec in some}
+    assert set(train_jobs(jobs, 2)) == {(name, None) for name in jobs}
+    assert {(line[1], line[2]) for line in on_s3.lines()} == {
+        (name, what) for name in jobs for what in ("started", "was there")
     }
-    assert set(ray_engine.map_trainings(trainings(some.values()), 2)) == set(some) - {
-        specs["looked"].run_id
-    }
-    assert sorted((line[1], line[2]) for line in on_s3.lines()) == sorted(
-        (run_id, "was there") for run_id in some
-    )
-    assert train_missing(list(specs.values()), progress=False) == set()
 
 
-def test_what_a_run_raises_comes_as_it_is(
+def test_what_a_run_raises_comes_as_it_is_when_the_others_are_done(
     on_s3: Log, specs: dict[str, RunSpec], quick: dict[str, Any]
 ) -> None:
-    """And stops the others: a student waits for nothing, and no node trains on."""
-    wild = dataclasses.replace(
-        specs["student"], recipe=dataclasses.replace(quick["recipe"], learning_rate=1e30)
-    )
-    endless = long(w2s.ceiling("smollm2-135m@1", wild.task, **quick))
-    with pytest.raises(TrainingError, match="^the loss is nan at step .* No record was written"):
-        train_missing([wild, endless], progress=False)
-    assert find(wild) is None and find(endless) is None
-    until = time.monotonic() + 90
-    while ray.available_resources().get("CPU", 0) < 2:
-        assert time.monotonic() < until, "a task is still at work"
-        time.sleep(0.1)
+    recipe = dataclasses.replace(quick["recipe"], learning_rate=1e30)
+    wild = dataclasses.replace(specs["student"], recipe=recipe)
+    taught = w2s.student("tfidf", dataclasses.replace(wild, half="student"), own_texts=True)
+    fine = specs["tfidf"].with_seed(1)
+    with pytest.raises(TrainingError, match="(?s)^the loss is nan.*Not trained.*" + taught.run_id):
+        train_missing([taught, fine], progress=False)
+    assert find(wild) is None and find(taught) is None and find(fine) is not None
 
 
 def test_what_the_cluster_cannot_do_is_said_before_training(
@@ -201,20 +197,11 @@ def test_what_the_cluster_cannot_do_is_said_before_training(
         DeviceError, match="a run needs 1 GPU and no node of the Ray cluster has as much"
     ):
         train_missing([dataclasses.replace(new, device="cuda")], progress=False)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        pytest.raises(DeviceError, match="a run needs 2 CPU and no node"),
-    ):
-        patch.setenv("W2S_THREADS", "2")
-        train_missing([new], progress=False)
     with pytest.raises(SpecError, match="n_train"):
         train_missing(
             [w2s.supervisor("tfidf", dataclasses.replace(new.task, n_train=200)), new],
             progress=False,
         )
-    monkeypatch.setattr(
-        ray, "cancel", pytest.fail
-    )  # the other node's check ends at the same time: see `cluster.stop`
     monkeypatch.setenv("W2S_STORE", "memory://w2s")  # which every process has for itself
     with pytest.raises(
         StoreError,
@@ -222,35 +209,6 @@ def test_what_the_cluster_cannot_do_is_said_before_training(
     ):
         train_missing([new], progress=False)
     assert on_s3.lines() == []
-
-
-def test_only_what_is_still_at_work_is_cancelled(
-    cluster: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To cancel a task in the moment in which it ends would make Ray abort this process."""
-    cancelled, cancel = [], connect().cancel
-    monkeypatch.setattr(
-        ray,
-        "cancel",
-        lambda task, force: cancelled.append((task, force)) or cancel(task, force=force),
-    )
-
-    def work(until: float) -> None:
-        while time.time() < until:
-            time.sleep(0.001)
-
-    task = ray.remote(num_cpus=0)(work)
-    ray.get([task.remote(0) for _ in range(3)])  # the workers are there
-    for _ in range(20):
-        together = [task.remote(time.time() + 0.05) for _ in range(3)]
-        (_, *ending) = ray.wait(together)[0] + ray.wait(together)[1]
-        stop(ray, ending)
-    assert cancelled == []
-    endless = task.remote(time.time() + 600)
-    stop(ray, [endless])
-    assert cancelled == [(endless, False)]
-    with pytest.raises(ray.exceptions.TaskCancelledError):
-        ray.get(endless)
 
 
 def test_without_a_cluster_none_is_started(specs: dict[str, RunSpec], own_store: Path) -> None:
@@ -281,39 +239,26 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
     monkeypatch.setenv("W2S_ENGINE", "ray")
     log, killed = Log(cluster.session), dict[str, Any]()
     first, second = specs["tfidf"], specs["student"]
-    victim = dataclasses.replace(second, recipe=dataclasses.replace(second.recipe, epochs=40))
+    victim = dataclasses.replace(second, recipe=dataclasses.replace(second.recipe, epochs=100))
     after = w2s.student("tfidf", specs["tfidf"])
-    inner = ray_engine._finished
 
-    def and_kill(*arguments: Any) -> Iterator[str]:
-        """Waits, once the teacher is recorded, until the victim is being trained, and then kills the node where it is."""
-        for name in inner(*arguments):
-            if name == second.run_id and not killed:
-                while not (
-                    started := [line for line in log.of(victim.run_id) if line[2] == "started"]
-                ):
-                    time.sleep(0.05)
-                time.sleep(0.2)
-                assert [line[2] for line in log.of(victim.run_id)] == [
-                    "started"
-                ]  # and not recorded
-                node = next(n for n in cluster.nodes if n.node_id == started[0][4])
-                killed.update(
-                    at=f"{datetime.now()}",
-                    node=node.node_id,
-                    records={
-                        path.name: path.stat().st_mtime_ns for path in own_store.glob("*.parquet")
-                    },
-                )
-                cluster.cluster.remove_node(node, allow_graceful=False)
-                cluster.nodes[cluster.nodes.index(node)] = cluster.cluster.add_node(
-                    num_cpus=1, **cluster.small
-                )
-            yield name
+    def kill() -> None:
+        """Once the others' records are there, the node that trains the victim."""
+        others = [own_store / f"{spec.run_id}.parquet" for spec in (first, second, after)]
+        until(lambda: all(path.exists() for path in others) and log.of(victim.run_id))
+        started = log.of(victim.run_id)
+        node = next(n for n in cluster.nodes if n.node_id == started[0][4])
+        records = {path: path.stat().st_mtime_ns for path in others}
+        killed.update(at=f"{datetime.now()}", node=node.node_id, records=records)
+        cluster.cluster.remove_node(node, allow_graceful=False)
+        added = cluster.cluster.add_node(num_cpus=1, **cluster.small)
+        cluster.nodes[cluster.nodes.index(node)] = added
 
-    monkeypatch.setattr(ray_engine, "_finished", and_kill)
+    killer = threading.Thread(target=kill)
+    killer.start()
     wanted = [first, second, victim, after]
     frame = sweep(wanted, progress=False).frame
+    killer.join()
     lines = log.lines()
     print(
         *(" ".join(line) for line in lines),
@@ -331,11 +276,10 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
     )
     for spec in (first, second, after):
         assert [line[2] for line in lines if line[1] == spec.run_id] == ["started", "recorded"]
-    assert {f"{spec.run_id}.parquet" for spec in (first, second)} <= set(killed["records"])
-    for name, written in killed["records"].items():
-        assert (own_store / name).stat().st_mtime_ns == written
+    for path, written in killed["records"].items():
+        assert path.stat().st_mtime_ns == written
     monkeypatch.setenv("W2S_STORE", str(own_store.with_name("alone")))
-    assert w2s.run(victim, progress=False).predictions.equals(
+    assert w2s.run(victim).predictions.equals(
         frame.set_index("run_id")["record"][victim.run_id].predictions
     )
 
@@ -362,10 +306,10 @@ def test_a_worker_with_less_memory_than_planned(
     )
     monkeypatch.setenv("RAY_ADDRESS", full.address)
     try:
-        with pytest.raises(
-            TrainingError, match="a worker had less memory than run .* needs, and Ray stopped it"
-        ):
-            train_missing([long(specs["student"])], engine="ray", progress=False)
+        recipe = dataclasses.replace(specs["student"].recipe, epochs=100_000)
+        endless = dataclasses.replace(specs["student"], recipe=recipe)
+        with pytest.raises(TrainingError, match=f"{endless.run_id} has no record.*memory"):
+            train_missing([endless], engine="ray", progress=False)
         assert not list(own_store.glob("*.parquet"))
     finally:
         ray.shutdown()

@@ -1,45 +1,39 @@
-"""`run` and `sweep`: what is recorded is read, what is not is trained, teachers first, each distinct run once."""
+"""`run` and `sweep`: what is recorded is read, what is not is trained, each distinct run once."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
+from tqdm.auto import tqdm
+
 from w2s_lib.experiments.results import Results
-from w2s_lib.runs.errors import SpecError, StoreError, nearest
+from w2s_lib.runs.errors import AssetError, SpecError, StoreError, nearest
+from w2s_lib.runs.model_names import EMBEDDED_DEPTH
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.runs.store import find, published_store, require_writable, weights, write
 
-ENGINES = ("local", "ray")
-ONE_THREAD = "published records are made with one thread, so that their bits are the same elsewhere"
+SECONDS_A_UNIT = 1.4e-3
+"""Seconds of one core to take a row through a block, forward, for where no record tells more."""
 
 
-def run(spec: RunSpec, *, progress: bool = True) -> Record:
-    """The record of one run: read where it is there, else trained in this process, with every teacher it needs.
-
-    Args:
-        spec: what to run.
-        progress: show bars with the time left.
+def run(spec: RunSpec) -> Record:
+    """The record of one run: read where it is there, else trained in this process, teachers first.
 
     Raises:
         SpecError, DeviceError, StoreError: before anything is trained.
         TrainingError, StoreError: later; nothing half-written stays.
     """
-    missing = _missing([spec])
-    if missing:
-        from w2s_lib.training.execute import (  # loads torch: not where all is recorded
-            execute,
-            refuse_early,
-        )
-
-        refuse_early(missing.values())
-        for step in missing.values():
-            execute(step)
-    return _read(spec, trained=spec.run_id in missing)
+    return _records([spec], workers=1, engine="local", progress=False)[0]
 
 
 def sweep(
@@ -52,37 +46,34 @@ def sweep(
 ) -> Results:
     """Runs every spec under every seed, and returns its `Results`, which shows itself as a table.
 
+    A run that fails, or whose worker dies, costs only the runs that need it: the others are trained
+    before the error is raised.
+
     Args:
         specs: what to run; equal ones are run once.
         seeds: each spec's whole lineage is run under each of them; None keeps the specs' own.
-        workers: processes of this machine, of one thread (or `W2S_THREADS`) or one GPU each; by default as many as there are
-            cores for, or one a GPU where a run asks for CUDA. A cluster has its own: beside engine="ray" it is an error.
-            Where it is `W2S_ENGINE` that names Ray, this number, which a chapter says of this machine, is not used.
-        engine: "local" for this machine, or "ray" for the Ray cluster that is running here or at `RAY_ADDRESS`; by default
-            what `W2S_ENGINE` says, else "local".
+        workers: processes of this machine with one core or one GPU each; by default one a core, or
+            one a GPU where a run asks for CUDA. With one, runs are trained in this process. Beside
+            engine="ray" it is an error; where `W2S_ENGINE` names Ray, it is not used.
+        engine: "local" for this machine, or "ray" for the Ray cluster that is running here or at
+            `RAY_ADDRESS`; by default what `W2S_ENGINE` says, else "local".
         progress: one bar with the time left.
 
     Raises:
-        SpecError, DeviceError, StoreError: no specs, or one of them cannot be run: before anything is trained.
-        TrainingError, StoreError: later; what is finished by then is recorded, nothing half-written stays.
+        SpecError, DeviceError, StoreError: no specs, or one of them cannot be run: before anything
+            is trained.
+        TrainingError, StoreError: later; what is finished is recorded, nothing half-written stays.
     """
-    wanted = {
-        s.run_id: s
-        for spec in specs
-        for s in ([spec] if seeds is None else map(spec.with_seed, seeds))
-    }
-    if not wanted:
-        raise SpecError("no specs to run, or no seeds")
     if not engine and os.environ.get("W2S_ENGINE") == "ray":
-        workers = None
-    trained = train_missing(
-        list(wanted.values()), workers=workers, engine=engine, progress=progress
-    )
-    return Results(_read(spec, trained=run_id in trained) for run_id, spec in wanted.items())
+        workers = None  # a chapter's number is of this machine
+    seeded = [
+        s for spec in specs for s in ([spec] if seeds is None else map(spec.with_seed, seeds))
+    ]
+    return Results(_records(seeded, workers=workers, engine=engine, progress=progress))
 
 
 def train_missing(
-    specs: Sequence[RunSpec],
+    specs: Iterable[RunSpec],
     *,
     store: str = "user",
     workers: int | None = None,
@@ -99,92 +90,202 @@ def train_missing(
         progress: see `sweep`.
 
     Returns:
-        The ids of the runs that were trained.
+        The ids of the runs that were missing.
+
+    Raises:
+        SpecError, DeviceError, StoreError, TrainingError: see `sweep`.
     """
-    if workers is not None and workers < 1:
-        raise SpecError(f"workers must be at least 1, not {workers}")
-    engine = engine or os.environ.get("W2S_ENGINE") or "local"
-    if engine not in ENGINES:
-        raise SpecError(f"unknown engine {engine!r}: {nearest(engine, ENGINES)}")
     if store not in ("user", "published"):
         raise SpecError(f"unknown store {store!r}: {nearest(store, ('user', 'published'))}")
-    if store == "published":
-        require_writable(_published())
-        if (os.environ.get("W2S_THREADS") or "1") != "1":  # now, and not at the first `publish`
-            raise SpecError(f"{ONE_THREAD}: unset W2S_THREADS")
-    wanted = {step.run_id: step for spec in specs for step in spec.lineage()}
-    missing = _missing(specs if store == "user" else wanted.values())
-    for run_id, spec in wanted.items():
-        if store == "published" and run_id not in missing:
-            publish(spec)
-    if missing:
-        from w2s_lib.experiments.engines import train_all
+    how: dict[str, Any] = {"workers": workers, "engine": engine, "progress": progress}
+    if store == "user":
+        return set(_complete(specs, **how)[1])
+    require_writable(_published())
+    steps = [step for spec in specs for step in spec.lineage()]
 
-        for run_id in train_all(
-            missing, len(wanted), engine=engine, workers=workers, progress=progress
-        ):
-            if store == "published":
-                publish(missing[run_id])
+    def publish_found(spec: RunSpec) -> None:
+        record = find(spec)
+        assert record
+        publish(record)
+
+    records, missing = _complete(steps, finished=publish_found, **how)
+    for run_id in records.keys() - missing.keys():
+        publish(records[run_id])
     return set(missing)
 
 
-def _missing(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
-    """What has to be trained for these, teachers first; a recorded run needs no teacher any more.
-
-    A run that another one starts from is trained again where its record is there and its adapters are not.
-    """
-    steps: dict[str, RunSpec] = {}
-
-    def need(spec: RunSpec, *, adapters: bool = False) -> None:
-        there = find(spec) is not None and (not adapters or weights(spec) is not None)
-        if not there and spec.run_id not in steps:
-            for parent in spec.parents():
-                need(parent, adapters=isinstance(spec.start, Continue) and parent == spec.start.run)
-            steps[spec.run_id] = spec
-
-    for spec in specs:
-        need(spec)
-    return steps
-
-
-def publish(spec: RunSpec) -> Path:
-    """Copies a record from the user's store to the published one, whole or not at all; weights stay where they are.
+def publish(record: Record) -> Path:
+    """Copies a record to the published store, whole or not at all; its weights stay where they are.
 
     Raises:
-        StoreError: no published store, or the record was made with several threads.
+        StoreError: there is no published store.
     """
-    target = _published()
-    path = target / f"{spec.run_id}.parquet"
+    path = _published() / f"{record.spec.run_id}.parquet"
     if not path.is_file():
-        record = find(spec)
-        assert record is not None
-        if spec.device == "cpu" and record.provenance["threads"] != 1:
-            raise StoreError(
-                f"{ONE_THREAD}, and {record.path} with {record.provenance['threads']}: move it away to train that "
-                "run again"
-            )
-        write(record, store=target)
+        write(record, store=path.parent)
     return path
 
 
 def _published() -> Path:
-    target = published_store()
-    if target is None:
+    folder = published_store()
+    if folder is None:
         raise StoreError(
             "no published store: not a checkout of the book, or W2S_PUBLISHED=0 hides it"
         )
-    return target
+    return folder
 
 
-def _read(spec: RunSpec, *, trained: bool) -> Record:
-    record = find(spec)
-    assert record is not None, f"no record of {spec.run_id}"
-    note(run_id=spec.run_id, digest=record.digest, trained=trained, path=record.path)
-    return record
+def _records(specs: Iterable[RunSpec], **how: Any) -> list[Record]:
+    """The records of these runs, each distinct one once, in the order asked for."""
+    wanted = {spec.run_id: spec for spec in specs}
+    if not wanted:
+        raise SpecError("no specs to run, or no seeds")
+    records, missing = _complete(wanted.values(), **how)
+    for run_id, spec in wanted.items():
+        if run_id in missing:
+            record = find(spec)
+            assert record, f"no record of {run_id}"
+            records[run_id] = record
+        there = records[run_id]
+        note(run_id=run_id, digest=there.digest, trained=run_id in missing, path=there.path)
+    return [records[run_id] for run_id in wanted]
+
+
+def _complete(
+    specs: Iterable[RunSpec],
+    *,
+    workers: int | None,
+    engine: str | None,
+    progress: bool,
+    finished: Callable[[RunSpec], object] = lambda spec: None,
+) -> tuple[dict[str, Record], dict[str, RunSpec]]:
+    """Trains what has no record.
+
+    Args:
+        specs: what is wanted.
+        workers: see `sweep`.
+        engine: see `sweep`.
+        progress: see `sweep`.
+        finished: called with each run as soon as its record is written.
+
+    Returns:
+        The records that were there, and the runs that were not; both by their ids.
+    """
+    if workers is not None and workers < 1:
+        raise SpecError(f"workers must be at least 1, not {workers}")
+    engine = engine or os.environ.get("W2S_ENGINE") or "local"
+    if engine not in ("local", "ray"):
+        raise SpecError(f"unknown engine {engine!r}: {nearest(engine, ('local', 'ray'))}")
+    specs = list(specs)
+    records, missing = find_missing(specs)
+    if not missing:
+        return records, missing
+
+    from w2s_lib.training.execute import cost, trainings  # loads torch: only where needed
+
+    module = _engine(engine)
+    started_from = {s.start.run.run_id for s in missing.values() if isinstance(s.start, Continue)}
+    jobs = {
+        name: {spec: spec.run_id in started_from for spec in specs}
+        for name, specs in trainings(missing.values()).items()
+    }
+    slots = min(module.prepare(missing, workers), len(jobs))
+    units = {name: cost(*job) for name, job in jobs.items()}
+    n_runs = len({step.run_id for spec in specs for step in spec.lineage()})
+    shared = f", {len(jobs)} trainings" if len(jobs) < len(missing) else ""
+    seconds = sum(units[name] * _rate(next(iter(job)), records) for name, job in jobs.items())
+    time = f": about {seconds / slots / 60:.0f} min" if math.isfinite(seconds) else ""
+    print(
+        f"w2s: {len(missing)} of {n_runs} distinct runs to train{shared}{time} with {slots} "
+        f"worker{'s' if slots > 1 else ''}, shared trunks extra",
+        file=sys.stderr,
+        flush=True,
+    )
+    size = {name: 1 + round(work / 1000) for name, work in units.items()}
+    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+    failed: dict[str, Exception] = {}
+    with tqdm(total=sum(size.values()), desc="sweep", disable=not progress, bar_format=form) as bar:
+        with contextlib.closing(module.train_jobs(jobs, slots)) as outcomes:
+            for name, error in outcomes:
+                bar.update(size[name])
+                if error:
+                    failed |= {spec.run_id: error for spec in jobs[name]}
+                else:
+                    for spec in jobs[name]:
+                        finished(spec)
+    if failed:
+        raise _failure(failed, missing)
+    return records, missing
+
+
+def find_missing(specs: Iterable[RunSpec]) -> tuple[dict[str, Record], dict[str, RunSpec]]:
+    """The records that are there, and what has to be trained, teachers first; both by their ids.
+
+    A recorded run needs no teacher any more. A run that another one starts from is trained again
+    where its record is there and its adapters are not.
+    """
+    records: dict[str, Record] = {}
+    missing: dict[str, RunSpec] = {}
+
+    def need(spec: RunSpec, *, adapters: bool = False) -> None:
+        run_id = spec.run_id
+        if run_id in missing:
+            return
+        if run_id not in records and (record := find(spec)):
+            records[run_id] = record
+        if run_id not in records or (adapters and weights(spec) is None):
+            for parent in spec.parents():
+                need(parent, adapters=isinstance(spec.start, Continue) and parent == spec.start.run)
+            missing[run_id] = spec
+
+    for spec in specs:
+        need(spec)
+    return records, missing
+
+
+def _engine(name: str) -> ModuleType:
+    if name == "ray":
+        from w2s_lib.experiments import ray
+
+        return ray
+    from w2s_lib.experiments import local
+
+    return local
+
+
+def _rate(spec: RunSpec, records: dict[str, Record]) -> float:
+    """Seconds that a unit of work has cost in runs of this model and device; NaN if unknown."""
+    from w2s_lib.training.execute import cost
+
+    rates = []
+    for record in records.values():
+        made, own = record.provenance, record.spec
+        if (own.device, own.name) == (spec.device, spec.name):
+            with contextlib.suppress(SpecError, AssetError):  # its task's file is gone
+                if units := cost(own):
+                    rates.append((made["seconds"] - made["trunk_seconds"]) / units)
+    if rates:
+        return float(np.median(rates))
+    known = spec.device == "cpu" and spec.name in EMBEDDED_DEPTH
+    return SECONDS_A_UNIT if known or not cost(spec) else math.nan
+
+
+def _failure(failed: dict[str, Exception], missing: dict[str, RunSpec]) -> Exception:
+    """One error for all runs that failed, of the first one's type, with the runs that need them."""
+    teachers = {
+        run_id: {step.run_id for step in list(spec.lineage())[:-1]} & failed.keys()
+        for run_id, spec in missing.items()
+    }
+    errors = {str(error): error for run_id, error in failed.items() if not teachers[run_id]}
+    said = list(errors)
+    if untrained := [run_id for run_id, lost in teachers.items() if lost]:
+        said.append(f"Not trained, since they need a run that failed: {', '.join(untrained)}.")
+    first = next(iter(errors.values()))
+    return first if len(said) == 1 else type(first)("\n".join(said))
 
 
 def note(**line: Any) -> None:
-    """Notes, for whoever executes a chapter, a file that it depends on (`path`) and what run it is of."""
+    """Notes, for whoever executes a chapter, a file that it depends on and what run it is of."""
     if manifest := os.environ.get("W2S_MANIFEST"):
         with Path(manifest).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -1,0 +1,217 @@
+"""Worker processes: killed, left alone, interrupted, and in the way of another sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import w2s_lib as w2s
+from w2s_lib.experiments.local import gpus
+from w2s_lib.experiments.sweep import sweep, train_missing
+from w2s_lib.experiments.worker import train
+from w2s_lib.runs.spec import RunSpec, Task
+from w2s_lib.runs.store import claim, find
+from w2s_lib.training.finetune import TrainingError
+
+pytestmark = [
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.filterwarnings("ignore:.* are also among the"),
+]
+REPO = Path(__file__).parents[2]
+SWEEP = """
+import sys
+import w2s_lib as w2s
+w2s.sweep([w2s.RunSpec.from_json(line) for line in open(sys.argv[1])], workers=2, progress=False)
+"""
+
+
+def until(what: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end, "not in a minute"
+        time.sleep(0.05)
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    found = psutil.Process(pid).children()
+    return [child for child in found if "w2s_lib.experiments.worker" in child.cmdline()]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Runs a program as a user does, `python script.py`, from a folder of his own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, specs: list[RunSpec]) -> subprocess.Popen[str]:
+        (tmp_path / "script.py").write_text(code)
+        (tmp_path / "specs").write_text("\n".join(spec.to_json() for spec in specs))
+        process = subprocess.Popen(
+            [sys.executable, "script.py", "specs"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(REPO)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def endless(small_task: Task, quick: dict[str, Any]) -> RunSpec:
+    recipe = dataclasses.replace(quick["recipe"], epochs=100_000)
+    return w2s.ceiling("smollm2-135m@1", small_task, **quick | {"recipe": recipe})
+
+
+def is_trained(store: Path, spec: RunSpec) -> bool:
+    return (store / f".{spec.run_id}.lock").exists()
+
+
+def test_a_script_without_a_main_guard_trains_with_two_workers(
+    script: Callable[..., subprocess.Popen[str]],
+    own_store: Path,
+    small_task: Task,
+    quick: dict[str, Any],
+) -> None:
+    """Its supervisor first; what workers warn of is told, and no bar of theirs is."""
+    weak = w2s.supervisor("tfidf", small_task)
+    specs = [w2s.student("smollm2-135m@1", weak, **quick), w2s.supervisor("tfidf", small_task)]
+    process = script(SWEEP, specs)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and out == "", err
+    assert "w2s: 2 of 2 distinct runs to train" in err and "it/s" not in err
+    assert {path.stem for path in own_store.glob("*.parquet")} == {s.run_id for s in specs}
+
+
+def test_a_killed_worker_costs_its_own_run_alone(
+    own_store: Path, endless: RunSpec, small_task: Task
+) -> None:
+    others = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(3)]
+    taught = w2s.student("tfidf", dataclasses.replace(endless, half="supervisor"))
+    victim = taught.parents()[0]
+
+    def kill() -> None:
+        until(lambda: is_trained(own_store, victim))
+        lock = str(own_store / f".{victim.run_id}.lock")
+        for worker in workers_of(os.getpid()):
+            if lock in (file.path for file in worker.open_files()):
+                worker.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(TrainingError) as error:
+        sweep([taught, *others], workers=2, progress=False)
+    killer.join()
+    told = str(error.value)
+    assert victim.run_id in told and "SIGKILL" in told and "memory" not in told
+    assert told.endswith(f"Not trained, since they need a run that failed: {taught.run_id}.")
+    assert {path.stem for path in own_store.glob("*.parquet")} == {s.run_id for s in others}
+    assert not workers_of(os.getpid())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_raises_costs_itself_and_its_students(
+    workers: int, own_store: Path, small_task: Task, quick: dict[str, Any]
+) -> None:
+    recipe = dataclasses.replace(quick["recipe"], learning_rate=1e30)
+    wild = w2s.supervisor("smollm2-135m@1", small_task, **quick | {"recipe": recipe})
+    taught, fine = w2s.student("tfidf", wild), w2s.supervisor("tfidf", small_task)
+    with pytest.raises(TrainingError, match="(?s)loss is nan.*Not trained.*" + taught.run_id):
+        sweep([taught, fine], workers=workers, progress=False)
+    assert [path.stem for path in own_store.glob("*.parquet")] == [fine.run_id]
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
+def test_workers_end_with_their_parent(
+    name: str, script: Callable[..., subprocess.Popen[str]], own_store: Path, endless: RunSpec
+) -> None:
+    specs = [endless, endless.with_seed(1)]
+    parent = script(SWEEP, specs)
+    until(lambda: all(is_trained(own_store, spec) for spec in specs))
+    workers = workers_of(parent.pid)
+    assert len(workers) == 2
+    parent.send_signal(signal.Signals[name])
+    _, err = parent.communicate(timeout=60)
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    assert err.count("KeyboardInterrupt") == (name == "SIGINT")
+    assert not [path for path in own_store.iterdir() if path.suffix != ".lock"]
+
+
+def test_a_run_is_trained_once_by_two_processes(
+    script: Callable[..., subprocess.Popen[str]], own_store: Path, small_task: Task, tmp_path: Path
+) -> None:
+    code = """
+import pathlib, sys, time
+import w2s_lib as w2s
+from w2s_lib.experiments.worker import train
+from w2s_lib.training import execute
+pathlib.Path(f"ready{sys.stdin.fileno()}-{time.time_ns()}").touch()
+while len(list(pathlib.Path().glob("ready*"))) < 2:
+    time.sleep(0.01)
+for line in open(sys.argv[1]):
+    print(*train({w2s.RunSpec.from_json(line): False}))
+"""
+    specs = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(8)]
+    both = [script(code, specs), script(code, specs)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted(" ".join(out for out, _ in said).split()) == sorted(s.run_id for s in specs)
+
+
+def test_a_run_that_another_process_trains_is_waited_for(
+    own_store: Path, small_task: Task, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Until its record is there, or the other process has ended without one."""
+    spec = w2s.supervisor("tfidf", small_task)
+    trained: list[set[str]] = []
+    with claim(spec.run_id) as mine:
+        waiting = threading.Thread(target=lambda: trained.append(train({spec: False})))
+        waiting.start()
+        until(lambda: spec.run_id in capfd.readouterr().err)
+        assert mine and find(spec) is None
+    waiting.join()
+    assert trained == [{spec.run_id}] and train({spec: False}) == set()
+
+
+@pytest.mark.parametrize(
+    "visible, count, expected", [("", 2, ["0", "1"]), ("3,5", 2, ["3", "5"]), ("7", 1, ["7"])]
+)
+def test_gpus_are_named_as_the_user_names_them(
+    visible: str, count: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert gpus() == expected
+
+
+def test_a_killed_sweep_is_resumed_where_it_was(
+    own_store: Path, small_task: Task, endless: RunSpec, script: Callable[..., Any]
+) -> None:
+    """The first of three runs stays as it is, and only the other two are trained."""
+    first, last = (w2s.supervisor("tfidf", small_task, seed=seed) for seed in (0, 1))
+    code = SWEEP.replace("workers=2", "workers=1")
+    parent = script(code, [first, endless, last])
+    until(lambda: is_trained(own_store, endless))
+    parent.kill()
+    parent.wait()
+    written = (own_store / f"{first.run_id}.parquet").stat().st_mtime_ns
+    brief = dataclasses.replace(endless, recipe=dataclasses.replace(endless.recipe, epochs=1))
+    assert train_missing([first, brief, last], progress=False) == {brief.run_id, last.run_id}
+    assert (own_store / f"{first.run_id}.parquet").stat().st_mtime_ns == written

@@ -1,0 +1,228 @@
+"""Trains on a Ray cluster: a task for each job, with its teachers' tasks as arguments."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from w2s_lib.experiments.local import Outcome
+from w2s_lib.experiments.worker import Job, from_line, to_line, train
+from w2s_lib.runs.errors import DeviceError, SpecError, StoreError
+from w2s_lib.runs.spec import RunSpec
+from w2s_lib.runs.store import find, mark, marked, require_writable, store_name, write
+from w2s_lib.training.execute import refuse_early
+from w2s_lib.training.finetune import TrainingError
+
+RETRIES = 3
+"""How often a job is begun anew after its worker has died."""
+
+SECONDS_TO_END, SECONDS_TO_STOP = 1, 10
+"""What a task has to end by itself before it is interrupted, and then before it is killed."""
+
+
+def connect() -> Any:
+    """Ray, connected to the running cluster. None is ever started here.
+
+    Raises:
+        DeviceError: Ray is not installed, or no cluster is running.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise DeviceError("engine='ray' needs Ray: pip install '.[cluster]'") from error
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+        try:
+            if address != "auto":  # where nobody answers, Ray would end this process after a minute
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(address=address)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DeviceError(
+                "engine='ray' finds no running Ray cluster: start one with `ray start --head`, or "
+                f"name one in RAY_ADDRESS ({address}: {error})"
+            ) from error
+    return ray
+
+
+def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
+    """Refuses what the cluster cannot train; says how many runs it trains at once.
+
+    Raises:
+        DeviceError: no Ray, no cluster, or no node with the GPU or core that a run asks for.
+        StoreError: a node does not see the store, or cannot write to it.
+        SpecError: a run cannot be trained on a node; a number of workers, which is the cluster's.
+    """
+    if workers is not None:
+        raise SpecError(
+            "engine='ray' takes no number of workers: the cluster has as many as it has CPUs, or "
+            "GPUs (`ray start --num-cpus`)"
+        )
+    ray = connect()
+    require_writable()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    kinds = sorted({_resource(spec) for spec in missing.values()})
+    nodes = [
+        (kind, node) for kind in kinds for node in alive if node["Resources"].get(kind, 0) >= 1
+    ]
+    if lacking := set(kinds) - {kind for kind, _ in nodes}:
+        raise DeviceError(f"a run needs a {min(lacking)} and no node of the Ray cluster has one")
+    _check_nodes(ray, nodes, missing)
+    parents = {parent.run_id: parent for spec in missing.values() for parent in spec.parents()}
+    for run_id in parents.keys() - missing.keys():
+        record = find(parents[run_id])
+        if record and not record.path.startswith(f"{store_name()}/"):
+            write(record)  # from the published store, which not every node has
+    return sum(int(node["Resources"][kind]) for kind, node in nodes)
+
+
+def train_jobs(jobs: dict[str, Job], slots: int) -> Iterator[Outcome]:
+    """See `local.train_jobs`. A job whose worker dies is begun anew, up to `RETRIES` times.
+
+    Jobs that need one that failed are yielded too, with its error.
+    """
+    ray, tasks = connect(), dict[str, Any]()
+    for job in jobs.values():
+        first = next(iter(job))
+        takes = {"num_cpus": 1, "num_gpus": int(_resource(first) == "GPU")}
+        teachers = [tasks[parent.run_id] for parent in first.parents() if parent.run_id in tasks]
+        task = _task(ray, _train, max_retries=RETRIES, **takes).remote(to_line(job), *teachers)
+        tasks |= {spec.run_id: task for spec in job}
+    for name, error in _outcomes(ray, {tasks[name]: name for name in jobs}):
+        if error is not None and not isinstance(error, TrainingError):
+            raise error
+        yield name, error
+
+
+def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunSpec]) -> None:
+    """Asks every node whether it sees this machine's store and can train the runs meant for it."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    checks = {}
+    with mark() as name:
+        for kind, node in nodes:
+            job = {spec: False for spec in missing.values() if _resource(spec) == kind}
+            place = {
+                "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                "num_cpus": 0,
+                f"num_{kind.lower()}s": 0.01,
+            }
+            check = _task(ray, _check, **place)
+            address = node["NodeManagerAddress"]
+            checks[check.remote(address, name, to_line(job))] = f"a check of node {address}"
+        ray.wait(
+            list(checks), num_returns=len(checks)
+        )  # they end together: none is to be cancelled
+        for _, error in _outcomes(ray, checks):
+            if error:
+                raise error
+
+
+def _check(node: str, name: str, line: str) -> None:
+    """On a node: raises what would stop one of these runs there.
+
+    Args:
+        node: its address, for the message.
+        name: of the mark that the sweep has left in the store.
+        line: the runs.
+    """
+    if not marked(name):
+        raise StoreError(
+            f"node {node} of the Ray cluster does not see this machine's store {store_name()}: "
+            "name in W2S_STORE a folder that all nodes share, or a URL such as s3://bucket/prefix. "
+            "Nothing was trained."
+        )
+    refuse_early(from_line(line))
+
+
+def _train(line: str, *teachers: None) -> None:
+    """On a node: trains a job, and says when to the worker's log, which the sweep's terminal shows.
+
+    Args:
+        line: the job.
+        *teachers: the results of the tasks that had to be done before.
+    """
+    import ray
+
+    here, job = ray.get_runtime_context(), from_line(line)
+
+    def say(what: str, spec: RunSpec) -> None:
+        now = datetime.now().isoformat(" ", "milliseconds")
+        print(
+            f"w2s: {now} run {spec.run_id} {what}, task {here.get_task_id()}, "
+            f"node {here.get_node_id()}",
+            flush=True,
+        )
+
+    for spec in job:
+        say("started", spec)
+    trained = train(job)
+    for spec in job:
+        say("recorded" if spec.run_id in trained else "was there", spec)
+
+
+def _outcomes(ray: Any, waiting: dict[Any, str]) -> Iterator[tuple[str, Exception | None]]:
+    """The names of tasks as they end; those that are not waited for to the end are stopped."""
+    waiting = dict(waiting)
+    try:
+        while waiting:
+            (task,), _ = ray.wait(list(waiting))
+            name, error = waiting.pop(task), None
+            try:
+                ray.get(task)
+            except ray.exceptions.RayError as raised:
+                error = _translated(ray, raised, name)
+            yield name, error
+    finally:
+        _stop(ray, list(waiting))
+
+
+def _translated(ray: Any, error: Exception, name: str) -> Exception:
+    """What a task has raised, or the death of its worker, as an error of this library."""
+    while isinstance(error, ray.exceptions.RayTaskError):  # nested: a student's, of its teacher's
+        error = error.cause
+    if isinstance(error, ImportError):
+        return DeviceError(
+            f"a node of the Ray cluster lacks what this library needs ({error}): install the same "
+            "on every node"
+        )
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return TrainingError(
+            f"run {name} has no record: Ray stopped its worker for want of memory. Give its node "
+            "more memory or fewer CPUs (`ray start --num-cpus`), or lower recipe.batch_size"
+        )
+    if isinstance(error, ray.exceptions.RayError):
+        return TrainingError(
+            f"run {name} has no record: Ray lost it, for good or {RETRIES + 1} times: "
+            f"{type(error).__name__}: {error}"
+        )
+    return error
+
+
+def _stop(ray: Any, tasks: list[Any]) -> None:
+    """Interrupts tasks, so that their workers clean up; one that is deaf to that is killed.
+
+    A worker that is just beginning a task can miss the interrupt. And to cancel a task in the
+    moment in which it ends makes Ray abort the process that asks, a notebook's kernel say
+    (https://github.com/ray-project/ray/pull/54798). Tasks often end together: they get a moment.
+    """
+    for seconds, force in ((SECONDS_TO_END, False), (SECONDS_TO_STOP, True)):
+        tasks = ray.wait(tasks, num_returns=len(tasks), timeout=seconds)[1] if tasks else []
+        for task in tasks:
+            ray.cancel(task, force=force)
+
+
+def _task(ray: Any, function: Any, **options: Any) -> Any:
+    """The function as a task whose worker has the same store and caches as this process."""
+    names = ("W2S_CACHE", "HF_HOME", "HF_HUB_OFFLINE")
+    same = {name: os.environ[name] for name in names if os.environ.get(name)}
+    own = {"W2S_STORE": store_name(), "W2S_PUBLISHED": "0", "TQDM_DISABLE": "1"}
+    environment = {"env_vars": own | same | {"OMP_NUM_THREADS": "1"}}
+    return ray.remote(function).options(runtime_env=environment, **options)
+
+
+def _resource(spec: RunSpec) -> str:
+    return "GPU" if spec.device == "cuda" else "CPU"
