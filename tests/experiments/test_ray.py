@@ -20,10 +20,9 @@ import pytest
 import w2s_lib as w2s
 from w2s_lib.experiments.ray import train_jobs
 from w2s_lib.experiments.sweep import sweep, train_missing
-from w2s_lib.runs.errors import DeviceError, SpecError, StoreError
+from w2s_lib.runs.errors import DeviceError, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.runs.store import find, weights
-from w2s_lib.training.finetune import TrainingError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[test]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.* are also among the")
@@ -179,8 +178,9 @@ def test_what_a_run_raises_comes_as_it_is_when_the_others_are_done(
     on_s3: Log, specs: dict[str, RunSpec], quick: dict[str, Any]
 ) -> None:
     recipe = dataclasses.replace(quick["recipe"], learning_rate=1e30)
-    wild = dataclasses.replace(specs["student"], recipe=recipe)
-    taught = w2s.student("tfidf", dataclasses.replace(wild, half="student"), own_texts=True)
+    task = specs["tfidf"].task
+    wild = w2s.supervisor("smollm2-135m@1", task, **quick | {"recipe": recipe})
+    taught = w2s.student("tfidf", wild)
     fine = specs["tfidf"].with_seed(1)
     with pytest.raises(TrainingError, match="(?s)^the loss is nan.*Not trained.*" + taught.run_id):
         train_missing([taught, fine], progress=False)

@@ -20,10 +20,9 @@ from tests.conftest import pinned
 from tests.experiments.conftest import left_in
 from w2s_lib.experiments.sweep import find_missing, publish, sweep, train_missing
 from w2s_lib.runs import store
-from w2s_lib.runs.errors import AssetError, DeviceError, SpecError, StoreError
+from w2s_lib.runs.errors import AssetError, DeviceError, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import SEMANTICS, Lora, Recipe, RunSpec, Task
 from w2s_lib.runs.store import find, read
-from w2s_lib.training.finetune import TrainingError
 
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),

@@ -20,9 +20,9 @@ import w2s_lib as w2s
 from w2s_lib.experiments.local import gpus
 from w2s_lib.experiments.sweep import sweep, train_missing
 from w2s_lib.experiments.worker import train
+from w2s_lib.runs.errors import TrainingError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.runs.store import claim, find
-from w2s_lib.training.finetune import TrainingError
 
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),

@@ -429,12 +429,12 @@ def test_a_run_of_a_folder_from_spec_to_record_and_back(
         len({spec.revision for spec in (weak, read, student, probe)}) == 1
         and weak.model == f"{folder}@1"
     )
-    records = [w2s.run(spec, progress=False) for spec in (student, probe)]
+    records = [w2s.run(spec) for spec in (student, probe)]
     assert all(record.metrics["accuracy"] >= 0 for record in records)
-    assert w2s.run(student, progress=False).digest == records[0].digest
+    assert w2s.run(student).digest == records[0].digest
     (folder / "generation_config.json").write_text("{}")
     with pytest.raises(SpecError, match="the files in .* have changed"):
-        w2s.run(dataclasses.replace(weak, half="student"), progress=False)
+        w2s.run(dataclasses.replace(weak, half="student"))
     assert w2s.supervisor(f"{folder}@1", small_task, **QUICK).run_id != weak.run_id
     with pytest.raises(SpecError, match="a run starts from one of the same revision"):
         w2s.student(f"{folder}@3", weak, start=read, **QUICK)

@@ -270,7 +270,7 @@ def test_a_run_of_a_hub_model_from_the_cache(
     assert weak.revision == student.revision == COMMIT
     put(hub, tiny_models / "qwen3", OTHER)  # the name means another model now
     revisions._commit.cache_clear()
-    record = w2s.run(student, progress=False)
+    record = w2s.run(student)
     assert record.spec == student and record.spec.name == "hf:a/b"
     assert models.load_backbone(student).config.model_type == "llama"
     later = w2s.supervisor("hf:a/b@2", small_task, **QUICK)

@@ -246,7 +246,7 @@ def test_a_run_is_trained_into_it_and_read_from_it(
     memory: Any, small_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = w2s.supervisor("tfidf", small_task)
-    trained = w2s.run(spec, progress=False)
+    trained = w2s.run(spec)
     monkeypatch.setattr(
         "w2s_lib.training.execute.execute", lambda *_, **__: pytest.fail("trained again")
     )

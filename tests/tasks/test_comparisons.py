@@ -266,7 +266,7 @@ def test_a_finetuned_comparison(
     """A run as any other: record, accuracies, intervals; its student learns from it; the sentences can be told apart."""
     recipe = dataclasses.replace(quick["recipe"], epochs=4)
     weak = w2s.supervisor("smollm2-135m@2", task, **quick | {"recipe": recipe})
-    record, student = (w2s.run(spec, progress=False) for spec in (weak, w2s.student("tfidf", weak)))
+    record, student = (w2s.run(spec) for spec in (weak, w2s.student("tfidf", weak)))
     assert record.metrics["accuracy"] > 0.8 and student.metrics["accuracy"] > 0.8
     assert w2s.accuracy_interval([record]).value == pytest.approx(record.metrics["accuracy"])
     assert w2s.difference_interval([record], [student]).value == pytest.approx(

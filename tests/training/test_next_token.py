@@ -88,9 +88,7 @@ def ran(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("W2S_CACHE", str(session_cache))
         patch.setenv("W2S_STORE", str(folder := tmp_path_factory.mktemp("read") / "records"))
-        return SimpleNamespace(
-            record=w2s.run(spec, progress=False), folder=folder / spec.run_id, store=folder
-        )
+        return SimpleNamespace(record=w2s.run(spec), folder=folder / spec.run_id, store=folder)
 
 
 # What is read
@@ -159,10 +157,7 @@ def test_texts_that_the_task_has_too_are_no_other_corpus(spec: RunSpec) -> None:
     """`movie` as a control of the domain of `movie`: nothing is left to read."""
     task = w2s.default_task("movie", n_train=32, n_validation=20, n_test=20)
     with pytest.raises(SpecError, match="corpus"):
-        w2s.run(
-            w2s.generative("smollm2-135m@1", task, corpus="movie", lora=Lora(rank=4)),
-            progress=False,
-        )
+        w2s.run(w2s.generative("smollm2-135m@1", task, corpus="movie", lora=Lora(rank=4)))
 
 
 # What is measured
@@ -240,7 +235,7 @@ def test_the_loss_is_the_language_models_own_over_the_text(template: str, spec: 
 def test_the_same_spec_reads_to_the_same_bits(
     spec: RunSpec, ran: SimpleNamespace, own_store: Path
 ) -> None:
-    again = w2s.run(spec, progress=False)
+    again = w2s.run(spec)
     assert again.predictions.equals(ran.record.predictions) and again.metrics == ran.record.metrics
     mine, theirs = (
         load_file(folder / "adapter_model.safetensors")
@@ -296,7 +291,7 @@ def test_a_student_that_continues_it_is_another_student(
     plain = w2s.student(spec.model, weak, **settings)
     continued = w2s.student(spec.model, weak, start=spec, **settings)
     assert continued.start == w2s.Continue(run=spec) and continued.parents() == [weak, spec]
-    one, other = (w2s.run(run, progress=False) for run in (plain, continued))
+    one, other = (w2s.run(run) for run in (plain, continued))
     assert (one.predictions["p"] != other.predictions["p"]).mean() > 0.9
     assert other.spec.role == "student" and set(other.predictions["split"]) == {
         "test",
@@ -314,14 +309,14 @@ def test_a_student_that_continues_it_is_another_student(
 def test_adapters_that_are_gone_are_trained_again(spec: RunSpec, own_store: Path) -> None:
     """A published record comes without them. The reader is run once more, and what continues it is the same as before."""
     child = w2s.ceiling(spec.model, spec.task, recipe=Recipe(epochs=1), lora=spec.lora, start=spec)
-    first = w2s.run(child, progress=False).predictions
+    first = w2s.run(child).predictions
     shutil.rmtree(own_store / spec.run_id)
     written = (own_store / f"{spec.run_id}.parquet").stat().st_mtime_ns
-    w2s.run(child, progress=False)  # its record is there: nobody needs the adapters
+    w2s.run(child)  # its record is there: nobody needs the adapters
     assert (own_store / f"{spec.run_id}.parquet").stat().st_mtime_ns == written and not (
         own_store / spec.run_id
     ).exists()
     (own_store / f"{child.run_id}.parquet").unlink()
-    assert w2s.run(child, progress=False).predictions.equals(first)
+    assert w2s.run(child).predictions.equals(first)
     assert (own_store / spec.run_id / "adapter_model.safetensors").is_file()
     assert (own_store / f"{spec.run_id}.parquet").stat().st_mtime_ns > written

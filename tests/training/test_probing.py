@@ -159,10 +159,7 @@ def finetuned(
         patch.setenv("W2S_CACHE", str(session_cache))
         patch.setenv("W2S_STORE", str(folder := tmp_path_factory.mktemp("finetuned") / "records"))
         return SimpleNamespace(
-            spec=spec,
-            record=w2s.run(spec, progress=False),
-            store=folder,
-            weights=folder / spec.run_id,
+            spec=spec, record=w2s.run(spec), store=folder, weights=folder / spec.run_id
         )
 
 
@@ -239,12 +236,9 @@ def test_probes_of_one_run_share_one_pass(there: SimpleNamespace, own_cache: Pat
     )
     assert two.start == Continue(run=there.spec) and two.method == "probe"
     before = kept()
-    found = [w2s.run(two, progress=False)]
+    found = [w2s.run(two)]
     after = kept()
-    found += [
-        w2s.run(spec, progress=False)
-        for spec in (three, w2s.probe("smollm2-135m@3", there.spec.task))
-    ]
+    found += [w2s.run(spec) for spec in (three, w2s.probe("smollm2-135m@3", there.spec.task))]
     assert len({file for file in after - before if file.suffix == ".npz"}) == 1 and kept() == after
     assert all(record.metrics["accuracy"] > 0.8 for record in found)
     assert len({tuple(record.predictions["p"]) for record in found}) == 3
@@ -254,8 +248,7 @@ def test_a_probe_may_learn_the_labels_of_the_run_that_it_probes(there: SimpleNam
     """What the run says of its own texts is in its top states: a line finds nearly all of it."""
     labels = FromRun(run=there.spec, own_texts=True)
     probe = w2s.run(
-        w2s.probe("smollm2-135m@3", teacher=labels, lora=there.spec.lora, start=there.spec),
-        progress=False,
+        w2s.probe("smollm2-135m@3", teacher=labels, lora=there.spec.lora, start=there.spec)
     )
     same = (probe.predictions["p"] > 0.5) == (there.record.predictions["p"] > 0.5)
     assert same.groupby(probe.predictions["split"]).mean()[["test", "student"]].min() > 0.9
@@ -270,10 +263,10 @@ def test_the_states_of_a_run_whose_adapters_are_gone(
     shutil.copy(there.record.path, own_store)
     assert store.find(there.spec) is not None and store.weights(there.spec) is None
     probe = w2s.probe("smollm2-135m@2", there.spec.task, lora=there.spec.lora, start=there.spec)
-    record = w2s.run(probe, progress=False)
+    record = w2s.run(probe)
     assert store.weights(there.spec) is not None
     monkeypatch.setenv("W2S_STORE", str(there.store))
-    assert record.predictions.equals(w2s.run(probe, progress=False).predictions)
+    assert record.predictions.equals(w2s.run(probe).predictions)
 
 
 # TF-IDF

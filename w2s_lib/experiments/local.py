@@ -15,11 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from w2s_lib.experiments.worker import Job, to_line, train
-from w2s_lib.runs.errors import AssetError, DamagedRecord, DeviceError, SpecError, StoreError
+from w2s_lib.runs.errors import (
+    AssetError,
+    DamagedRecord,
+    DeviceError,
+    SpecError,
+    StoreError,
+    TrainingError,
+)
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.runs.store import discard_partial
 from w2s_lib.training.execute import refuse_early
-from w2s_lib.training.finetune import TrainingError
 
 Outcome = tuple[str, TrainingError | None]
 """A job's name, and why it failed."""

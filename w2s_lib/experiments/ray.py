@@ -10,11 +10,10 @@ from typing import Any
 
 from w2s_lib.experiments.local import Outcome
 from w2s_lib.experiments.worker import Job, from_line, to_line, train
-from w2s_lib.runs.errors import DeviceError, SpecError, StoreError
+from w2s_lib.runs.errors import DeviceError, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import find, mark, marked, require_writable, store_name, write
 from w2s_lib.training.execute import refuse_early
-from w2s_lib.training.finetune import TrainingError
 
 RETRIES = 3
 """How often a job is begun anew after its worker has died."""
