@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -257,7 +257,7 @@ class Results(Shown):
         if found := self._arms.get(_arm_key(arm), {}):
             return found
         loose = _arm_key(arm, pins=False)
-        like = [key for key in self._arms if _arm_key(json.loads(key), pins=False) == loose]
+        like = [key for key in self._arms if _arm_key(key, pins=False) == loose]
         if len(like) == 1:
             return self._arms[like[0]]
         what = "several revisions" if like else "no run"
@@ -371,8 +371,9 @@ THRESHOLDS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _arm_key(spec: RunSpec | dict[str, Any], *, pins: bool = True) -> str:
-    """A spec's JSON without seeds; with `pins=False` also without what pins its models and data."""
+@lru_cache(maxsize=4096)
+def _keyed(text: str, pins: bool) -> str:
+    """See `_arm_key`."""
     dropped = {"seed"} if pins else {"seed", "revision", "sha256"}
 
     def kept(node: Any) -> Any:
@@ -380,8 +381,12 @@ def _arm_key(spec: RunSpec | dict[str, Any], *, pins: bool = True) -> str:
             return node
         return {name: kept(part) for name, part in node.items() if name not in dropped}
 
-    given = json.loads(spec.to_json()) if isinstance(spec, RunSpec) else spec
-    return json.dumps(kept(given), sort_keys=True)
+    return json.dumps(kept(json.loads(text)), sort_keys=True)
+
+
+def _arm_key(spec: RunSpec | str, *, pins: bool = True) -> str:
+    """A spec's JSON without seeds; with `pins=False` also without what pins its models and data."""
+    return _keyed(spec.to_json() if isinstance(spec, RunSpec) else spec, pins)
 
 
 def _label(arm: Arm) -> str:
