@@ -12,18 +12,25 @@ from typing import Any
 
 _WHERE = {
     "runs.errors": ("SpecError",),
-    "runs.parts": (
+    "runs.losses": (
         "AdaptiveLoss",
         "ConfidenceLoss",
         "EntropyLoss",
-        "Lora",
         "ProductLoss",
-        "Recipe",
         "ReverseLoss",
-        "Task",
         "WindowLoss",
         "XentLoss",
+        "adaptive_confidence_loss",
+        "alpha_at",
+        "confidence_loss",
+        "entropy_loss",
+        "harden",
+        "product_loss",
+        "reverse_xent_loss",
+        "window_loss",
+        "xent_loss",
     ),
+    "runs.settings": ("Lora", "Recipe", "Task"),
     "runs.spec": ("Continue", "Flip", "FromRun", "GroundTruth", "NextToken", "RunSpec"),
     "runs.model_names": ("short_name",),
     "experiments.arms": (
@@ -38,17 +45,6 @@ _WHERE = {
     "tasks.table": ("default_task", "load_table"),
     "tasks.splits": ("splits",),
     "tasks.hub": ("Example", "hub_task"),
-    "training.losses": (
-        "adaptive_confidence_loss",
-        "confidence_loss",
-        "entropy_loss",
-        "harden",
-        "product_loss",
-        "reverse_xent_loss",
-        "window_loss",
-        "xent_loss",
-    ),
-    "training.objective": ("alpha_at",),
     "measures.metrics": (
         "Agreement",
         "Interval",

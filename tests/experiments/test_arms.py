@@ -9,7 +9,7 @@ import pytest
 
 import w2s_lib as w2s
 from w2s_lib.runs.errors import SpecError
-from w2s_lib.runs.parts import ConfidenceLoss, ProductLoss
+from w2s_lib.runs.losses import ConfidenceLoss, ProductLoss
 from w2s_lib.runs.spec import (
     Continue,
     Flip,
@@ -178,7 +178,7 @@ def test_a_name_of_a_task_stands_for_sizes_that_fit_it() -> None:
             lambda: w2s.ceiling("smollm2-135m", "movie", recipee=Recipe()),
             "unknown setting 'recipee': did you mean 'recipe'?",
         ),
-        (lambda: w2s.ceiling("smollm2-135m", "movie", seed=-1), "RunSpec.seed must be at least 0"),
+        (lambda: w2s.ceiling("smollm2-135m", "movie", seed=-1), "RunSpec.seed is -1"),
         (lambda: w2s.student("smollm2-135m", WEAK, loss="xent"), "did you mean 'XentLoss'?"),
         (
             lambda: w2s.student("smollm2-135m", WEAK, seed=1),
@@ -203,12 +203,9 @@ def test_a_name_of_a_task_stands_for_sizes_that_fit_it() -> None:
             "unknown setting 'snapshot': did you mean 'snapshots'?",
         ),
         (lambda: w2s.student("smollm2-135m", READ), "gives no labels: it predicts no half"),
-        (
-            lambda: w2s.generative("tfidf", "movie"),
-            "NextToken is finetuned from the pretrained weights",
-        ),
+        (lambda: w2s.generative("tfidf", "movie"), "NextToken"),
         (lambda: w2s.probe("smollm2-135m@20"), "a probe needs a task, or a teacher that has one"),
-        (lambda: w2s.probe("smollm2-135m@19", "movie", start=READ), "layer 19 of run"),
+        (lambda: w2s.probe("smollm2-135m@19", "movie", start=READ), "layer 19 "),
         (lambda: w2s.chain(["smollm2-135m"], "movie"), "a chain needs at least two models"),
         (
             lambda: w2s.default_task("movie", n_trian=4),

@@ -12,7 +12,7 @@ from tests.figures.test_plots import NO_PGR, placed, svg, texts, values
 from w2s_lib.figures.curves import curves
 from w2s_lib.figures.sliders import confidence_explorer, pgr_calculator
 from w2s_lib.measures.intervals import Interval
-from w2s_lib.training.losses import confidence_loss, xent_loss
+from w2s_lib.runs.losses import confidence_loss, xent_loss
 
 UP = {
     0.25: Interval(0.71, 0.69, 0.73),

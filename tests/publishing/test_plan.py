@@ -80,7 +80,7 @@ def jobs(root: Path, **parameters: Any) -> list[Job]:
 
 
 def planned(*specs: RunSpec) -> plan.Plan:
-    runs = {step.run_id: step for spec in specs for step in spec.lineage()}
+    runs = {step.to_json(): step for spec in specs for step in spec.lineage()}
     return plan.Plan({"one": (len(runs), len(runs))}, runs, runs)
 
 

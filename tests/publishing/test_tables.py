@@ -19,7 +19,7 @@ from w2s_lib.publishing.tables import (
     write_tables,
 )
 from w2s_lib.runs.errors import DamagedRecord
-from w2s_lib.runs.parts import ConfidenceLoss
+from w2s_lib.runs.losses import ConfidenceLoss
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, FromRun, Lora, NextToken, RunSpec, Task
 from w2s_lib.runs.store import write

@@ -20,7 +20,7 @@ from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.machine import one_thread
 from w2s_lib.models.trunk import Trunk
 from w2s_lib.runs.errors import SpecError, TrainingError
-from w2s_lib.runs.parts import ConfidenceLoss
+from w2s_lib.runs.losses import ConfidenceLoss
 from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
 from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import TaskTable, load_table

@@ -34,7 +34,7 @@ from w2s_lib.runs.model_names import is_hub, planning
 from w2s_lib.runs.spec import Lora, RunSpec, Task
 from w2s_lib.runs.store import recorded
 from w2s_lib.tasks.table import load_table, pending, texts_a_row
-from w2s_lib.training.execute import cost, trainings
+from w2s_lib.training.execute import cost
 
 ASSUMED = 128
 """Tokens of a text whose table is not there yet, where its task sets no `max_tokens`."""
@@ -68,7 +68,7 @@ def make_plan(jobs: Iterable[Job]) -> Plan:
     for job in jobs:
         with planning():
             own = {
-                step.run_id: step
+                (step.run_id if step.pinned else step.to_json()): step
                 for spec in planned_specs(job.chapter, job.parameters)
                 for step in spec.lineage()
             }
@@ -191,7 +191,10 @@ def hours(plan: Plan, workers: int) -> float:
         DeviceError: the runs ask for a device that is not here.
     """
     seconds = 0.0
-    for runs in trainings(plan.missing.values()).values():
+    same: dict[RunSpec, list[RunSpec]] = {}
+    for spec in plan.missing.values():
+        same.setdefault(spec.training_key, []).append(spec)
+    for runs in same.values():
         if runs[0].trains:
             seconds += step_of(runs[0]).seconds * cost(*runs, depth=depth_of(runs[0]))
     return seconds / workers / 3600

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from w2s_lib.experiments.results import Results
 from w2s_lib.publishing.chapters import chapters, planned_specs
 from w2s_lib.publishing.profiles import load_profile
-from w2s_lib.runs.errors import DamagedRecord, StoreError
+from w2s_lib.runs.description import Description
+from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.model_names import split_model
-from w2s_lib.runs.parts import Part
 from w2s_lib.runs.record import Record, snapshots_of
 from w2s_lib.runs.spec import Continue, Flip, FromRun, RunSpec, Task
 from w2s_lib.runs.store import published_store, read
@@ -149,7 +149,8 @@ def published_on(device: str, specs: Sequence[RunSpec], seeds: Sequence[int]) ->
     if (store := published_store()) is None:
         return pd.DataFrame()
     moved = [
-        spec.along(lambda run: {} if run.name == "tfidf" else {"device": device}) for spec in specs
+        spec.map_lineage(lambda run: {} if run.name == "tfidf" else {"device": device})
+        for spec in specs
     ]
     for seed in seeds:
         paths = [store / f"{spec.with_seed(seed).run_id}.parquet" for spec in moved]
@@ -238,7 +239,7 @@ def _run(path: Path) -> dict[str, Any]:
         metadata = pq.read_schema(path).metadata or {}
         spec = RunSpec.from_json(metadata[b"spec"].decode())
         metrics, provenance = (json.loads(metadata[key]) for key in (b"metrics", b"provenance"))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, SpecError, pa.ArrowException) as error:
         raise DamagedRecord(f"damaged record {path}: {type(error).__name__}: {error}.") from error
     if spec.run_id != path.stem:
         raise DamagedRecord(f"damaged record {path}: it is of run {spec.run_id}.")
@@ -274,7 +275,7 @@ def _run(path: Path) -> dict[str, Any]:
     }
 
 
-def _words(part: Part) -> str:
+def _words(part: Description) -> str:
     """A part of a spec as Python would write it, without its run and what is as by default."""
     given = {
         f.name: getattr(part, f.name)

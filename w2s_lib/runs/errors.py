@@ -6,8 +6,11 @@ import difflib
 from collections.abc import Callable, Iterable
 
 
-class SpecError(ValueError):
-    """A description that cannot be run. Raised before any model is loaded."""
+class SpecError(Exception):
+    """A description that cannot be run. Raised before any model is loaded.
+
+    It is no `ValueError`: pydantic would wrap that into its own error where a nested description raises it.
+    """
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

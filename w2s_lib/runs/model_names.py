@@ -81,15 +81,13 @@ def canonical_model(model: str, revision: str) -> str:
         f"RunSpec.model is {model!r}: its revision belongs in RunSpec.revision, "
         "where `w2s.supervisor` and the other arms put it",
     )
-    digits = 40 if is_hub(name) else 64 if is_folder(name) else 0
-    what = {
-        40: "a commit of the hub, 40 hexadecimal digits",
-        64: "the SHA-256 of the folder's files",
-        0: "empty",
-    }[digits]
+    allowed, what = "", "empty"
+    if is_hub(name):
+        allowed, what = r"[\w./-]*", "a commit of the hub, a branch or a tag"
+    elif is_folder(name):
+        allowed, what = "([0-9a-f]{64})?", "the SHA-256 of the folder's files"
     require(
-        not revision
-        or (digits > 0 and re.fullmatch(f"[0-9a-f]{{{digits}}}", revision) is not None),
+        re.fullmatch(allowed, revision) is not None,
         f"RunSpec.revision of {name!r} is {revision!r}: it must be {what}",
     )
     return name if depth is None or depth == most else f"{name}@{depth}"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from w2s_lib.runs.errors import DamagedRecord, StoreError
+from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
 from w2s_lib.runs.record import SPLITS, Record, snapshots_of
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 
@@ -49,7 +49,15 @@ def from_parquet(source: Any, name: str) -> Record:
             name,
         )
         intact = metadata["digest"] == record.digest
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        SpecError,
+        pa.ArrowException,
+    ) as error:
         raise DamagedRecord(f"damaged record {name}: {type(error).__name__}: {error}.") from error
     named = record.spec.run_id == Path(name).stem
     if intact and not named and record.spec.semantics != SEMANTICS:

@@ -1,21 +1,26 @@
-"""What a run is: frozen, nested, validated descriptions with a canonical JSON form and a hash.
+"""What a run is: a frozen, nested, checked description with a canonical JSON form and a hash.
 
-A *run* is one model, fitted on one set of labels, then asked for its predictions. Its labels can come from another run,
-so a supervisor, a chain and a student are one type nested in itself, and `RunSpec.run_id` covers the whole lineage.
+A *run* is one model, fitted on one set of labels, then asked for its predictions. Its labels can come from another run, so a
+supervisor, a chain and a student are one type nested in itself, and `RunSpec.run_id` covers the whole lineage.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from dataclasses import field, fields, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
-from w2s_lib.runs.codec import NESTED, UNIONS, decode, encode, require_parts
-from w2s_lib.runs.errors import SpecError, nearest, require
-from w2s_lib.runs.model_names import EMBEDDED_DEPTH, canonical_model, split_model
-from w2s_lib.runs.parts import LOSSES, Lora, Part, Recipe, Task, XentLoss
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from w2s_lib.runs.description import STRICT, Description
+from w2s_lib.runs.errors import SpecError, require
+from w2s_lib.runs.losses import Loss, XentLoss
+from w2s_lib.runs.model_names import EMBEDDED_DEPTH, canonical_model, is_folder, is_hub, split_model
+from w2s_lib.runs.settings import EMBEDDED_TASKS, Lora, Recipe, Task
 
 __all__ = [
     "Continue",
@@ -30,178 +35,220 @@ __all__ = [
     "SpecError",
     "Task",
     "XentLoss",
-    "nearest",
 ]
 
 SEMANTICS = 1
 """Raised when the same spec would train to different bits. It is part of every id."""
+Half = Literal["supervisor", "student"]
+Quantization = Literal["nf4", "none"]
+Precision = Literal["bf16", "fp32"]
+Device = Literal["cpu", "cuda"]
+Kind = Literal["classifier", "reader", "tfidf", "probe", "zero_shot"]
 
-HALVES = ("supervisor", "student")
+_OF_A_MODEL = ("quantization", "precision", "device")
+APPLIES: dict[Kind, tuple[str, ...]] = {
+    "classifier": (
+        *("recipe", "lora", *_OF_A_MODEL, "loss", "start", "snapshots", "predict_halves"),
+    ),
+    "reader": ("recipe", "lora", *_OF_A_MODEL),
+    "probe": ("lora", *_OF_A_MODEL, "start", "predict_halves"),
+    "zero_shot": (*_OF_A_MODEL, "predict_halves"),
+    "tfidf": (),
+}
+"""The settings that mean something to each kind of run, beside its seed; any other is refused."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GroundTruth(Part):
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GroundTruth(Description):
     """The task's own labels."""
 
+    type: Literal["GroundTruth"] = field(default="GroundTruth", repr=False)
 
-@dataclass(frozen=True, kw_only=True)
-class FromRun(Part):
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FromRun(Description):
     """Labels that another run gives to texts it was not trained on: soft, P(y=1), or `hard`, 0/1 at one half."""
 
+    type: Literal["FromRun"] = field(default="FromRun", repr=False)
     run: RunSpec
     hard: bool = False
     own_texts: bool = False
     """A control: the run labels the very texts that it was trained on."""
 
-    def _validate(self) -> None:
-        require_parts(self)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Flip(Part):
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Flip(Description):
     """Another run's labels dealt out at random among the rows of the same true class.
 
-    Accuracy, class balance and calibration stay exactly those of `run`; only *which* rows are wrong becomes random. With
-    `hard`, ground truth with random flips at the supervisor's accuracy. A control: are a supervisor's errors harder to
-    see through than random ones of the same number? (Burns et al. 2023, simulated supervisors.)
+    Accuracy, class balance and calibration stay exactly those of `run`; only *which* rows are wrong becomes
+    random. With `hard`, ground truth with random flips at the supervisor's accuracy. A control: are a
+    supervisor's errors harder to see through than random ones of the same number? (Burns et al. 2023,
+    simulated supervisors.)
     """
 
+    type: Literal["Flip"] = field(default="Flip", repr=False)
     run: RunSpec
     hard: bool = False
 
-    def _validate(self) -> None:
-        require_parts(self)
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NextToken(Description):
+    """No labels: the run learns the next token of the half's texts.
 
-@dataclass(frozen=True, kw_only=True)
-class NextToken(Part):
-    """No labels: the next token of the half's texts is what the run learns. Generative finetuning (Burns et al. 2023)."""
+    Generative finetuning (Burns et al. 2023).
+    """
 
+    type: Literal["NextToken"] = field(default="NextToken", repr=False)
     corpus: str = ""
-    """A task whose texts are read in place of the half's own, as many tokens of them: a control of the domain."""
+    """A task whose texts are read in place of the half's own, as many tokens of them: a control."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pretrained(Part):
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Pretrained(Description):
     """Start from the pretrained weights, with fresh adapters."""
 
+    type: Literal["Pretrained"] = field(default="Pretrained", repr=False)
 
-@dataclass(frozen=True, kw_only=True)
-class Continue(Part):
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Continue(Description):
     """Start from the adapters of a run: one of `NextToken`, or one whose states are probed."""
 
+    type: Literal["Continue"] = field(default="Continue", repr=False)
     run: RunSpec
 
-    def _validate(self) -> None:
-        require_parts(self)
 
-
-@dataclass(frozen=True, kw_only=True)
-class RunSpec(Part):
-    """One run. Build it with `supervisor`, `student`, `ceiling`, `chain`, `generative`, `probe` or `zero_shot`."""
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunSpec(Description):
+    """One run. Built by `supervisor`, `student`, `ceiling`, `chain`, `generative`, `probe`, `zero_shot`."""
 
     model: str
     """`smollm2-135m`, `name@depth`, `hf:<owner>/<name>`, a local folder (`./model@6`), or `tfidf`."""
     revision: str = ""
-    """What the name means: a hub model's commit, a folder's digest. The arms fill it in (`revisions.current`)."""
+    """What exactly the name means: a hub model's commit, a folder's digest. `w2s_lib.models.pins.pin` fills
+    it in; until then it is "", or the branch or tag of a hub model that is wanted."""
     task: Task = field(default_factory=Task)
-    labels: GroundTruth | FromRun | Flip | NextToken = field(default_factory=GroundTruth)
-    half: str = "student"
+    labels: Annotated[GroundTruth | FromRun | Flip | NextToken, Field(discriminator="type")] = (
+        field(default_factory=GroundTruth)
+    )
+    half: Half = "student"
     """The half of the training pool that the run is fitted on."""
-    loss: Part = field(default_factory=XentLoss)
-    """One of `parts.LOSSES`."""
-    start: Pretrained | Continue = field(default_factory=Pretrained)
+    loss: Loss = field(default_factory=XentLoss)
+    start: Annotated[Pretrained | Continue, Field(discriminator="type")] = field(
+        default_factory=Pretrained
+    )
     recipe: Recipe = field(default_factory=Recipe)
     lora: Lora = field(default_factory=Lora)
-    method: str = "finetune"
-    """"finetune", "probe" (logistic regression on the last token's state after `model`'s depth) or "zero_shot" (label-word
-    odds)."""
-    snapshots: tuple[float, ...] = ()
+    method: Literal["finetune", "probe", "zero_shot"] = "finetune"
+    """"finetune", "probe" (logistic regression on the last token's state after `model`'s depth) or
+    "zero_shot" (label-word odds)."""
+    snapshots: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1, strict=True)], ...], Field(strict=False)
+    ] = ()
     """Shares of training, in (0, 1), after which test and validation are predicted as well."""
     predict_halves: bool = True
-    """False: only test and validation are predicted, so nobody can learn from the run; a fifth of its work is saved."""
-    quantization: str = "nf4"
-    precision: str = "bf16"
-    device: str = "cpu"
-    seed: int = 0
+    """False: only test and validation are predicted, so nobody can learn from the run; it saves a fifth."""
+    quantization: Quantization = "nf4"
+    precision: Precision = "bf16"
+    device: Device = "cpu"
+    seed: Annotated[int, Field(ge=0)] = 0
     """Draws the halves, the initial head and adapters, and the order of training."""
-    semantics: int = SEMANTICS
+    semantics: Annotated[int, Field(ge=1)] = SEMANTICS
 
-    def _validate(self) -> None:
-        self._one_of("half", HALVES)
-        self._one_of("method", ("finetune", "probe", "zero_shot"))
-        self._one_of("quantization", ("nf4", "none"))
-        self._one_of("precision", ("bf16", "fp32"))
-        self._one_of("device", ("cpu", "cuda"))
-        self._at_least(seed=0, semantics=1)
-        require_parts(self)
+    def __post_init__(self) -> None:
         object.__setattr__(self, "model", canonical_model(self.model, self.revision))
+        self._require_settings_that_apply()
         require(
-            self.name != "tfidf" or self.method == "finetune",
-            f"'tfidf' is no language model: there is no {self.method}",
+            self.recipe.batch_size <= self.task.n_train,
+            f"Recipe.batch_size is {self.recipe.batch_size}, more than the {self.task.n_train} rows of a half",
         )
         require(
-            isinstance(self.loss, XentLoss) or self.trains,
-            f"{type(self.loss).__name__} would be ignored: {self.model!r} by {self.method!r} does not minimise it",
+            self.snapshots == tuple(sorted(set(self.snapshots))),
+            f"RunSpec.snapshots must be rising shares of training, not {self.snapshots!r}",
+        )
+        for parent, what in ((self.teacher, "labels"), (self.continued, "adapters")):
+            if parent is not None:
+                self._require_parent_that_fits(parent, what)
+        if self.teacher:
+            self._require_teacher_that_labels(self.teacher)
+        if self.continued:
+            self._require_adapters_that_fit(self.continued)
+
+    def _require_settings_that_apply(self) -> None:
+        require(
+            self.name != "tfidf" or (self.method == "finetune" and self.kind == "tfidf"),
+            f"'tfidf' is no language model: it learns labels, by no other method than its own, not "
+            f"{self.method!r} and {type(self.labels).__name__}",
+        )
+        require(
+            self.method == "finetune" or not isinstance(self.labels, NextToken),
+            f"NextToken gives no labels for a {self.method!r}",
         )
         require(
             self.method != "zero_shot" or isinstance(self.labels, GroundTruth),
             "zero_shot learns from no labels",
         )
+        applies = APPLIES[self.kind]
+        for name, default in _SETTINGS.items():
+            if name not in applies and getattr(self, name) != default:
+                raise SpecError(
+                    f"{name} does not apply to a {self.kind}: {getattr(self, name)!r} would be ignored"
+                )
         require(
-            self.recipe.batch_size <= self.task.n_train,
-            f"Recipe.batch_size is {self.recipe.batch_size}, more than the {self.task.n_train} rows of a half",
+            self.kind != "probe" or self.continued is not None or self.lora == Lora(),
+            "lora does not apply to a probe of a frozen model",
         )
-        reads, shares = isinstance(self.labels, NextToken), self.snapshots
+
+    def _require_parent_that_fits(self, parent: RunSpec, what: str) -> None:
         require(
-            not self.snapshots or (self.trains and not reads),
-            "only a finetuned classifier has snapshots",
+            parent.task == self.task,
+            f"the {what} come from a run on another task: {parent.task} against {self.task}",
         )
         require(
-            isinstance(shares, tuple)
-            and all(isinstance(f, float) and 0 < f < 1 for f in shares)
-            and shares == tuple(sorted(set(shares))),
-            f"RunSpec.snapshots must be rising shares of training in (0, 1), not {shares!r}",
+            parent.seed == self.seed,
+            f"the {what} come from seed {parent.seed}, this run has seed {self.seed}: their halves would "
+            "overlap, since the seed draws them",
         )
-        for parent in self.parents():
-            what = (
-                "the adapters"
-                if isinstance(self.start, Continue) and parent is self.start.run
-                else "the labels"
-            )
-            require(
-                parent.task == self.task,
-                f"{what} come from a run on another task: {parent.task} against {self.task}",
-            )
-            require(
-                parent.seed == self.seed,
-                f"{what} come from seed {parent.seed}, this run has seed {self.seed}: their "
-                "halves would overlap, since the seed draws them",
-            )
-        if isinstance(self.labels, (FromRun, Flip)):
-            giver, own = self.labels.run, isinstance(self.labels, FromRun) and self.labels.own_texts
-            require(
-                (giver.half == self.half) == own,
-                "own_texts=True is for a run on the half that it then labels"
-                if own
-                else f"the labels' run was trained on the {self.half} half: the texts it would label",
-            )
-            require(
-                giver.predict_halves and not isinstance(giver.labels, NextToken),
-                f"run {giver.run_id} gives no labels: it predicts no half",
-            )
+
+    def _require_teacher_that_labels(self, teacher: RunSpec) -> None:
+        own = isinstance(self.labels, FromRun) and self.labels.own_texts
         require(
-            not reads
-            or (
-                self.trains
-                and self.start == Pretrained()
-                and self.loss == XentLoss()
-                and self.predict_halves
-            ),
-            "NextToken is finetuned from the pretrained weights, with XentLoss, and predicts no half as it is",
+            (teacher.half == self.half) == own,
+            "own_texts=True is for a run on the half that it then labels"
+            if own
+            else f"the labels' run was trained on the {self.half} half: the texts it would label",
         )
-        if isinstance(self.start, Continue):
-            _require_continuation(self, self.start.run)
+        require(
+            teacher.predict_halves and teacher.kind != "reader",
+            f"the run of {teacher.model!r} gives no labels: it predicts no half",
+        )
+
+    def _require_adapters_that_fit(self, earlier: RunSpec) -> None:
+        """Refuses to start from a run whose adapters do not fit, or that has seen other texts."""
+        for name in ("name", "revision", *_OF_A_MODEL, "lora", "half"):
+            mine, other = getattr(self, name), getattr(earlier, name)
+            require(
+                mine == other,
+                f"a run starts from one of the same {name}, not from {other!r} for {mine!r}",
+            )
+        require(earlier.trains, f"a {earlier.kind} has no adapters to start from")
+        if self.method == "finetune":
+            require(
+                self.model == earlier.model and earlier.kind == "reader",
+                "a classifier continues a NextToken run of the same model",
+            )
+            return
+        require(
+            self.depth is not None and earlier.depth is not None,
+            "to probe a finetuned model, name both depths: 'name@20'",
+        )
+        layer, top = self.depth or 0, earlier.depth or 0
+        adapted = earlier.lora.n_adapted(top)
+        require(
+            top - adapted < layer <= top,
+            f"layer {layer} is not one of the {adapted} that were adapted, up to {top}: below them it is "
+            "the frozen model",
+        )
 
     @property
     def name(self) -> str:
@@ -210,24 +257,43 @@ class RunSpec(Part):
 
     @property
     def depth(self) -> int | None:
-        """Blocks kept: None for a whole model whose depth only its own configuration knows, and for `tfidf`."""
+        """Blocks kept: None for a whole model whose depth only its configuration knows, and for `tfidf`."""
         name, depth = split_model(self.model)
         return depth or EMBEDDED_DEPTH.get(name)
 
     @property
-    def trains(self) -> bool:
-        """Whether a language model is finetuned: it is not probed, asked or counted words."""
-        return self.method == "finetune" and self.name != "tfidf"
+    def kind(self) -> Kind:
+        """What is fitted; it says which settings apply (`APPLIES`)."""
+        if self.method != "finetune":
+            return self.method
+        if isinstance(self.labels, NextToken):
+            return "reader"
+        return "tfidf" if self.name == "tfidf" else "classifier"
 
     @property
-    def learned(self) -> RunSpec:
-        """The run without what only says which rows it predicts, and when: runs of which this is equal learn the same."""
+    def trains(self) -> bool:
+        """Whether a language model is finetuned: it is not probed, asked or counted words."""
+        return self.kind in ("classifier", "reader")
+
+    @property
+    def teacher(self) -> RunSpec | None:
+        """The run that gives the labels."""
+        return self.labels.run if isinstance(self.labels, (FromRun, Flip)) else None
+
+    @property
+    def continued(self) -> RunSpec | None:
+        """The run whose adapters this one starts from."""
+        return self.start.run if isinstance(self.start, Continue) else None
+
+    @property
+    def training_key(self) -> RunSpec:
+        """The run without what only says which rows it predicts, and when: equal keys are one training."""
         return replace(self, snapshots=(), predict_halves=True) if self.trains else self
 
     @property
     def role(self) -> Literal["supervisor", "student", "ceiling", "baseline", "generative"]:
         """What the run is in an experiment."""
-        if isinstance(self.labels, NextToken):
+        if self.kind == "reader":
             return "generative"
         if not isinstance(self.labels, GroundTruth):
             return "student"
@@ -235,41 +301,52 @@ class RunSpec(Part):
             return "supervisor"
         return "ceiling" if self.trains else "baseline"
 
+    @cached_property
+    def pinned(self) -> bool:
+        """Whether it is said exactly which weights and texts are meant, along the whole lineage."""
+        return not self._unpinned and all(parent.pinned for parent in self.parents())
+
     @property
+    def _unpinned(self) -> str:
+        """What of this run alone is not pinned, in words; "" where all is."""
+        if is_hub(self.name) and not re.fullmatch("[0-9a-f]{40}", self.revision):
+            return f"the commit of {self.name!r}"
+        if is_folder(self.name) and not self.revision:
+            return f"the content of the folder {self.name!r}"
+        if self.task.name not in EMBEDDED_TASKS and not self.task.sha256:
+            return f"the content of task {self.task.name!r}"
+        return ""
+
+    @cached_property
     def run_id(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON: it covers the whole lineage."""
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON: it covers the whole lineage.
+
+        Raises:
+            SpecError: it is not said yet which weights or texts are meant: see `pinned`.
+        """
+        if not self.pinned:
+            what = next(run._unpinned for run in self.lineage() if run._unpinned)
+            raise SpecError(
+                f"there is no id yet: {what} is not pinned, which `sweep` or `pin` does"
+            )
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
-
-    def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces, fields equal to their default left out (`semantics` never is)."""
-        return json.dumps(encode(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The inverse of `to_json`. Raises `SpecError` on a field that is not known."""
-        return cls(**decode(cls, json.loads(text)))
 
     def with_seed(self, seed: int) -> RunSpec:
         """The same run, and all runs that it learns from, under another seed."""
-        return self.along(lambda run: {"seed": seed})
+        return self.map_lineage(lambda run: {"seed": seed})
 
-    def along(self, change: Callable[[RunSpec], dict[str, Any]]) -> RunSpec:
-        """The same run, and all runs that it learns from, each with the settings that `change` gives for it."""
-        held = {"labels": self.labels, "start": self.start}
-        taught: dict[str, Any] = {
-            name: replace(part, run=part.run.along(change))
-            for name, part in held.items()
-            if isinstance(part, (FromRun, Flip, Continue))
-        }
-        return replace(self, **taught, **change(self))
+    def map_lineage(self, change: Callable[[RunSpec], dict[str, Any]]) -> RunSpec:
+        """The same run, and all that it learns from, each with the settings that `change` gives for it."""
+        settings: dict[str, Any] = {}
+        if isinstance(self.labels, (FromRun, Flip)):
+            settings["labels"] = replace(self.labels, run=self.labels.run.map_lineage(change))
+        if isinstance(self.start, Continue):
+            settings["start"] = replace(self.start, run=self.start.run.map_lineage(change))
+        return replace(self, **settings, **change(self))
 
     def parents(self) -> list[RunSpec]:
-        """The runs that this one needs directly: the one that gives its labels, the one that it starts from."""
-        return [
-            part.run
-            for part in (self.labels, self.start)
-            if isinstance(part, (FromRun, Flip, Continue))
-        ]
+        """The runs that this one needs directly: that which gives its labels, that which it starts from."""
+        return [run for run in (self.teacher, self.continued) if run is not None]
 
     def lineage(self) -> Iterator[RunSpec]:
         """Every run that this one needs, the first teacher first, itself last; one needed twice comes twice."""
@@ -278,37 +355,9 @@ class RunSpec(Part):
         yield self
 
 
-UNIONS.update(
-    labels=(GroundTruth, FromRun, Flip, NextToken), loss=LOSSES, start=(Pretrained, Continue)
-)
-NESTED.update(task=Task, recipe=Recipe, lora=Lora, run=RunSpec)
-
-
-def _require_continuation(spec: RunSpec, earlier: RunSpec) -> None:
-    """Refuses to start `spec` from a run whose adapters do not fit it, or that has seen other texts."""
-    for name in ("name", "revision", "quantization", "precision", "device", "lora", "half"):
-        mine, other = getattr(spec, name), getattr(earlier, name)
-        require(
-            mine == other,
-            f"a run starts from one of the same {name}, not from {other!r} for {mine!r}",
-        )
-    require(earlier.trains, f"run {earlier.run_id} has no adapters to start from")
-    if spec.method == "probe":
-        require(
-            spec.depth is not None and earlier.depth is not None,
-            "to probe a finetuned model, name both depths: 'name@20'",
-        )
-        layer, top = spec.depth or 0, earlier.depth or 0
-        adapted = earlier.lora.n_adapted(top)
-        require(
-            top - adapted < layer <= top,
-            f"layer {layer} of run {earlier.run_id} is not one of its {adapted} adapted "
-            f"ones, up to {top}: below them it is the frozen model",
-        )
-    else:
-        require(
-            spec.model == earlier.model
-            and isinstance(earlier.labels, NextToken)
-            and spec.method == "finetune",
-            "a classifier continues a NextToken run of the same model",
-        )
+_SETTINGS: dict[str, Any] = {
+    f.name: f.default_factory() if callable(f.default_factory) else f.default
+    for f in fields(RunSpec)
+    if f.name in APPLIES["classifier"]
+}
+"""The settings that do not apply to every kind, with their defaults."""

@@ -71,7 +71,7 @@ def trainings(specs: Iterable[RunSpec]) -> dict[str, Training]:
     """
     same: dict[RunSpec, list[RunSpec]] = {}
     for spec in specs:
-        same.setdefault(spec.learned, []).append(spec)
+        same.setdefault(spec.training_key, []).append(spec)
     return {runs[0].run_id: tuple(runs) for runs in same.values()}
 
 

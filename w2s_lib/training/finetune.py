@@ -29,7 +29,6 @@ from w2s_lib.runs.errors import SpecError, TrainingError
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.table import TaskTable
 from w2s_lib.training.fitting import Data
-from w2s_lib.training.objective import objective
 
 # oneDNN keeps a compiled kernel for every shape it has met, and batches of texts have thousands: a
 # gigabyte by its default of 1,024. A hundred are as fast (measured). It is read at the first matrix
@@ -178,9 +177,8 @@ def fit(spec: RunSpec, data: Data, *, trunk: bool = True) -> Finetuned:
 
         def loss_of(batch: Any, done: float) -> Tensor:
             logits = model(*inputs.batch(batch))
-            return objective(
-                spec.loss, logits, torch.from_numpy(label_of[batch]).to(logits.device), done
-            )
+            soft_label = torch.from_numpy(label_of[batch]).to(logits.device)
+            return spec.loss.loss(logits, soft_label, done)
 
         longest = inputs.by_length(rows)[-batch_size:]
         fitted.notes = checkpoint_where_needed(model, model.backbone, lambda: loss_of(longest, 0.0))

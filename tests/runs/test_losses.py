@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_lib.training.losses import (
+from w2s_lib.runs.losses import (
+    AdaptiveLoss,
+    ConfidenceLoss,
+    EntropyLoss,
+    ProductLoss,
+    ReverseLoss,
+    WindowLoss,
+    XentLoss,
     adaptive_confidence_loss,
+    alpha_at,
     confidence_loss,
     entropy_loss,
     harden,
@@ -436,3 +445,54 @@ def test_every_loss_does_its_arithmetic_in_float32(loss: Callable[..., torch.Ten
         loss(logits, y).dtype == torch.float32
         and loss(logits, y).item() == loss(logits.float(), y).item()
     )
+
+
+# The losses as a run has them: with their schedules
+
+
+def test_alpha_rises_linearly_and_then_stays() -> None:
+    """alpha_max = 0.5, warm-up a fifth: 0 at the start, 0.25 at a tenth, 0.5 from a fifth on."""
+    loss = ConfidenceLoss(alpha_max=0.5, warmup_fraction=0.2)
+    found = [alpha_at(progress, loss) for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert found == pytest.approx([0, 0.25, 0.5, 0.5, 0.5])
+    assert alpha_at(0.0, ConfidenceLoss(warmup_fraction=0.0)) == 0.5
+
+
+@given(st.floats(0, 1), st.floats(1e-3, 1), st.sampled_from([ConfidenceLoss, EntropyLoss]))
+def test_the_schedule_is_continuous(alpha_max: float, warmup: float, kind: type) -> None:
+    """Also where it reaches alpha_max; that of the code published later jumps there."""
+    loss = kind(alpha_max=alpha_max, warmup_fraction=warmup)
+    assert alpha_at(warmup - 1e-9, loss) == pytest.approx(alpha_at(warmup, loss), abs=1e-5)
+    step = ConfidenceLoss(alpha_max=alpha_max, warmup_fraction=warmup, schedule="step")
+    assert alpha_at(warmup / 2, step) == pytest.approx(alpha_max * warmup / 2)
+    assert alpha_at(warmup, step) == alpha_max
+
+
+LOGITS = torch.tensor([[0.3, 1.1], [0.9, -0.4], [-0.2, 0.6]])
+LABELS = torch.tensor([0.2, 0.7, 0.6])
+
+
+@pytest.mark.parametrize(
+    "loss, expected",
+    [
+        (XentLoss(), xent_loss(LOGITS, LABELS)),
+        (ConfidenceLoss(threshold=0.3), confidence_loss(LOGITS, LABELS, 0.25, 0.3)),
+        (ConfidenceLoss(alpha_max=0.8), confidence_loss(LOGITS, LABELS, 0.4)),
+        (EntropyLoss(), entropy_loss(LOGITS, LABELS, 0.25)),
+        (
+            ProductLoss(label_power=0.5, prediction_power=2.0),
+            product_loss(LOGITS, LABELS, label_power=0.5, prediction_power=2.0),
+        ),
+        (WindowLoss(radius=0.25), window_loss(LOGITS, LABELS, radius=0.25)),
+        (ReverseLoss(floor=0.3), reverse_xent_loss(LOGITS, LABELS, floor=0.3)),
+        (AdaptiveLoss(temperature=0.5), adaptive_confidence_loss(LOGITS, LABELS, temperature=0.5)),
+    ],
+)
+def test_a_loss_uses_all_its_settings(loss: Any, expected: torch.Tensor) -> None:
+    """At a tenth of training, half way through the warm-up."""
+    assert loss.loss(LOGITS, LABELS, 0.1).item() == expected.item()
+
+
+@pytest.mark.parametrize("loss", [ConfidenceLoss(), EntropyLoss()])
+def test_before_its_first_step_a_loss_that_rises_is_naive(loss: Any) -> None:
+    assert loss.loss(LOGITS, LABELS, 0.0).item() == xent_loss(LOGITS, LABELS).item()

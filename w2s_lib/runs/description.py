@@ -1,0 +1,122 @@
+"""Immutable descriptions that check themselves as they are made, and their canonical JSON.
+
+Types and bounds are pydantic's, strict: a bool is no number, a word is no number, NaN and infinity are refused. What is wrong
+is a `SpecError` that names the field, the value, and the nearest name where there is one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from functools import cache
+from typing import Any, Self, get_args
+
+from pydantic import (
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs, ErrorDetails
+
+from w2s_lib.runs.errors import SpecError, nearest
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""How a dataclass of descriptions is made: `@dataclass(frozen=True, kw_only=True, config=STRICT)`."""
+ALWAYS = ("semantics", "type")
+"""Fields that canonical JSON never leaves out: what training means, and which type of a union it is."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Description:
+    """A frozen dataclass of typed fields. Subclasses check in `__post_init__` what types cannot say."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, given: Any, make: ModelWrapValidatorHandler[Self]) -> Self:
+        """Makes it, or raises `SpecError`. A NumPy value becomes the Python one that it shows."""
+        if isinstance(given, ArgsKwargs):
+            fields = {name: _plain(value) for name, value in (given.kwargs or {}).items()}
+            given = ArgsKwargs(given.args, fields)
+        try:
+            return make(given)
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+            if not problems[0]["loc"]:  # no field of this one: it is no such object at all
+                raise
+            raise SpecError(_explained(cls, problems)) from None
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, fields equal to their default left out."""
+        return json.dumps(
+            canonical(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`. Raises `SpecError` on anything that is not one."""
+        kind: Any = cls
+        try:
+            return _adapter(kind).validate_json(text)  # type: ignore[no-any-return]
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            raise SpecError(f"no {cls.__name__} in {text!r:.100}: {problem['msg']}") from None
+
+
+def canonical(value: Any) -> Any:
+    """A description as JSON values: fields equal to their default are left out, but for `ALWAYS`."""
+    if not isinstance(value, Description):
+        return value
+    kind: Any = type(value)
+    return {
+        name: canonical(held)
+        for name, default in _defaults(kind)
+        if (held := getattr(value, name)) != default or name in ALWAYS
+    }
+
+
+@cache
+def _defaults(kind: Any) -> list[tuple[str, Any]]:
+    """The fields of a type with their defaults, which are frozen themselves."""
+    return [
+        (f.name, f.default if f.default_factory is dataclasses.MISSING else f.default_factory())
+        for f in dataclasses.fields(kind)
+    ]
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if type(value).__module__ == "numpy" else value
+
+
+def _explained(cls: Any, problems: list[ErrorDetails]) -> str:
+    """The first field that is wrong, in one sentence."""
+    first = problems[0]
+    name, *inside = first["loc"]
+    where = f"{cls.__name__}.{name}" + "".join(f"[{i}]" for i in inside if isinstance(i, int))
+    if first["type"].startswith("unexpected"):
+        names = [f.name for f in dataclasses.fields(cls) if f.name != "type"]
+        return f"unknown field {name!r} of {cls.__name__}: {nearest(str(name), names)}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    context = first.get("ctx", {})
+    shown = f"{where} is {context.get('tag', first['input'])!r:.200}"
+    field = cls.__pydantic_fields__[name]
+    if field.discriminator:
+        choices = [kind.__name__ for kind in get_args(field.annotation)]
+        return f"{shown}: {nearest(str(context.get('tag', first['input'])), choices)}"
+    if first["type"] == "literal_error":
+        choices = re.findall("'([^']+)'", context["expected"])
+        hint = nearest(str(first["input"]), choices)
+        others = [
+            p["msg"].removeprefix("Input should be ") for p in problems[1:] if p["loc"][0] == name
+        ]
+        return " ".join([f"{shown}: {hint}", *(f"Or {other}." for other in others)])
+    return f"{shown}: {first['msg'].replace('Input should', 'it should')}"

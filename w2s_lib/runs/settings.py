@@ -1,0 +1,78 @@
+"""Settings of a run that stand for themselves: the task, the adapters, the recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from w2s_lib.runs.description import STRICT, Description
+from w2s_lib.runs.errors import require
+from w2s_lib.runs.losses import Share
+
+EMBEDDED_TASKS = ("movie", "amazon", "nyt", "tweets", "movie-preference")
+"""Tasks whose content comes with the library's pinned data, so that their name alone says what it is."""
+
+Rows = Annotated[int, Field(ge=2, multiple_of=2)]
+"""A number of rows: even, as classes are balanced."""
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Task(Description):
+    """A named task and how many rows of it are used."""
+
+    name: str = "movie"
+    """An embedded task, one of `hub_tasks`, a path to a user's file, or `hf:<dataset>`."""
+    n_train: Rows = 1000
+    """Rows in each of the two halves of the training pool."""
+    n_validation: Rows = 500
+    n_test: Rows = 2000
+    min_rating: NotNegative = 0.5
+    """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no clear
+    label; in comparisons, pairs whose mean ratings are closer than this."""
+    template: str = "{text} It was"
+    """What the model reads; the state of its last token is classified (Gao et al. 2021 use the same ending)."""
+    label_words: str = "terrible/great"
+    """Zero-shot: the words, of one token each, that stand for label 0 and label 1 after the template."""
+    max_tokens: Annotated[int, Field(ge=0)] = 0
+    """A longer text loses its beginning or its end; the template stays whole. 0: no text may exceed what
+    the model reads."""
+    cut: Literal["end", "start"] = "end"
+    """What a long text loses: its "end", or its "start", where what is judged comes last."""
+    sha256: str = ""
+    """A user's file: the digest of its content, so that a changed file is another task."""
+
+    def __post_init__(self) -> None:
+        require(
+            "{text}" in self.template, f"Task.template must contain '{{text}}': {self.template!r}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Lora(Description):
+    """Low-rank adapters (Hu et al. 2021) on every linear layer of the top blocks."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: NotNegative = 32.0
+    blocks: Literal["all"] | Annotated[int, Field(ge=1)] = 10
+    """How many of the top blocks are adapted (all, where there are fewer), or "all"."""
+
+    def n_adapted(self, depth: int) -> int:
+        """How many of a model's `depth` blocks are adapted: always its top ones."""
+        return depth if self.blocks == "all" else min(depth, self.blocks)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Recipe(Description):
+    """How long and how fast: the same for supervisors, students and ceilings."""
+
+    epochs: Annotated[int, Field(ge=1)] = 2
+    batch_size: Annotated[int, Field(ge=2)] = 16
+    learning_rate: Positive = 1e-3
+    warmup_fraction: Share = 0.1
+    """Share of the steps over which the rate rises from 0, before it falls linearly to 0."""
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
