@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import w2s_lib as w2s
+from w2s_lib.publishing.chapters import chapters
 
 REPO = Path(__file__).resolve().parent.parent
 LIBRARY = sorted((REPO / "w2s_lib").rglob("*.py"))
@@ -149,19 +150,13 @@ def test_no_committed_file_names_a_path_of_somebodys_machine() -> None:
 
 
 def test_chapters_import_the_library_and_little_else() -> None:
-    import jupytext
-
-    for path in (REPO / "book").glob("*.md"):
-        if "kernelspec:" in path.read_text(encoding="utf-8")[:600]:
-            for cell in jupytext.read(path).cells:
-                for node in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else []:
-                    names = (
-                        [n.name for n in node.names]
-                        if isinstance(node, ast.Import)
-                        else [node.module or ""]
-                        if isinstance(node, ast.ImportFrom)
-                        else []
-                    )
-                    assert {name.split(".")[0] for name in names} <= IN_CHAPTERS, (
-                        f"{path.name} imports {names}"
-                    )
+    notebooks = [page for page in chapters(REPO) if page.is_notebook]
+    for chapter in notebooks:
+        for node in ast.walk(ast.parse(chapter.script())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [name.name for name in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert {name.split(".")[0] for name in names} <= IN_CHAPTERS, (chapter.name, names)
+    assert notebooks
