@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from w2s_lib.models.pins import current
-from w2s_lib.runs import assets
+from w2s_lib.models.embedded import fetch_model
+from w2s_lib.models.pins import resolve_revision
 from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
-from w2s_lib.tasks.table import default_task
+from w2s_lib.tasks.embedded import fetch_data
+from w2s_lib.tasks.table import default_task, resolve_task
 
 settings.register_profile(
     "book", deadline=None, derandomize=True
@@ -70,7 +71,7 @@ def make_cache() -> Callable[[Path], Path]:
 
     def make(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        for asset in (assets.fetch_model(), assets.fetch_data()):
+        for asset in (fetch_model(), fetch_data()):
             (folder / asset.name).symlink_to(asset, target_is_directory=True)
         return folder
 
@@ -105,7 +106,7 @@ def small_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """A user's file of 300 sentences, whose trunk takes a second."""
     path = tmp_path_factory.mktemp("task") / "sentences.csv"
     sentences().to_csv(path, index=False)
-    return default_task(str(path), n_train=64, n_validation=40, n_test=80)
+    return resolve_task(default_task(str(path), n_train=64, n_validation=40, n_test=80))
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +114,7 @@ def comparison_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """A user's file of 300 comparisons."""
     path = tmp_path_factory.mktemp("task") / "pairs.csv"
     pairs().to_csv(path, index=False)
-    return default_task(str(path), n_train=64, n_validation=40, n_test=80)
+    return resolve_task(default_task(str(path), n_train=64, n_validation=40, n_test=80))
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +144,9 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
 
 def pinned(model: Path | str, **settings: Any) -> RunSpec:
     """A run of a local folder, `folder@depth`, as its files are now; or of an embedded model."""
-    return RunSpec(model=str(model), revision=current(str(model).partition("@")[0]), **settings)
+    return RunSpec(
+        model=str(model), revision=resolve_revision(str(model).partition("@")[0]), **settings
+    )
 
 
 def killed_after_the_first(runs: list[RunSpec], folder: Path) -> Path:

@@ -42,7 +42,8 @@ _WHERE = {
         "supervisor",
         "zero_shot",
     ),
-    "tasks.table": ("default_task", "load_table"),
+    "models.pins": ("pin",),
+    "tasks.table": ("default_task", "load_table", "resolve_task"),
     "tasks.splits": ("splits",),
     "tasks.hub": ("Example", "hub_task"),
     "measures.metrics": (

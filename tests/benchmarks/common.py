@@ -57,10 +57,11 @@ def cold(trunks: bool = False) -> Iterator[Path]:
     Args:
         trunks: link the folder of trunks as well, so that they are warm.
     """
-    from w2s_lib.runs import assets
+    from w2s_lib.models.embedded import fetch_model
+    from w2s_lib.tasks.embedded import fetch_data
 
-    warm = assets.fetch_model().parent
-    assets.fetch_data()
+    warm = fetch_model().parent
+    fetch_data()
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"

@@ -30,9 +30,9 @@ def random_model(folder: Path, shape: dict[str, Any]) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from w2s_lib.runs import assets
+    from w2s_lib.models.embedded import fetch_model
 
-    tokenizer = AutoTokenizer.from_pretrained(str(assets.fetch_model()))
+    tokenizer = AutoTokenizer.from_pretrained(str(fetch_model()))
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, dtype="bfloat16", **shape

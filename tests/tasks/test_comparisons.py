@@ -23,18 +23,12 @@ from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.tasks import table as tasks
-from w2s_lib.tasks.comparisons import preferences
-from w2s_lib.tasks.readers import read_embedded
+from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
 from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import TaskTable, default_task, load_table
 from w2s_lib.training import finetune as train
 from w2s_lib.training.baselines import fit_probe, fit_tfidf, fit_zero_shot
 from w2s_lib.training.fitting import Data
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.* are also among the"
-)  # a task made of another's texts; said in test_tasks
-
 
 # From ratings
 
@@ -80,7 +74,7 @@ def test_pairs_of_rated_snippets(rating: list[float], min_gap: float) -> None:
 
 def test_the_embedded_comparisons() -> None:
     """Nearly half as many pairs as there are snippets; the better one stands first in half of them, wherever it was rated."""
-    snippets, _ = read_embedded("movieReviewSnippets", min_rating=-1.0, group_by_prefix=False)
+    snippets, _ = read_embedded(EMBEDDED["movie-preference"], min_rating=-1.0)
     table = load_table(default_task("movie-preference"))
     frame = table.frame
     assert default_task("movie-preference").min_rating == 1.0

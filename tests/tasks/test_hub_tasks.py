@@ -381,7 +381,9 @@ def test_rows_that_say_nothing_are_left_out() -> None:
 def test_the_wrong_answer_varies() -> None:
     drawn = {
         next(
-            e.text for e in registry.one_of_each([f"{i} a", f"{i} b", f"{i} c"], 0) if not e.label
+            e.text
+            for e in registry.right_and_wrong([f"{i} a", f"{i} b", f"{i} c"], 0)
+            if not e.label
         )[-1]
         for i in range(20)
     }
@@ -417,7 +419,7 @@ SMALL = {"n_train": 20, "n_validation": 20, "n_test": 40}
 
 
 def test_a_task_of_the_hub_is_grouped_balanced_and_pinned(hub: list[tuple[Any, ...]]) -> None:
-    task = default_task("piqa", **SMALL)
+    task = resolve_task(default_task("piqa", **SMALL))
     table = load_table(task)
     parts = splits(table, 0)
     assert task.sha256 == table.digest and task.template.endswith("Answer:")
@@ -454,7 +456,7 @@ def test_what_was_read_once_needs_neither_hub_nor_function(
     hub: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a worker of a notebook that declared the task itself."""
-    task = default_task("piqa", **SMALL)
+    task = resolve_task(default_task("piqa", **SMALL))
     n, digest = len(hub), load_table(task).digest
     monkeypatch.delitem(HUB_TASKS, "piqa")
     tasks._load.cache_clear()
@@ -467,9 +469,7 @@ def test_a_task_of_ones_own(hub: list[tuple[Any, ...]]) -> None:
     try:
         for _ in range(2):  # a cell may be run again
 
-            @w2s.hub_task(
-                "mine", hub="me/mine", source="here", n_train=20, n_validation=20, n_test=20
-            )
+            @w2s.hub_task("me/mine:v2", source="here", n_train=20, n_validation=20, n_test=20)
             def mine(row: dict[str, Any]) -> Iterator[Example]:
                 yield w2s.Example(
                     row["goal"] + " " + row["sol1"], 1 - row["label"], group=row["goal"]
@@ -480,12 +480,12 @@ def test_a_task_of_ones_own(hub: list[tuple[Any, ...]]) -> None:
             "me/mine",
             None,
             "train",
-            {"revision": "main"},
+            {"revision": "v2"},
         )
-        with pytest.raises(SpecError, match="there is a task 'boolq' already, from google/boolq"):
-            w2s.hub_task("boolq", hub="me/boolq", source="here")(mine)
-        with pytest.raises(SpecError, match="'My/Task' is no name"):
-            w2s.hub_task("My/Task", hub="me/mine", source="here")
+        for name, said in (("boolq", "google/boolq"), ("Mine", "'Mine'")):
+            mine.__name__ = name
+            with pytest.raises(SpecError, match=said):
+                w2s.hub_task("me/mine", source="here")(mine)
     finally:
         HUB_TASKS.pop("mine", None)
 
@@ -525,7 +525,7 @@ def test_comparisons_stand_in_either_order_and_ties_are_left_out() -> None:
 def test_large_splits_are_sampled_alike_for_everybody(
     hub: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "MOST_ROWS", 30)
+    monkeypatch.setattr(registry, "MAX_ROWS", 30)
     first, second = (registry.read_hub_task(HUB_TASKS["piqa"]) for _ in range(2))
     assert first.equals(second) and (first["split"] == "train").sum() == 60
 
@@ -542,4 +542,4 @@ def test_no_hub_is_one_clear_sentence(
         match=r"cannot load split 'train' of the hub's 'google/boolq' for task 'boolq' "
         r"\(ConnectionError: no route\): check the network",
     ):
-        default_task("boolq")
+        resolve_task(default_task("boolq"))

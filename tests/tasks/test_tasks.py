@@ -1,7 +1,9 @@
 """Tasks: canonical tables, fixed test and validation, halves by seed, and every bad input refused by name."""
 
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -16,15 +18,19 @@ from hypothesis import strategies as st
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.spec import Task
-from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.readers import hub_frame
 from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import EMBEDDED, TaskTable, default_task, load_table, resolve_task
+from w2s_lib.tasks.table import (
+    EMBEDDED,
+    TaskTable,
+    default_task,
+    load_table,
+    resolve_task,
+    texts_a_row,
+    warn_of_shared_texts,
+)
 
 REPO = Path(__file__).parents[2]
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.* are also among the"
-)  # the small tables below are much alike
 SMALL = {"n_train": 4, "n_validation": 2, "n_test": 4}
 
 
@@ -323,13 +329,37 @@ def test_bad_content_is_refused_with_its_row(tmp_path, frame, message):
         ("own.csv", b"text,label\n\xff\xfe,1\n"),
         ("own.jsonl", b'{"text": "a", "label": 1}\n{"text": \n'),
         ("own.jsonl", b"3\n"),
+        ("own.jsonl", b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b', "label": 1}\n'),
         ("own.parquet", b"PAR1 not at all"),
+        # Not text: a list, a number, half a character.
+        ("own.jsonl", b'{"text": ["a", "b"], "label": 1}\n'),
+        ("own.jsonl", b'{"text": 7, "label": 1}\n'),
+        ("own.jsonl", b'{"text": "half \\ud83d", "label": 1}\n'),
+        ("own.jsonl", b'{"chosen": "a", "rejected": {"b": 1}}\n'),
+        ("own.jsonl", b'{"text": "a", "label": 1, "group": [1]}\n'),
+        ("own.jsonl", b'{"text": "a", "label": [1]}\n'),
     ],
 )
-def test_a_file_that_cannot_be_parsed_is_refused_by_name(tmp_path, name, content):
+def test_a_file_that_is_no_table_of_texts_is_refused_by_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SpecError, match=f"{name}"):
         load_table(default_task(str(tmp_path / name)))
+
+
+def test_a_binary_column_is_no_text(tmp_path):
+    """Not trained on "b'...'"."""
+    name = write(rows(4, text=[b"one", b"two", b"three", b"four"]), tmp_path / "own.parquet")
+    with pytest.raises(SpecError, match="b'one'"):
+        load_table(default_task(name))
+
+
+def test_json_strings_may_hold_any_line_separator(tmp_path):
+    """U+2028, U+2029 and U+0085 are ends of a line to `str.splitlines`, and not to JSON."""
+    text = "one\u2028two\u2029three\u0085four"
+    content = json.dumps({"text": text, "label": 1}, ensure_ascii=False)
+    (tmp_path / "own.jsonl").write_text(content + "\r\n", encoding="utf-8")
+    frame = load_table(default_task(str(tmp_path / "own.jsonl"))).frame
+    assert frame["text"].to_list() == ["one two three four"]
 
 
 def test_missing_text_in_json_is_an_empty_text(tmp_path):
@@ -338,23 +368,50 @@ def test_missing_text_in_json_is_an_empty_text(tmp_path):
         load_table(default_task(str(tmp_path / "own.jsonl")))
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("movi", "did you mean 'movie'.*hf:<dataset>"),
-        ("own.txt", r"unknown task 'own.txt'.*\.csv, \.jsonl, \.parquet"),
-        ("nowhere/own.csv", "cannot read the task file 'nowhere/own.csv': No such file"),
-    ],
-)
-def test_unknown_tasks_and_missing_files_are_refused(name, message):
+def test_unknown_tasks_and_fields_are_refused_with_the_nearest():
     for ask in (default_task, lambda name: load_table(Task(name=name))):
-        with pytest.raises(SpecError, match=message):
-            ask(name)
-
-
-def test_an_unknown_field_is_refused_with_the_nearest():
-    with pytest.raises(SpecError, match="unknown field 'n_tests' of Task: did you mean 'n_test'"):
+        for name, near in (("movi", "'movie'"), ("own.txt", ".parquet"), ("a\0b", ".parquet")):
+            with pytest.raises(SpecError, match=near):
+                ask(name)
+    with pytest.raises(SpecError, match="'n_tests'.*'n_test'"):
         default_task("movie", n_tests=10)
+
+
+@pytest.mark.parametrize("name", ["nowhere/own.csv", "~nosuchuser/own.csv", "o\0wn.csv"])
+def test_a_file_that_cannot_be_read_is_named(name):
+    """Describing it reads nothing; pinning it and loading it do."""
+    task = default_task(name)
+    assert task.sha256 == ""
+    for ask in (resolve_task, load_table):
+        with pytest.raises(SpecError, match=re.escape(repr(name))):
+            ask(task)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_file_name_beyond_ascii_in_any_locale(tmp_path, suffix):
+    name = write(rows(8), tmp_path / f"müsli und größe{suffix}")
+    code = (
+        "from w2s_lib.tasks.table import *; print(len(load_table(default_task(sys.argv[1])).frame))"
+    )
+    for locale in ("C", "C.UTF-8"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; {code}", name],
+            cwd=REPO,
+            env={**os.environ, "LANG": locale, "LC_ALL": locale},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == "8\n", done.stderr
+
+
+def test_describing_a_task_reads_nothing(tmp_path, monkeypatch):
+    """A cache that is empty, and cannot be filled, stays so."""
+    monkeypatch.setenv("W2S_CACHE", str(tmp_path / "cache"))
+    for name in ("movie", "movie-preference", "sst2", "hf:own/data", "nowhere/own.csv"):
+        assert default_task(name).sha256 == ""
+    assert [texts_a_row(default_task(name)) for name in ("movie", "movie-preference")] == [1, 2]
+    assert [texts_a_row(default_task(name)) for name in ("sst2", "anthropic_hh")] == [1, 2]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_duplicates_are_dropped_with_a_warning_that_counts_them(tmp_path):
@@ -367,7 +424,7 @@ def test_duplicates_are_dropped_with_a_warning_that_counts_them(tmp_path):
 
 def test_a_changed_file_is_another_task(tmp_path):
     name = write(rows(20), tmp_path / "own.csv")
-    task = default_task(name, **SMALL)
+    task = resolve_task(default_task(name, **SMALL))
     assert task.sha256 == file_sha256(tmp_path / "own.csv") and resolve_task(task) == task
     write(rows(22), tmp_path / "own.csv")
     with pytest.raises(SpecError, match="its content has changed"):
@@ -424,7 +481,7 @@ def test_a_dataset_in_memory_is_read_as_a_file_is():
 
 
 def test_the_hub_out_of_reach_is_one_clear_error(tmp_path):
-    code = "from w2s_lib.tasks.table import *\ntry: default_task('hf:own/data')\nexcept Exception as e: print(repr(e))"
+    code = "from w2s_lib.tasks.table import *\ntry: resolve_task(default_task('hf:own/data'))\nexcept Exception as e: print(repr(e))"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True
@@ -439,23 +496,17 @@ def test_the_hub_out_of_reach_is_one_clear_error(tmp_path):
 # Two names for the same texts
 
 
-def test_loading_two_tasks_that_share_their_texts_says_so(tmp_path, monkeypatch):
-    """As in a process of its own, in which nothing was read before."""
-    monkeypatch.setattr(tasks, "_seen", {})
-    tasks._load.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "error"
-        )  # one task at two thresholds, or another task, is nothing to warn about
-        movie = load_table(Task(name="movie", min_rating=1.0)).frame.head(300)
-        load_table(default_task("amazon", min_rating=1.0))
+def test_two_tasks_that_share_their_texts_are_told_of_where_both_are_used(tmp_path):
+    movie = load_table(default_task("movie")).frame.head(300)
     shouted = movie["text"].str.upper().str.replace(",", " ,")
     name = write(pd.DataFrame({"text": shouted, "label": movie["label"]}), tmp_path / "reviews.csv")
-    with pytest.warns(
-        UserWarning, match=r"300 of the 300 texts of .*reviews\.csv are also among the .* of movie"
-    ):
-        load_table(default_task(name))
-    with pytest.warns(
-        UserWarning, match=r"texts of movie-preference are also among the [\d,]+ of movie"
-    ):
-        load_table(default_task("movie-preference"))
+    tasks = [default_task(each) for each in ("movie", "amazon", "movie-preference", name)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one task at two thresholds is nothing to warn about
+        for task in tasks:
+            load_table(task)
+        warn_of_shared_texts([tasks[0], default_task("movie", min_rating=1.0), tasks[1]])
+    with pytest.warns(UserWarning, match=r"300 of the 300 texts of .*reviews\.csv .* of movie"):
+        warn_of_shared_texts([tasks[0], tasks[3]])
+    with pytest.warns(UserWarning, match=r"of movie-preference .* of movie"):
+        warn_of_shared_texts(tasks[:3])

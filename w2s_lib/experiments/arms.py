@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from w2s_lib.models.pins import current
 from w2s_lib.runs.errors import SpecError, nearest
-from w2s_lib.runs.model_names import split_model, split_revision
+from w2s_lib.runs.model_names import split_revision
 from w2s_lib.runs.spec import (
     Continue,
     Flip,
@@ -46,7 +45,7 @@ def _spec(model: str, task: Task | str, settings: dict[str, Any], **given: Any) 
     model, revision = split_revision(model)
     return RunSpec(
         model=model,
-        revision=current(split_model(model)[0], revision),
+        revision=revision,
         task=default_task(task) if isinstance(task, str) else task,
         **given,
         **settings,

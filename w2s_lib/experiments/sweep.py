@@ -16,6 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from w2s_lib.experiments.results import Results
+from w2s_lib.models.pins import pin
 from w2s_lib.runs.errors import AssetError, SpecError, StoreError, nearest
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH
 from w2s_lib.runs.record import Record
@@ -97,6 +98,7 @@ def train_missing(
     """
     if store not in ("user", "published"):
         raise SpecError(f"unknown store {store!r}: {nearest(store, ('user', 'published'))}")
+    specs = [pin(spec) for spec in specs]
     how: dict[str, Any] = {"workers": workers, "engine": engine, "progress": progress}
     if store == "user":
         return set(_complete(specs, **how)[1])
@@ -137,7 +139,7 @@ def _published() -> Path:
 
 def _records(specs: Iterable[RunSpec], **how: Any) -> list[Record]:
     """The records of these runs, each distinct one once, in the order asked for."""
-    wanted = {spec.run_id: spec for spec in specs}
+    wanted = {spec.run_id: spec for spec in map(pin, specs)}
     if not wanted:
         raise SpecError("no specs to run, or no seeds")
     records, missing = _complete(wanted.values(), **how)

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from w2s_lib.models.embedded import fetch_model
 from w2s_lib.models.families import cut, skeleton, without_dropout
 from w2s_lib.models.pins import explaining, require_current
-from w2s_lib.runs import assets
 from w2s_lib.runs.errors import AssetError, DeviceError, SpecError
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, is_folder, is_hub, split_model
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
@@ -99,7 +99,7 @@ def place(name: str, revision: str) -> dict[str, Any]:
     """
     require_current(name, revision)
     if name in EMBEDDED_DEPTH:
-        return {"pretrained_model_name_or_path": str(assets.fetch_model(name))}
+        return {"pretrained_model_name_or_path": str(fetch_model(name))}
     where = {"pretrained_model_name_or_path": name.removeprefix("hf:")}
     return where | ({"revision": revision} if is_hub(name) else {})
 

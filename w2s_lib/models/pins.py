@@ -1,7 +1,7 @@
-"""What exactly a model's name means, pinned: a commit of the hub, a digest of a folder; and why it cannot be had.
+"""What exactly a run is of, pinned: a commit of the hub, a digest of a folder or a file.
 
-A name can come to mean other weights. So a run carries the revision of its model, its id covers it, and what is loaded is
-that revision or nothing.
+A name can come to mean other weights or other texts. So a run carries the revision of its model
+and the digest of its task, its id covers both, and what is loaded is just that or nothing.
 """
 
 from __future__ import annotations
@@ -10,50 +10,92 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from w2s_lib.runs.errors import AssetError, SpecError
-from w2s_lib.runs.folders import file_sha256
-from w2s_lib.runs.model_names import is_folder, is_hub, is_planning
+from w2s_lib.runs.folders import unchanged_sha256
+from w2s_lib.runs.model_names import is_folder, is_hub
+from w2s_lib.runs.spec import RunSpec
+from w2s_lib.tasks.table import resolve_task
 
-KINDS = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
+MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 """Suffixes of the files of a folder that make the model: configuration, tokenizer, weights."""
 
-UNREACHABLE = {
-    "OfflineModeIsEnabled",
-    "TransportError",
-    "ConnectionError",
-    "TimeoutError",
-    "LocalEntryNotFoundError",
-}
-"""Errors of the hub's library, of its HTTP client and of Python that mean: the hub was not reached."""
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
-def current(name: str, revision: str = "") -> str:
+def pin(spec: RunSpec, *, local_only: bool = False) -> RunSpec:
+    """The same run with its models' revisions and its task's digest filled in, along its lineage.
+
+    Args:
+        spec: a run as the arms describe it.
+        local_only: ask no hub; what this machine does not know stays as it is.
+
+    Raises:
+        AssetError: a model or a dataset that cannot be had.
+        SpecError: a folder without a model, an unknown task, a file that cannot be read.
+    """
+
+    def found(run: RunSpec) -> dict[str, Any]:
+        return {
+            "revision": resolve_revision(run.name, run.revision, local_only=local_only),
+            "task": resolve_task(run.task, local_only=local_only),
+        }
+
+    return spec.map_lineage(found)
+
+
+def resolve_revision(name: str, revision: str = "", *, local_only: bool = False) -> str:
     """What a model's name means now.
 
     Args:
         name: a model without its depth.
         revision: of a hub model a branch, a tag or a commit; "": its main branch.
+        local_only: ask no hub; `revision` comes back where its cache has no such commit.
 
     Returns:
-        The commit of a hub model: 40 hexadecimal digits, asked for once a process. Where the hub cannot be reached, the
-        commit that its cache on this machine has under that name, since that is what would be loaded. While `planning`
-        only the cache is looked at, and an unknown commit is "". Of a folder `folder_digest`; of any other model "".
+        Of a hub model the commit, 40 hexadecimal digits, asked for once a process; where the hub
+        cannot be reached, the one that its cache has, since that is what would be loaded. Of a
+        folder `folder_digest`; of any other model "".
 
     Raises:
-        AssetError: the hub does not have it, does not give it, or cannot be reached and the cache does not have it.
+        AssetError: the hub does not have it, does not give it, or cannot be reached.
         SpecError: a folder without a model.
     """
     if is_folder(name):
         return folder_digest(name)
     if not is_hub(name) or re.fullmatch("[0-9a-f]{40}", revision):
         return revision
-    repository, wanted = name.removeprefix("hf:"), revision or "main"
-    return _cached(repository, wanted) if is_planning() else _commit(repository, wanted)
+    try:
+        return _commit(name, revision or "main", local_only)
+    except AssetError:
+        if local_only:
+            return revision
+        raise
+
+
+@functools.lru_cache(maxsize=256)
+def _commit(name: str, revision: str, local_only: bool) -> str:
+    """The commit behind a branch or a tag; the hub's cache keeps it, with the configuration."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    repository = name.removeprefix("hf:")
+    with explaining(name, revision):
+        try:  # a download would try an unreachable hub again and again, for half a minute
+            if not local_only:
+                huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=10)
+        except Exception as error:  # of whatever HTTP client the hub's library has
+            if isinstance(error, errors.HfHubHTTPError) and error.response.status_code < 500:
+                raise
+            local_only = True
+        file = huggingface_hub.hf_hub_download(
+            repository, "config.json", revision=revision, local_files_only=local_only
+        )
+    return Path(file).parent.name
 
 
 def require_current(name: str, revision: str) -> None:
@@ -64,93 +106,44 @@ def require_current(name: str, revision: str) -> None:
     """
     if not (is_hub(name) or is_folder(name)):
         return
-    found = folder_digest(name) if is_folder(name) else revision
-    if not revision:
+    if is_hub(name) and not re.fullmatch("[0-9a-f]{40}", revision):
         raise SpecError(
-            f"nothing says which revision of {name!r} is meant: build the run by `w2s.supervisor` or another arm, "
-            f"or give RunSpec.revision{f' ({found!r} now)' if found else ''}"
+            f"{name!r} is not pinned to a commit: `pin(spec)` does that, as `sweep` does"
         )
-    if found != revision:
+    if is_folder(name) and (found := folder_digest(name)) != revision:
+        said = f"is of {revision[:16]}..." if revision else "is not pinned: `pin(spec)` does that"
         raise SpecError(
-            f"the files in {name!r} have changed: their digest is {found[:16]}..., and the run is of "
-            f"{revision[:16]}...; build the run anew to use them as they are"
+            f"the digest of the files in {name!r} is {found[:16]}..., and the run {said}"
         )
 
 
 def folder_digest(folder: str) -> str:
-    """SHA-256 over the names and contents of a folder's configuration, tokenizer and weight files (suffixes in `KINDS`).
+    """SHA-256 over names and contents of a folder's model files (suffixes in `MODEL_FILES`).
 
     A file is read once a process, and again when its size or its time has changed.
 
     Raises:
         SpecError: there is no `config.json`, or a file cannot be read.
     """
-    if not (Path(folder) / "config.json").is_file():
-        raise SpecError(f"no model in {folder!r}: there is no config.json")
     try:
-        files = sorted(
-            file for file in Path(folder).iterdir() if file.suffix in KINDS and file.is_file()
-        )
-        states = [(file, file.stat()) for file in files]
-        content = [
-            [file.name, _digest(file.absolute(), state.st_size, state.st_mtime_ns)]
-            for file, state in states
-        ]
-    except OSError as error:
+        if not (Path(folder) / "config.json").is_file():
+            raise SpecError(f"no model in {folder!r}: there is no config.json")
+        files = sorted(f for f in Path(folder).iterdir() if f.suffix in MODEL_FILES and f.is_file())
+        content = [[file.name, unchanged_sha256(file)] for file in files]
+    except (OSError, UnicodeError) as error:
         raise SpecError(f"cannot read the model in {folder!r}: {error}") from error
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-@functools.lru_cache(maxsize=1024)
-def _digest(file: Path, size: int, mtime_ns: int) -> str:
-    return file_sha256(file)
-
-
-@functools.lru_cache(maxsize=256)
-def _commit(repository: str, revision: str) -> str:
-    import huggingface_hub
-
-    try:
-        commit = huggingface_hub.model_info(repository, revision=revision).sha
-    except Exception as error:  # of the hub's library, or of its HTTP client
-        found = _cached(repository, revision) if _classes(error) & UNREACHABLE else ""
-        if not found:
-            raise explained(error, f"hf:{repository}", revision) from error
-        return found
-    ref = (
-        _cache_folder(repository) / "refs" / revision
-    )  # a download by commit leaves none, and offline it is asked for
-    with contextlib.suppress(OSError):
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        part = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
-        part.write_text(str(commit), encoding="utf-8")
-        part.replace(ref)
-    return str(commit)
-
-
-def _cached(repository: str, revision: str) -> str:
-    """The commit that the hub's cache on this machine has under a branch or a tag; "" where it has none."""
-    folder = _cache_folder(repository)
-    try:
-        commit = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-    return commit if (folder / "snapshots" / commit / "config.json").exists() else ""
-
-
 def downloaded(name: str, revision: str) -> bool:
-    """Whether the hub's cache on this machine has a model's weights, and not only its configuration."""
-    folder = _cache_folder(name.removeprefix("hf:")) / "snapshots" / revision
+    """Whether the hub's cache on this machine has a model's weights, not only its configuration."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = name.removeprefix("hf:")
     return bool(revision) and any(
-        file.suffix in (".safetensors", ".bin") for file in folder.glob("*")
+        isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
+        for file in WEIGHT_FILES
     )
-
-
-def _cache_folder(repository: str) -> Path:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
 
 
 @contextlib.contextmanager
@@ -168,68 +161,38 @@ def explained(error: BaseException, name: str, revision: str) -> Exception:
     """One sentence that says why a model cannot be had and what to do.
 
     Args:
-        error: what was raised; what it was raised from counts too, since `transformers` wraps the hub's own errors.
+        error: what was raised, by the hub's library or by `transformers` from one of its errors.
         name: the model.
         revision: what was asked for.
 
     Returns:
-        `AssetError`: it is gated, missing, private, or the hub cannot be reached. `SpecError`: it needs code of its own.
+        `AssetError`: gated, missing, private, or out of reach. `SpecError`: it needs code of its
+        own.
     """
-    seen, repository = _classes(error), name.removeprefix("hf:")
-    page = f"https://huggingface.co/{repository}"
-    root = next((e for e in _chain(error) if "HfHubHTTPError" in _classes(e, alone=True)), error)
-    why = (str(root).strip().splitlines() or [""])[0]
-    if "GatedRepoError" in seen:
-        return AssetError(
-            f"{name} is gated: ask for access on {page}, then log in with `hf auth login`"
-        )
-    if "LocalTokenNotFoundError" in seen:
-        return AssetError(
-            f"{name} needs a login, and nobody is logged in: log in with `hf auth login`"
-        )
-    if "RevisionNotFoundError" in seen:
-        return AssetError(
-            f"{name} has no revision {revision!r}: {page}/tree/main lists its branches and tags"
-        )
-    if "RepositoryNotFoundError" in seen:
-        return AssetError(
-            f"the hub shows no model {repository!r}: check the name; if it is private, log in with "
-            "`hf auth login`"
-        )
-    if "OfflineModeIsEnabled" in seen or (seen & UNREACHABLE and is_hub(name) and _offline()):
-        return AssetError(
-            f"{name} is not in the hub's cache on this machine, and offline mode is on: unset HF_HUB_OFFLINE "
-            "and TRANSFORMERS_OFFLINE to fetch it once, or give a local folder"
-        )
-    if seen & UNREACHABLE:
-        return AssetError(
-            f"{name} is not in the hub's cache on this machine, and the hub cannot be reached: check the "
-            "network, or give a local folder"
-        )
-    if "trust_remote_code" in str(error):
-        return SpecError(
-            f"{name} needs code of its own to be loaded, and such code is never run here"
-        )
-    return AssetError(f"cannot load {name} ({type(root).__name__}: {why})")
+    from huggingface_hub import constants, errors
 
-
-def _offline() -> bool:
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and all that it was raised from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _classes(error: BaseException, *, alone: bool = False) -> set[str]:
-    """Names of the classes, and of their bases, of an error, and of all that it was raised from unless `alone`."""
-    return {
-        kind.__name__
-        for each in ([error] if alone else _chain(error))
-        for kind in type(each).__mro__
+    page, login = f"https://huggingface.co/{name[3:]}", "log in with `hf auth login`"
+    unreachable = (
+        "offline mode is on: unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE to fetch it once"
+        if constants.HF_HUB_OFFLINE
+        else "the hub does not answer: check the network"
+    )
+    unreachable = f"is not in the hub's cache on this machine, and {unreachable}"
+    reasons: dict[type[BaseException], str] = {  # the first that fits
+        errors.GatedRepoError: f"is gated: ask for access on {page}, then {login}",
+        errors.LocalTokenNotFoundError: f"needs a login, and nobody is logged in: {login}",
+        errors.RevisionNotFoundError: f"has no revision {revision!r}: see {page}/tree/main",
+        errors.RepositoryNotFoundError: f"is not on the hub: check the name; if private, {login}",
+        errors.LocalEntryNotFoundError: f"{unreachable}, or give a local folder",
+        ConnectionError: f"{unreachable}, or give a local folder",
     }
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    for kind, sentence in reasons.items():
+        if any(isinstance(cause, kind) for cause in causes):
+            return AssetError(f"{name} {sentence}")
+    if "trust_remote_code" in str(error):
+        return SpecError(f"{name} needs code of its own to be loaded, and it is never run here")
+    why = (str(error).strip().splitlines() or [""])[0]
+    return AssetError(f"cannot load {name} ({type(error).__name__}: {why})")

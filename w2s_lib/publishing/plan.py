@@ -27,13 +27,13 @@ from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora
 from w2s_lib.models.machine import one_thread
 from w2s_lib.models.memory import OPTIMISER_BYTES, kept_bytes
-from w2s_lib.models.pins import current, downloaded, folder_digest
+from w2s_lib.models.pins import downloaded, folder_digest, pin, resolve_revision
 from w2s_lib.publishing.chapters import Job, planned_specs
 from w2s_lib.runs.errors import AssetError, DeviceError, SpecError
-from w2s_lib.runs.model_names import is_hub, planning
+from w2s_lib.runs.model_names import is_hub
 from w2s_lib.runs.spec import Lora, RunSpec, Task
 from w2s_lib.runs.store import recorded
-from w2s_lib.tasks.table import load_table, pending, texts_a_row
+from w2s_lib.tasks.table import load_table, needs_download, texts_a_row
 from w2s_lib.training.execute import cost
 
 ASSUMED = 128
@@ -66,12 +66,11 @@ def make_plan(jobs: Iterable[Job]) -> Plan:
     missing: dict[str, RunSpec] = {}
     have = recorded()
     for job in jobs:
-        with planning():
-            own = {
-                (step.run_id if step.pinned else step.to_json()): step
-                for spec in planned_specs(job.chapter, job.parameters)
-                for step in spec.lineage()
-            }
+        own = {
+            (step.run_id if step.pinned else step.to_json()): step
+            for spec in planned_specs(job.chapter, job.parameters)
+            for step in pin(spec, local_only=True).lineage()
+        }
         absent = {run_id: spec for run_id, spec in own.items() if run_id not in have}
         before = chapters.get(job.chapter.name, (0, 0))  # of another variant
         chapters[job.chapter.name] = (before[0] + len(own), before[1] + len(absent))
@@ -84,7 +83,7 @@ def downloads(plan: Plan) -> list[str]:
     missing = plan.missing.values()
     hub = {(spec.name, spec.revision) for spec in missing if is_hub(spec.name)}
     models = sorted({name for name, revision in hub if not downloaded(name, revision)})
-    tasks = sorted({spec.task.name for spec in missing if pending(spec.task)})
+    tasks = sorted({spec.task.name for spec in missing if needs_download(spec.task)})
     return [f"model {name}" for name in models] + [f"dataset of task {name}" for name in tasks]
 
 
@@ -157,7 +156,7 @@ def step_of(spec: RunSpec) -> Step:
     """`measure` for what a run asks for; once for all runs that differ in nothing that matters."""
     shape = RunSpec(
         model=spec.name,
-        revision=spec.revision or current(spec.name),  # which planning may have left open
+        revision=resolve_revision(spec.name, spec.revision),
         device=spec.device,
         quantization=spec.quantization,
         precision=spec.precision,
@@ -201,13 +200,13 @@ def hours(plan: Plan, workers: int) -> float:
 
 
 def _config(spec: RunSpec) -> Any:
-    return models.load_config(spec.name, spec.revision or current(spec.name))
+    return models.load_config(spec.name, resolve_revision(spec.name, spec.revision))
 
 
 @lru_cache(maxsize=64)
 def _tokens(name: str, revision: str, task: Task) -> tuple[int, int]:
     """Tokens of a task's texts, mean and most: measured where model and table are here."""
-    if pending(task) or (is_hub(name) and not revision):
+    if needs_download(task) or (is_hub(name) and not revision):
         return task.max_tokens or ASSUMED, task.max_tokens or ASSUMED
     length = Inputs(RunSpec(model=name, revision=revision, task=task), load_table(task)).text_length
     return round(length.mean()), int(length.max())
@@ -241,7 +240,7 @@ def _memory_and_time(plan: Plan, workers: int | None) -> list[str]:
         lines.append(f"memory     at most about {n_bytes / 2**30:.1f} GiB: {what}")
     if any(spec.role == "generative" for spec in trained):
         lines.append("           and, for a run that reads, the logits of its words")
-    if any(pending(spec.task) and not spec.task.max_tokens for spec in missing):
+    if any(needs_download(spec.task) and not spec.task.max_tokens for spec in missing):
         lines.append(f"           if texts, where they are not here yet, have {ASSUMED} tokens")
     spread = f"with {workers} workers" if workers else "of one of the cluster's workers"
     needed = hours(plan, workers or 1)

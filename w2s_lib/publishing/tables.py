@@ -25,10 +25,11 @@ from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.model_names import split_model
 from w2s_lib.runs.record import Record, snapshots_of
-from w2s_lib.runs.spec import Continue, Flip, FromRun, RunSpec, Task
+from w2s_lib.runs.spec import Continue, Flip, FromRun, RunSpec
 from w2s_lib.runs.store import published_store, read
 from w2s_lib.tasks.catalogue import HUB_TASKS
-from w2s_lib.tasks.table import EMBEDDED
+from w2s_lib.tasks.embedded import EMBEDDED
+from w2s_lib.tasks.table import default_task
 
 COLUMNS = (
     "run_id role model labels supervisor supervisor_run loss method start lora_blocks quantization "
@@ -107,14 +108,12 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
         how many published runs are on it: 0 for a task that was never loaded here.
     """
     found = []
-    for name, (stem, settings) in EMBEDDED.items():
-        about = f"Hutto & Gilbert 2014, {stem}", "", name == "movie-preference", "its own files"
-        found.append((Task(name=name, **settings), *about))
+    for name, embedded in EMBEDDED.items():
+        about = f"Hutto & Gilbert 2014, {embedded.stem}", "", embedded.pairs, "its own files"
+        found.append((default_task(name), *about))
     for name, task in sorted(HUB_TASKS.items()):
         commit = task.revision if re.fullmatch("[0-9a-f]{40}", task.revision) else ""
-        found.append(
-            (Task(**{"name": name, **task.settings}), task.hub, commit, task.pairs, task.source)
-        )
+        found.append((default_task(name), task.hub, commit, task.pairs, task.source))
     counts = published_runs(folder)["task"].value_counts()
     return pd.DataFrame(
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import tempfile
@@ -35,6 +36,17 @@ def file_sha256(path: Path) -> str:
     """Sha256 of a file's content, in hex (0.2 s for the 269 MB of the embedded model)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unchanged_sha256(path: Path) -> str:
+    """The same, read once a process, and again when the file's size or time has changed."""
+    state = path.stat()
+    return _sha256_of_state(path.absolute(), state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256_of_state(path: Path, size: int, mtime_ns: int) -> str:
+    return file_sha256(path)
 
 
 def save_whole(file: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
-from contextvars import ContextVar
 
 from w2s_lib.runs.errors import nearest, require
 
 EMBEDDED_DEPTH = {"smollm2-135m": 30}
 """Models that need no hub, and how many blocks each has."""
-
-_planning: ContextVar[bool] = ContextVar("planning", default=False)
-
-
-@contextlib.contextmanager
-def planning() -> Iterator[None]:
-    """Runs are described and nothing is asked of the hub: what only it knows (a model's commit, a table's digest) stays ""."""
-    token = _planning.set(True)
-    try:
-        yield
-    finally:
-        _planning.reset(token)
-
-
-def is_planning() -> bool:
-    """Whether this is inside `planning`."""
-    return _planning.get()
 
 
 def is_hub(name: str) -> bool:

@@ -1,9 +1,11 @@
-"""The tasks of the hub: the 22 NLP tasks of Burns et al. (2023), and those that others use beside them.
+"""The tasks of the hub: the 22 NLP tasks of Burns et al. (2023), and three that others use.
 
-Each is a few lines: where its rows lie, at which commit, who describes their columns, and what one of them becomes. Text that
-is judged comes last, so long texts lose their beginning (`cut="start"`), but for reviews. Where test labels are hidden, the
-validation set is the test set and validation is drawn from training rows. How the authors made binary tasks of theirs is not
-published in code; here a question gives its right answer and a wrong one, two rows of one group.
+Each is a few lines: where its rows lie, at which commit, who describes their columns, and what one
+of them becomes. The function's name is the task's. Text that is judged comes last, so long texts
+lose their beginning (`cut="start"`), but for reviews. Where test labels are hidden, the validation
+set is the test set and validation is drawn from training rows. How the authors made binary tasks of
+theirs is not published in code; here a question gives its right answer and a wrong one, two rows of
+one group.
 """
 
 from __future__ import annotations
@@ -12,382 +14,289 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from w2s_lib.tasks.hub import HUB_TASKS, Example, hub_task, one_of_each
+from w2s_lib.tasks.hub import HUB_TASKS, Example, hub_task, right_and_wrong
 
 __all__ = ["HUB_TASKS"]
 
 Row = dict[str, Any]
-Made = Iterator[Example]
+Examples = Iterator[Example]
 
 YES_NO: Row = {"template": "{text} Answer:", "label_words": "no/yes", "cut": "start"}
-CORRECT: Row = {
-    "template": "{text} Is this answer correct? Answer:",
-    "label_words": "no/yes",
-    "cut": "start",
-}
-LONG: Row = {
-    "max_tokens": 512
-}  # a passage or a dialogue, of which the largest batch must fit on one GPU
+CORRECT: Row = YES_NO | {"template": "{text} Is this answer correct? Answer:"}
+REASONABLE: Row = YES_NO | {"template": "{text} Is this reasonable? Answer:"}
 SENTIMENT: Row = {"template": "{text} It was", "label_words": "terrible/great"}
-HELD_OUT = {"train": "train", "test": "validation"}
-ALL_THREE = {"train": "train", "validation": "validation", "test": "test"}
-ETHICS: Row = {
-    "hub": "hendrycks/ethics",
-    "revision": "6deab74c03e30f13540266e373ce31f8466169f8",
-    "parts": HELD_OUT,
-    "source": "the card of hendrycks/ethics; its `validation` is the ordinary test set, its `test` the hard one",
+# A passage or a dialogue, of which the largest batch must fit on one GPU.
+LONG: Row = {"max_tokens": 512}
+HELD_OUT: Row = {"parts": {"train": "train", "test": "validation"}}
+ALL_THREE: Row = {"parts": {"train": "train", "validation": "validation", "test": "test"}}
+TRAIN_TEST: Row = {"parts": {"train": "train", "test": "test"}}
+
+# The ordinary test set of ETHICS is its `validation`; its `test` is the hard one.
+ETHICS: Row = HELD_OUT | {
+    "hub": "hendrycks/ethics:6deab74c03e30f13540266e373ce31f8466169f8",
+    "source": "huggingface.co/datasets/hendrycks/ethics, README",
 }
-GLUE: Row = {
-    "hub": "nyu-mll/glue",
-    "revision": "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-    "parts": HELD_OUT,
+GLUE: Row = HELD_OUT | {
+    "hub": "nyu-mll/glue:bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
     "source": "tensorflow/datasets docs/community_catalog/huggingface/glue.md",
 }
-SUPER_GLUE: Row = {
-    "hub": "aps/super_glue",
-    "revision": "3de24cf8022e94f4ee4b9d55a6f539891524d646",
-    "parts": HELD_OUT,
+SUPER_GLUE: Row = HELD_OUT | {
+    "hub": "aps/super_glue:3de24cf8022e94f4ee4b9d55a6f539891524d646",
     "source": "huggingface/datasets datasets/super_glue/README.md (2022)",
 }
 
 
 @hub_task(
-    "boolq",
-    hub="google/boolq",
-    revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",
-    parts=HELD_OUT,
-    **YES_NO,
-    **LONG,
+    "google/boolq:35b264d03638db9f4ce671b711558bf7ff0f80d5",
     source="tensorflow/datasets docs/community_catalog/huggingface/boolq.md",
+    **HELD_OUT | YES_NO | LONG,
 )
-def _boolq(row: Row) -> Made:
-    yield Example(
-        f"{row['passage']} Question: {row['question']}?", int(row["answer"]), row["passage"]
-    )
+def boolq(row: Row) -> Examples:
+    text = f"{row['passage']} Question: {row['question']}?"
+    yield Example(text, int(row["answer"]), row["passage"])
 
 
 @hub_task(
-    "cosmos_qa",
-    hub="allenai/cosmos_qa",
-    revision="ed50fe83db62b355759053b1cd5eef344ee371e0",
-    parts=HELD_OUT,
-    **CORRECT,
-    **LONG,
+    "allenai/cosmos_qa:ed50fe83db62b355759053b1cd5eef344ee371e0",
     files="default/{split}/0000.parquet",
     source="huggingface.co/datasets/allenai/cosmos_qa, README",
+    **HELD_OUT | CORRECT | LONG,
 )
-def _cosmos_qa(row: Row) -> Made:
+def cosmos_qa(row: Row) -> Examples:
     answers = [row[f"answer{i}"] for i in range(4)]
     none = [i for i, answer in enumerate(answers) if "None of the above choices" in answer]
     if row["label"] not in none:  # "none of the above" says nothing without the other choices
         kept = [i for i in range(4) if i not in none]
         texts = [f"{row['context']} Q: {row['question']} A: {answers[i]}" for i in kept]
-        yield from one_of_each(texts, kept.index(row["label"]), of=row["context"])
+        yield from right_and_wrong(texts, kept.index(row["label"]), context=row["context"])
 
 
 @hub_task(
-    "dream",
-    hub="dataset-org/dream",
-    revision="ca4c45feaf089ecfc37579eb2c594375f70dbfd5",
-    parts=ALL_THREE,
-    **CORRECT,
-    **LONG,
+    "dataset-org/dream:ca4c45feaf089ecfc37579eb2c594375f70dbfd5",
     files="plain_text/{split}/0000.parquet",
     source="huggingface.co/datasets/dataset-org/dream, README",
+    **ALL_THREE | CORRECT | LONG,
 )
-def _dream(row: Row) -> Made:
+def dream(row: Row) -> Examples:
     said = " ".join(row["dialogue"])
     texts = [f"{said} Q: {row['question']} A: {choice}" for choice in row["choice"]]
-    yield from one_of_each(texts, row["choice"].index(row["answer"]), of=said)
+    yield from right_and_wrong(texts, row["choice"].index(row["answer"]), context=said)
 
 
-@hub_task(
-    "ethics_justice",
-    files="justice/{split}/0000.parquet",
-    **ETHICS,
-    **YES_NO | {"template": "{text} Is this reasonable? Answer:"},
-)
-def _ethics_justice(row: Row) -> Made:
+@hub_task(files="justice/{split}/0000.parquet", **ETHICS | REASONABLE)
+def ethics_justice(row: Row) -> Examples:
     # Variants of one case share their beginning and differ in the reason.
     yield Example(row["scenario"], row["label"], " ".join(row["scenario"].split()[:6]))
 
 
-@hub_task(
-    "ethics_deontology",
-    files="deontology/{split}/0000.parquet",
-    **ETHICS,
-    **YES_NO | {"template": "{text} Is this reasonable? Answer:"},
-)
-def _ethics_deontology(row: Row) -> Made:
+@hub_task(files="deontology/{split}/0000.parquet", **ETHICS | REASONABLE)
+def ethics_deontology(row: Row) -> Examples:
     yield Example(f"{row['scenario']} {row['excuse']}", row["label"], row["scenario"])
 
 
-@hub_task("ethics_virtue", files="virtue/{split}/0000.parquet", n_test=1600, **ETHICS, **YES_NO)
-def _ethics_virtue(row: Row) -> Made:
+@hub_task(files="virtue/{split}/0000.parquet", **ETHICS | YES_NO | {"n_test": 1600})
+def ethics_virtue(row: Row) -> Examples:
     scenario, trait = row["scenario"].split(" [SEP] ")
     yield Example(f"{scenario} Is this {trait}?", row["label"], scenario)
 
 
 @hub_task(
-    "ethics_utilitarianism",
     files="utilitarianism/{split}/0000.parquet",
     pairs=True,
-    **ETHICS,
-    template="{text} It was",
-    cut="start",
+    **ETHICS | {"template": "{text} It was", "cut": "start"},
 )
-def _ethics_utilitarianism(row: Row) -> Made:
-    # A comparison: `baseline` is the more pleasant one. Its first words are shared by the pairs of one scenario.
-    yield Example(
-        row["baseline"], group=" ".join(row["baseline"].split()[:6]), rejected=row["less_pleasant"]
-    )
+def ethics_utilitarianism(row: Row) -> Examples:
+    # `baseline` is the more pleasant one; the pairs of one scenario share its first words.
+    scenario = " ".join(row["baseline"].split()[:6])
+    yield Example(row["baseline"], group=scenario, rejected=row["less_pleasant"])
 
 
 @hub_task(
-    "anli_r2",
-    hub="facebook/anli",
-    revision="8e4813d81f46d313dac7892e1c28076917cfcdf9",
-    n_test=600,
-    **YES_NO,
+    "facebook/anli:8e4813d81f46d313dac7892e1c28076917cfcdf9",
+    source="tensorflow/datasets docs/community_catalog/huggingface/anli.md",
     parts={"train": "train_r2", "validation": "dev_r2", "test": "test_r2"},
-    source="tensorflow/datasets docs/community_catalog/huggingface/anli.md; `reason` would give the label away",
+    **YES_NO | {"n_test": 600},
 )
-def _anli_r2(row: Row) -> Made:
-    yield Example(
-        f"{row['premise']} Does it follow that {row['hypothesis']}",
-        int(row["label"] == 0),
-        row["premise"],
-    )
+def anli_r2(row: Row) -> Examples:
+    # The column `reason` would give the label away.
+    text = f"{row['premise']} Does it follow that {row['hypothesis']}"
+    yield Example(text, int(row["label"] == 0), row["premise"])
 
 
 @hub_task(
-    "cola",
     config="cola",
-    n_test=600,
-    **GLUE,
-    **YES_NO | {"template": "{text} Is this good English? Answer:"},
+    **GLUE | YES_NO | {"template": "{text} Is this good English? Answer:", "n_test": 600},
 )
-def _cola(row: Row) -> Made:
+def cola(row: Row) -> Examples:
     yield Example(row["sentence"], row["label"])
 
 
-@hub_task("sst2", config="sst2", n_test=800, **GLUE, **SENTIMENT)
-def _sst2(row: Row) -> Made:
-    # Training rows hold phrases of other rows' sentences, and nothing says which: the halves are not quite disjoint.
+@hub_task(config="sst2", **GLUE | SENTIMENT | {"n_test": 800})
+def sst2(row: Row) -> Examples:
+    # Training rows hold phrases of other rows' sentences, and nothing says which: the halves are
+    # not quite disjoint.
     yield Example(row["sentence"], row["label"])
 
 
 @hub_task(
-    "hellaswag",
-    hub="Rowan/hellaswag",
-    revision="218ec52e09a7e7462a5400043bb9a69a41d06b76",
-    parts=HELD_OUT,
-    **CORRECT,
-    source="tensorflow/datasets docs/community_catalog/huggingface/hellaswag.md; labels are strings",
+    "Rowan/hellaswag:218ec52e09a7e7462a5400043bb9a69a41d06b76",
+    source="tensorflow/datasets docs/community_catalog/huggingface/hellaswag.md",
+    **HELD_OUT | CORRECT,
 )
-def _hellaswag(row: Row) -> Made:
+def hellaswag(row: Row) -> Examples:
     texts = [re.sub(r"\[.*?\]", "", f"{row['ctx']} {ending}") for ending in row["endings"]]
-    yield from one_of_each(texts, int(row["label"]), of=row["source_id"])
+    yield from right_and_wrong(texts, int(row["label"]), context=row["source_id"])
 
 
 @hub_task(
-    "mc_taco",
-    hub="CogComp/mc_taco",
-    revision="refs/convert/parquet",
+    "CogComp/mc_taco:refs/convert/parquet",
+    files="plain_text/{split}/0000.parquet",
+    source="huggingface.co/datasets/CogComp/mc_taco, README",
     parts={"train": "test", "test": "validation"},
     **CORRECT,
-    files="plain_text/{split}/0000.parquet",
-    source="huggingface.co/datasets/CogComp/mc_taco, README; no "
-    "training set, and no commit of the converted files found to pin",
 )
-def _mc_taco(row: Row) -> Made:
-    yield Example(
-        f"{row['sentence']} Q: {row['question']} A: {row['answer']}", row["label"], row["sentence"]
-    )
+def mc_taco(row: Row) -> Examples:
+    # There is no training set, and no commit of the converted files was found to pin.
+    text = f"{row['sentence']} Q: {row['question']} A: {row['answer']}"
+    yield Example(text, row["label"], row["sentence"])
 
 
 @hub_task(
-    "openbookqa",
-    hub="allenai/openbookqa",
+    "allenai/openbookqa:388097ea7776314e93a529163e0fea805b8a6454",
     config="main",
-    revision="388097ea7776314e93a529163e0fea805b8a6454",
-    parts=ALL_THREE,
-    n_test=900,
-    **CORRECT,
     source="huggingface/datasets datasets/openbookqa/dataset_infos.json (2022)",
+    **ALL_THREE | CORRECT | {"n_test": 900},
 )
-def _openbookqa(row: Row) -> Made:
+def openbookqa(row: Row) -> Examples:
     texts = [f"Q: {row['question_stem']} A: {choice}" for choice in row["choices"]["text"]]
-    yield from one_of_each(texts, row["choices"]["label"].index(row["answerKey"]))
+    yield from right_and_wrong(texts, row["choices"]["label"].index(row["answerKey"]))
 
 
 @hub_task(
-    "paws",
-    hub="google-research-datasets/paws",
+    "google-research-datasets/paws:161ece9501cf0a11f3e48bd356eaa82de46d6a09",
     config="labeled_final",
-    parts=ALL_THREE,
-    **YES_NO,
-    revision="161ece9501cf0a11f3e48bd356eaa82de46d6a09",
     source="huggingface/datasets datasets/paws/dataset_infos.json (2022)",
+    **ALL_THREE | YES_NO,
 )
-def _paws(row: Row) -> Made:
+def paws(row: Row) -> Examples:
     if row["label"] in (0, 1):  # the card: -1 where a label was missing
-        bag = " ".join(sorted(row["sentence1"].lower().split()))
-        yield Example(
-            f"{row['sentence1']} {row['sentence2']} Do both say the same?", row["label"], bag
-        )
+        text = f"{row['sentence1']} {row['sentence2']} Do both say the same?"
+        yield Example(text, row["label"], " ".join(sorted(row["sentence1"].lower().split())))
 
 
 @hub_task(
-    "quail",
-    hub="textmachinelab/quail",
-    revision="b9aea018de340fc2b00b3a7cb3889ee921a91001",
-    parts=HELD_OUT,
-    **CORRECT,
-    **LONG,
+    "textmachinelab/quail:b9aea018de340fc2b00b3a7cb3889ee921a91001",
     files="quail/{split}/0000.parquet",
     source="huggingface/datasets datasets/quail/dataset_infos.json (2022)",
+    **HELD_OUT | CORRECT | LONG,
 )
-def _quail(row: Row) -> Made:
+def quail(row: Row) -> Examples:
     texts = [f"{row['context']} Q: {row['question']} A: {answer}" for answer in row["answers"]]
-    yield from one_of_each(texts, row["correct_answer_id"], of=row["context"])
+    yield from right_and_wrong(texts, row["correct_answer_id"], context=row["context"])
 
 
 @hub_task(
-    "piqa",
-    hub="ybisk/piqa",
-    revision="142c51238b3ca2bc61e9a075913871b8b600e8e1",
-    parts=HELD_OUT,
-    **CORRECT,
+    "ybisk/piqa:142c51238b3ca2bc61e9a075913871b8b600e8e1",
     files="plain_text/{split}/0000.parquet",
     source="huggingface/datasets datasets/piqa/dataset_infos.json (2022)",
+    **HELD_OUT | CORRECT,
 )
-def _piqa(row: Row) -> Made:
-    yield from one_of_each(
-        [f"Q: {row['goal']} A: {row[sol]}" for sol in ("sol1", "sol2")],
-        row["label"],
-        of=row["goal"],
-    )
+def piqa(row: Row) -> Examples:
+    texts = [f"Q: {row['goal']} A: {row[solution]}" for solution in ("sol1", "sol2")]
+    yield from right_and_wrong(texts, row["label"], context=row["goal"])
 
 
 @hub_task(
-    "quartz",
-    hub="allenai/quartz",
-    revision="28c1dbb56caf81799296cb17892fa73402e23464",
-    parts=ALL_THREE,
-    n_test=1400,
-    **CORRECT,
+    "allenai/quartz:28c1dbb56caf81799296cb17892fa73402e23464",
     source="huggingface/datasets datasets/quartz/dataset_infos.json (2022)",
+    **ALL_THREE | CORRECT | {"n_test": 1400},
 )
-def _quartz(row: Row) -> Made:
+def quartz(row: Row) -> Examples:
     texts = [f"{row['para']} Q: {row['question']} A: {choice}" for choice in row["choices"]["text"]]
-    yield from one_of_each(texts, row["choices"]["label"].index(row["answerKey"]), of=row["para"])
+    yield from right_and_wrong(
+        texts, row["choices"]["label"].index(row["answerKey"]), context=row["para"]
+    )
 
 
 @hub_task(
-    "sciq",
-    hub="allenai/sciq",
-    revision="2c94ad3e1aafab77146f384e23536f97a4849815",
-    parts=ALL_THREE,
-    n_test=1800,
-    **CORRECT,
+    "allenai/sciq:2c94ad3e1aafab77146f384e23536f97a4849815",
     source="huggingface.co/datasets/allenai/sciq, README",
+    **ALL_THREE | CORRECT | {"n_test": 1800},
 )
-def _sciq_alone(row: Row) -> Made:
-    yield from _sciq(row, "")
+def sciq(row: Row) -> Examples:
+    yield from _sciq_answers(row, "")
 
 
 @hub_task(
-    "sciq_with_support",
-    hub="allenai/sciq",
-    revision="2c94ad3e1aafab77146f384e23536f97a4849815",
-    parts=ALL_THREE,
-    n_test=1500,
-    **CORRECT,
-    **LONG,
+    "allenai/sciq:2c94ad3e1aafab77146f384e23536f97a4849815",
     source="huggingface.co/datasets/allenai/sciq, README",
+    **ALL_THREE | CORRECT | LONG | {"n_test": 1500},
 )
-def _sciq_with_support(row: Row) -> Made:
+def sciq_with_support(row: Row) -> Examples:
     if row["support"].strip():  # some questions have none
-        yield from _sciq(row, row["support"])
+        yield from _sciq_answers(row, row["support"])
 
 
-def _sciq(row: Row, support: str) -> Made:
+def _sciq_answers(row: Row, support: str) -> Examples:
     answers = [row["correct_answer"], row["distractor1"], row["distractor2"], row["distractor3"]]
-    yield from one_of_each(
-        [f"{support} Q: {row['question']} A: {answer}" for answer in answers], 0, of=support
-    )
+    texts = [f"{support} Q: {row['question']} A: {answer}" for answer in answers]
+    yield from right_and_wrong(texts, 0, context=support)
 
 
 @hub_task(
-    "social_iqa",
-    hub="allenai/social_i_qa",
-    revision="537a2ec8ec565adc0b70b70752893e59e024df26",
-    parts=HELD_OUT,
-    **CORRECT,
+    "allenai/social_i_qa:537a2ec8ec565adc0b70b70752893e59e024df26",
     files="default/{split}/0000.parquet",
-    source="huggingface/datasets datasets/social_i_qa/README.md (2022); labels are the strings 1 to 3",
+    source="huggingface/datasets datasets/social_i_qa/README.md (2022)",
+    **HELD_OUT | CORRECT,
 )
-def _social_iqa(row: Row) -> Made:
-    texts = [
-        f"{row['context']} Q: {row['question']} A: {row['answer' + letter]}" for letter in "ABC"
-    ]
-    yield from one_of_each(texts, int(row["label"].strip()) - 1, of=row["context"])
+def social_iqa(row: Row) -> Examples:
+    answers = [row[name] for name in ("answerA", "answerB", "answerC")]
+    texts = [f"{row['context']} Q: {row['question']} A: {answer}" for answer in answers]
+    # Labels are the strings 1 to 3.
+    yield from right_and_wrong(texts, int(row["label"].strip()) - 1, context=row["context"])
 
 
-@hub_task("multirc", config="multirc", **SUPER_GLUE, **CORRECT, **LONG)
-def _multirc(row: Row) -> Made:
-    yield Example(
-        f"{row['paragraph']} Q: {row['question']} A: {row['answer']}",
-        row["label"],
-        row["paragraph"],
-    )
+@hub_task(config="multirc", **SUPER_GLUE | CORRECT | LONG)
+def multirc(row: Row) -> Examples:
+    text = f"{row['paragraph']} Q: {row['question']} A: {row['answer']}"
+    yield Example(text, row["label"], row["paragraph"])
 
 
-@hub_task("wic", config="wic", n_test=600, **SUPER_GLUE, **YES_NO)
-def _wic(row: Row) -> Made:
+@hub_task(config="wic", **SUPER_GLUE | YES_NO | {"n_test": 600})
+def wic(row: Row) -> Examples:
     question = f"Does {row['word']} mean the same in both?"
     yield Example(f"{row['sentence1']} {row['sentence2']} {question}", row["label"], row["word"])
 
 
 @hub_task(
-    "twitter_sentiment",
-    hub="EleutherAI/twitter-sentiment",
-    parts={"train": "train", "test": "test"},
-    **SENTIMENT,
-    source="EleutherAI/w2s w2s/ds_registry.py; no commit found to pin",
+    "EleutherAI/twitter-sentiment",
+    source="EleutherAI/w2s w2s/ds_registry.py",
+    **TRAIN_TEST | SENTIMENT,
 )
-def _twitter_sentiment(row: Row) -> Made:
+def twitter_sentiment(row: Row) -> Examples:
+    # No commit was found to pin.
     yield Example(row["text"], row["label"])
 
 
 @hub_task(
-    "amazon_polarity",
-    hub="fancyzhx/amazon_polarity",
-    revision="9d9c45c18f8c3cf1b23a3c27917b60cbf28f3289",
-    **SENTIMENT,
-    **LONG,
-    parts={"train": "test"},
+    "fancyzhx/amazon_polarity:9d9c45c18f8c3cf1b23a3c27917b60cbf28f3289",
     files="amazon_polarity/{split}-00000-of-00001.parquet",
-    source="huggingface/datasets datasets/amazon_polarity/dataset_infos.json (2022); its test file alone is enough",
+    source="huggingface/datasets datasets/amazon_polarity/dataset_infos.json (2022)",
+    parts={"train": "test"},
+    **SENTIMENT | LONG,
 )
-def _amazon_polarity(row: Row) -> Made:
+def amazon_polarity(row: Row) -> Examples:
+    # Its test file alone is enough.
     yield Example(f"{row['title']} {row['content']}", row["label"])
 
 
 @hub_task(
-    "anthropic_hh",
-    hub="Anthropic/hh-rlhf",
-    revision="09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa",
+    "Anthropic/hh-rlhf:09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa",
     pairs=True,
-    cut="start",
-    parts={"train": "train", "test": "test"},
-    template="{text}",
-    **LONG,
     source="huggingface.co/datasets/Anthropic/hh-rlhf, README",
+    **TRAIN_TEST | LONG | {"cut": "start", "template": "{text}"},
 )
-def _anthropic_hh(row: Row) -> Made:
-    first = row["chosen"].partition("\n\nAssistant:")[
-        0
-    ]  # dialogues that begin alike continue each other
+def anthropic_hh(row: Row) -> Examples:
+    # Dialogues that begin alike continue each other.
+    first = row["chosen"].partition("\n\nAssistant:")[0]
     yield Example(row["chosen"], group=first, rejected=row["rejected"])

@@ -1,7 +1,8 @@
-"""Tasks of the hub by name: where each one's rows lie, and a function that makes examples of one of its rows.
+"""Tasks of the hub by name: where each one's rows lie, and a function that makes examples of a row.
 
-Declarations are in `hub_tasks`; a user adds one with `hub_task`. A table that was read once is kept in the cache under its
-digest, so that workers and later sessions need neither the network nor the function.
+Declarations are in `catalogue`; a user adds one with `hub_task`. A table that was read once is kept
+in the cache under its digest, so that workers and later sessions need neither the network nor the
+function.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ import pandas as pd
 
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.folders import cache_dir
-from w2s_lib.tasks.comparisons import in_either_order
-from w2s_lib.tasks.readers import load_hub
+from w2s_lib.tasks.readers import in_either_order, load_hub
 
-MOST_ROWS = 20_000
+MAX_ROWS = 20_000
 """Of a larger split this many rows are drawn, the same for everybody."""
 
 
@@ -29,9 +29,11 @@ class Example:
     """What becomes a row of a task.
 
     Attributes:
-        text: what the model reads, in place of the template's `{text}`; of a comparison the chosen text.
+        text: what the model reads, in place of the template's `{text}`; of a comparison the chosen
+            text.
         label: 0 or 1; of a comparison nothing.
-        group: examples of one group never cross a split: a question's answers, a passage's questions. "": its hub row.
+        group: examples of one group never cross a split: a question's answers, a passage's
+            questions. "": its hub row.
         rejected: of a comparison, the other text.
     """
 
@@ -41,87 +43,89 @@ class Example:
     rejected: str = ""
 
 
+Formatter = Callable[[dict[str, Any]], Iterator[Example]]
+
+
 @dataclass(frozen=True)
 class HubTask:
     """A task of the hub. Args of `hub_task`; `examples` is the decorated function."""
 
     name: str
     hub: str
-    config: str | None
     revision: str
+    config: str | None
     parts: Mapping[str, str]
     files: str
     source: str
     pairs: bool
     settings: Mapping[str, Any]
-    examples: Callable[[dict[str, Any]], Iterator[Example]]
+    examples: Formatter
 
 
 HUB_TASKS: dict[str, HubTask] = {}
 
-Formatter = Callable[[dict[str, Any]], Iterator[Example]]
-
 
 def hub_task(
-    name: str,
-    *,
     hub: str,
+    *,
     source: str,
     config: str | None = None,
-    revision: str = "main",
     parts: Mapping[str, str] | None = None,
     files: str = "",
     pairs: bool = False,
     **settings: Any,
 ) -> Callable[[Formatter], Formatter]:
-    """Declares a task: the decorated function yields the `Example`s of one row of the hub's dataset.
+    """Declares a task by a function that yields the `Example`s of one row of the hub's dataset.
 
-        @w2s.hub_task("mine", hub="me/mine", source="https://...", n_train=500)
-        def mine(row):
-            yield w2s.Example(row["question"] + " " + row["answer"], int(row["right"]), group=row["question"])
+        @w2s.hub_task("me/riddles:a1b2c3", source="https://...", n_train=500)
+        def riddles(row):
+            yield w2s.Example(row["riddle"], int(row["right"]), group=row["riddle"])
+
+    The function's name, in lower case, is the task's: `w2s.default_task("riddles")`.
 
     Args:
-        name: what `Task.name` says, in lower case.
-        hub: the dataset, `owner/name`.
+        hub: the dataset, `owner/name:revision`: a commit, so that it stays what it is; "main"
+            where none is given.
         source: where the schema is described.
         config: the dataset's configuration, if it has several.
-        revision: a commit of the dataset, so that it stays what it is.
-        parts: our split -> the hub's; "train" alone by default. Where "test" or "validation" is missing it is drawn from
-            "train".
-        files: where `datasets` cannot load the dataset by name, since it is a script: the path of its Parquet files in the
-            repository, with `{split}`.
+        parts: our split -> the hub's; "train" alone by default. Where "test" or "validation" is
+            missing it is drawn from "train".
+        files: where `datasets` cannot load the dataset by name, since it is a script: the path of
+            its Parquet files in the repository, with `{split}`.
         pairs: whether its examples are comparisons: all have a `rejected` text, or none has.
         **settings: fields of `Task` that fit it: `n_train`, `template`, ...
+
+    Raises:
+        SpecError: another task, declared elsewhere, has that name.
     """
-    if name != name.lower() or "/" in name or "." in name:
-        raise SpecError(f"hub_task: {name!r} is no name: use lower case without '/' and '.'")
+    repository, _, revision = hub.partition(":")
 
     def declare(examples: Formatter) -> Formatter:
-        if (
-            name in HUB_TASKS and HUB_TASKS[name].examples.__module__ != examples.__module__
-        ):  # a cell may be run again
-            raise SpecError(
-                f"hub_task: there is a task {name!r} already, from {HUB_TASKS[name].hub}"
-            )
+        name = examples.__name__
+        if name != name.lower():
+            raise SpecError(f"hub_task: {name!r} is no name of a task: use lower case")
+        # A cell may be run again.
+        if name in HUB_TASKS and HUB_TASKS[name].examples.__module__ != examples.__module__:
+            raise SpecError(f"hub_task: there is a task {name!r} already, of {HUB_TASKS[name].hub}")
         HUB_TASKS[name] = HubTask(
-            name,
-            hub,
-            config,
-            revision,
-            parts or {"train": "train"},
-            files,
-            source,
-            pairs,
-            settings,
-            examples,
+            name=name,
+            hub=repository,
+            revision=revision or "main",
+            config=config,
+            parts=parts or {"train": "train"},
+            files=files,
+            source=source,
+            pairs=pairs,
+            settings=settings,
+            examples=examples,
         )
         return examples
 
     return declare
 
 
-def kept_table(name: str, digest: str) -> Path:
-    """The file in the cache of a task's table: what the hub gave, by the digest of what became of it."""
+def cached_table(name: str, digest: str) -> Path:
+    """The file in the cache of a task's table: what the hub gave, by the digest of the result."""
     return cache_dir() / "tasks" / f"{name}-{digest[:16]}.parquet"
 
 
@@ -129,12 +133,14 @@ def read_hub_task(task: HubTask) -> pd.DataFrame:
     """The table of a task, from the hub.
 
     Raises:
-        AssetError: the dataset cannot be loaded: no network, no such dataset or split, or it is gated.
+        AssetError: the dataset cannot be loaded: no network, no such dataset or split, or it is
+            gated.
         SpecError: its rows are not what the task's function expects.
     """
-    frames = []
-    for ours, theirs in task.parts.items():
-        frames.append(frame_of(task, _load(task, theirs), part=ours).assign(split=ours))
+    frames = [
+        frame_of(task, _load(task, theirs), part=ours).assign(split=ours)
+        for ours, theirs in task.parts.items()
+    ]
     return pd.concat(frames, ignore_index=True).assign(rating=np.nan)
 
 
@@ -142,80 +148,84 @@ def _load(task: HubTask, split: str) -> Any:
     asked: dict[str, Any] = {
         "split": split,
         "what": f"split {split!r} of the hub's {task.hub!r} for task {task.name!r}",
-        "advice": "check the network; if it is gated, log in with `hf auth login`; or give the path of a file of your own",
+        "advice": "check the network; if it is gated, log in with `hf auth login`; or give the "
+        "path of a file of your own",
     }
     if task.files:
         path = f"hf://datasets/{task.hub}@{task.revision}/{task.files.format(split=split)}"
         data = load_hub("parquet", data_files={split: path}, **asked)
     else:
         data = load_hub(task.hub, task.config, revision=task.revision, **asked)
-    if len(data) > MOST_ROWS:
-        data = data.select(
-            np.sort(np.random.default_rng(0).choice(len(data), MOST_ROWS, replace=False))
-        )
+    if len(data) > MAX_ROWS:
+        drawn = np.random.default_rng(0).choice(len(data), MAX_ROWS, replace=False)
+        data = data.select(np.sort(drawn))
     return data
 
 
 def frame_of(task: HubTask, rows: Any, *, part: str = "train") -> pd.DataFrame:
-    """The examples of a split's rows as a table: columns `id`, `text`, `label`, `group`, and `text_b` of comparisons.
+    """The examples of a split's rows as a table.
 
     Args:
         task: gives the function.
         rows: dictionaries, such as a `datasets.Dataset` yields.
         part: our name of the split, which ids begin with.
 
+    Returns:
+        Columns `id`, `text`, `label`, `group`, and `text_b` of comparisons.
+
     Raises:
         SpecError: a row has not the columns, or not the values, that the function expects.
     """
-    made: list[tuple[str, str, int, str, str]] = []  # id, text, label, group, rejected
+    made: list[tuple[str, str, int, str, str]] = []
     for number, row in enumerate(rows):
         try:
             examples = list(task.examples(dict(row)))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise SpecError(
-                f"task {task.name!r}: row {number} of {task.hub} is not as {task.source} describes it "
-                f"({type(error).__name__}: {error}); its columns are {', '.join(row)}"
+                f"task {task.name!r}: row {number} of {task.hub} is not as {task.source} "
+                f"describes it ({type(error).__name__}: {error}); its columns are {', '.join(row)}"
             ) from error
         for k, example in enumerate(examples):
             if example.label not in (0, 1):
                 raise SpecError(
-                    f"task {task.name!r}: row {number} of {task.hub} has the label {example.label!r}, not 0 or 1"
+                    f"task {task.name!r}: row {number} of {task.hub} has the label "
+                    f"{example.label!r}, not 0 or 1"
                 )
-            key, text = f"{part}-{number}", " ".join(example.text.split())
-            group = (
-                hashlib.sha256(example.group.encode()).hexdigest()[:16] if example.group else key
-            )
+            key = f"{part}-{number}"
+            group = hashlib.sha256(example.group.encode()).hexdigest()[:16]
+            text, rejected = (" ".join(t.split()) for t in (example.text, example.rejected))
             made.append(
-                (f"{key}-{k}", text, example.label, group, " ".join(example.rejected.split()))
+                (f"{key}-{k}", text, example.label, group if example.group else key, rejected)
             )
-    frame = pd.DataFrame(made, columns=["id", "text", "label", "group", "rejected"]).astype(
-        {"label": "int8"}
-    )
-    frame = frame[frame["text"] != ""].reset_index(drop=True)
+    frame = pd.DataFrame(made, columns=["id", "text", "label", "group", "rejected"])
+    frame = frame.astype({"label": "int8"})
     if (frame["rejected"] != "").any() and not task.pairs:
         raise SpecError(f"task {task.name!r} has a `rejected` text: declare it with pairs=True")
+    usable = frame["text"] != ""
     if task.pairs:
-        frame = frame[(frame["rejected"] != "") & (frame["rejected"] != frame["text"])].reset_index(
-            drop=True
-        )
+        usable &= (frame["rejected"] != "") & (frame["rejected"] != frame["text"])
+    frame = frame[usable].reset_index(drop=True)
+    if task.pairs:
         frame["label"], frame["text"], frame["text_b"] = in_either_order(
             frame["text"], frame["rejected"]
         )
     return frame.drop(columns="rejected")
 
 
-def one_of_each(texts: list[str], right: int, *, of: str = "") -> Iterator[Example]:
-    """Of a question's answers the right one and a wrong one, which the question itself draws: balanced, one group.
+def right_and_wrong(texts: list[str], right: int, *, context: str = "") -> Iterator[Example]:
+    """Of a question's answers the right one and a wrong one, in one group: balanced.
+
+    The question itself draws the wrong one.
 
     Args:
         texts: question and answer, a text an answer.
         right: which answer is right, from 0.
-        of: what else makes up the group, such as the passage; none: the texts.
+        context: what else makes up the group, such as the passage; none: the texts.
     """
     if not 0 <= right < len(texts):
         raise ValueError(f"answer {right} of {len(texts)}")
     wrong = [text for number, text in enumerate(texts) if number != right]
-    key = hashlib.sha256("\n".join(texts).encode()).digest()
-    group = of or "\n".join(texts)
-    yield Example(texts[right], 1, group)
-    yield Example(wrong[int.from_bytes(key[:4]) % len(wrong)], 0, group)
+    question = "\n".join(texts)
+    drawn = int.from_bytes(hashlib.sha256(question.encode()).digest()[:4]) % len(wrong)
+    yield Example(texts[right], 1, context or question)
+    yield Example(wrong[drawn], 0, context or question)

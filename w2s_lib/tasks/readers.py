@@ -1,11 +1,10 @@
-"""Readers behind `tasks`: the embedded snippets, a user's own file, a dataset of the hub, each to the same columns."""
+"""A user's own file, or a dataset of the hub, checked and brought to the columns of a task."""
 
 from __future__ import annotations
 
-import html
 import json
+import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,87 +12,51 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from w2s_lib.runs.assets import fetch_data
 from w2s_lib.runs.errors import AssetError, SpecError
-from w2s_lib.tasks.comparisons import in_either_order
 
-COLUMNS = ["id", "text", "label", "group", "rating", "split"]
 FILE_KINDS = (".csv", ".jsonl", ".parquet")
-PARTS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 _LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
-def read_embedded(
-    stem: str, *, min_rating: float, group_by_prefix: bool
-) -> tuple[pd.DataFrame, list[tuple[int, ...]]]:
-    """One of the four sets of Hutto & Gilbert (ICWSM 2014): its table, and every rater's rating of each row.
-
-    The label is the sign of the published mean, which is the mean of the published ratings in all rows but 199 of
-    `tweets`: families of one tweet with its emphasis varied ("Anger is UGLY!!"), made for a figure of their paper, with
-    other means. They are left out: nothing says which numbers are right, and copies of one text would cross splits.
-
-    Args:
-        stem: the set's name in the file names.
-        min_rating: rows whose mean is no further from 0 are left out.
-        group_by_prefix: whether ids are `document_sentence`, the document being the group.
-    """
-    folder = fetch_data()
-    raters = {
-        row[0]: row[3]
-        for row in _tab_separated(folder / f"{stem}_anonDataRatings.txt", n_columns=4)
-    }
-    records, ratings = [], []
-    for key, mean, text in _tab_separated(folder / f"{stem}_GroundTruth.txt", n_columns=3):
-        rating, votes = float(mean), tuple(json.loads(raters[key]))
-        if abs(rating) > min_rating and abs(rating - sum(votes) / len(votes)) < 1e-4:
-            # Raters saw the characters that the entities stand for, not the entities; editorials are escaped twice.
-            shown = " ".join(html.unescape(html.unescape(text)).split())
-            group = key.partition("_")[0] if group_by_prefix else key
-            records.append((key, shown, int(rating > 0), group, rating, ""))
-            ratings.append(votes)
-    return pd.DataFrame(records, columns=COLUMNS).astype({"label": "int8"}), ratings
-
-
-def _tab_separated(path: Path, *, n_columns: int) -> Iterator[list[str]]:
-    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
-        yield line.split("\t", n_columns - 1)
+def is_file(name: str) -> bool:
+    """Whether a task's name is the path of a user's file."""
+    return name.endswith(FILE_KINDS) and not name.startswith("hf:")
 
 
 def read_file(path: Path) -> pd.DataFrame:
     """A user's own `.csv`, `.jsonl` or `.parquet` file.
 
     Raises:
-        SpecError: see `tasks.load_table`.
+        SpecError: see `table.load_table`.
     """
     try:
         if path.suffix == ".csv":  # as written: an id of 007 stays so, and a text of NA is a text
             raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         elif path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            # Not `splitlines`: a string of JSON may hold U+2028, which that takes for a line's end.
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
             raw = pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
         else:
-            raw = pd.read_parquet(path)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:  # pandas' and pyarrow's own are ValueErrors
+            with path.open("rb") as file:
+                raw = pd.read_parquet(file)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SpecError(f"cannot read {path} as {path.suffix}: {error}") from error
     return _canonical(raw, str(path))
 
 
 def read_hub(name: str) -> pd.DataFrame:
-    """A dataset of the hub with the columns `text` and `label` (0 or 1), by `datasets.load_dataset`.
+    """A dataset of the hub with the columns `text` and `label`, by `datasets.load_dataset`.
 
     Raises:
         AssetError: it cannot be loaded: no network, or no such dataset.
-        SpecError: see `tasks.load_table`.
+        SpecError: see `table.load_table`.
     """
     data = load_hub(
         name,
         what=f"the dataset 'hf:{name}' from the hub",
-        advice="check the name and the network, or save it as .csv, .jsonl or .parquet and give the file's path",
+        advice="check the name and the network, or save it as .csv, .jsonl or .parquet and give "
+        "the file's path",
     )
     return hub_frame(data, f"hf:{name}")
 
@@ -116,81 +79,73 @@ def load_hub(*args: Any, what: str, advice: str, **settings: Any) -> Any:
 
 
 def hub_frame(data: Any, name: str) -> pd.DataFrame:
-    """The table of a `datasets.Dataset`, or of a `DatasetDict`'s train, validation and test (others are left out)."""
+    """The table of a `datasets.Dataset`, or of a `DatasetDict`'s train, validation and test."""
     if not hasattr(data, "keys"):
         return _canonical(data.to_pandas(), name)
-    found = [data[part].to_pandas().assign(split=part) for part in PARTS if part in data]
+    found = [data[split].to_pandas().assign(split=split) for split in SPLITS if split in data]
     if not found:
         raise SpecError(
-            f"{name} has the splits {', '.join(data.keys())}: one of {', '.join(PARTS)} is needed"
+            f"{name} has the splits {', '.join(data.keys())}: one of {', '.join(SPLITS)} is needed"
         )
     return _canonical(pd.concat(found, ignore_index=True), name)
 
 
 def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Check a user's columns and bring them to the canonical ones, or say which row is wrong."""
+    """Checks a user's columns and brings them to the canonical ones, or says which row is wrong."""
     pairs = "chosen" in raw.columns or "rejected" in raw.columns
     for column in ("chosen", "rejected") if pairs else ("text", "label"):
         if column not in raw.columns:
             raise SpecError(
-                f"{name} has no column {column!r}; its columns are {', '.join(map(repr, raw.columns))}"
+                f"{name} has no column {column!r}; its columns are {', '.join(map(repr, raw))}"
             )
+    if raw.columns.has_duplicates:
+        raise SpecError(f"{name} has two columns {raw.columns[raw.columns.duplicated()][0]!r}")
+    frame = pd.DataFrame(index=raw.index)
     if pairs:
-        chosen, rejected = _strings(raw["chosen"]), _strings(raw["rejected"])
+        chosen, rejected = (_strings(raw, side, name) for side in ("chosen", "rejected"))
         _refuse((chosen == "") | (rejected == ""), name, "one side of the comparison is empty")
-        _refuse(
-            chosen.str.casefold() == rejected.str.casefold(),
-            name,
-            "a text is compared with itself: {!r}",
-            chosen,
-        )
-        label, text, text_b = in_either_order(chosen, rejected)
+        same = chosen.str.casefold() == rejected.str.casefold()
+        _refuse(same, name, "a text is compared with itself: {!r}", chosen)
+        frame["label"], frame["text"], frame["text_b"] = in_either_order(chosen, rejected)
     else:
         label = raw["label"].map(lambda value: _LABELS.get(str(value).strip().lower()))
         _refuse(label.isna(), name, "the label must be 0 or 1, not {!r}", raw["label"])
-        text = _strings(raw["text"])
-        _refuse(text == "", name, "the text is empty")
-    key = (
-        _strings(raw["id"])
-        if "id" in raw
-        else pd.Series([str(row) for row in range(len(raw))], dtype=object)
-    )
-    _refuse(key == "", name, "the id is empty")
-    _refuse(key.duplicated(), name, "the id {!r} was used above", key)
-    group = _strings(raw["group"]) if "group" in raw else key
-    split = _strings(raw["split"]) if "split" in raw else pd.Series("", index=raw.index)
-    _refuse(
-        ~split.isin(["", *PARTS]),
-        name,
-        f"the split must be one of {', '.join(PARTS)}, not {{!r}}",
-        split,
-    )
-    group = group.where(group != "", key)
-    own = split.where(split != "", "train")
-    _refuse(
-        own != own.groupby(group).transform("first"),
-        name,
-        "group {!r} is in another split above",
-        group,
-    )
-    frame = pd.DataFrame(
-        {"id": key, "text": text, "label": label, "group": group, "rating": np.nan, "split": split}
-    )
-    if pairs:
-        frame["text_b"] = text_b
-    return frame.astype({"label": "int8"})
+        frame["label"], frame["text"] = label.astype("int8"), _strings(raw, "text", name)
+        _refuse(frame["text"] == "", name, "the text is empty")
+    frame["id"] = _strings(raw, "id", name) if "id" in raw else list(map(str, range(len(raw))))
+    _refuse(frame["id"] == "", name, "the id is empty")
+    _refuse(frame["id"].duplicated(), name, "the id {!r} was used above", frame["id"])
+    group = _strings(raw, "group", name) if "group" in raw else frame["id"]
+    frame["group"] = group.where(group != "", frame["id"])
+    frame["rating"] = np.nan
+    frame["split"] = _strings(raw, "split", name) if "split" in raw else ""
+    unknown = ~frame["split"].isin(["", *SPLITS])
+    allowed = f"the split must be one of {', '.join(SPLITS)}, not {{!r}}"
+    _refuse(unknown, name, allowed, frame["split"])
+    own = frame["split"].where(frame["split"] != "", "train")
+    crossing = own != own.groupby(frame["group"]).transform("first")
+    _refuse(crossing, name, "group {!r} is in another split above", frame["group"])
+    return frame
 
 
-def _strings(column: pd.Series[Any]) -> pd.Series[Any]:
-    """As text, spacing made even, missing values empty."""
-    return column.map(lambda value: "" if pd.isna(value) else " ".join(str(value).split())).astype(
-        object
-    )
+def _strings(raw: pd.DataFrame, column: str, name: str) -> pd.Series[Any]:
+    """A column as text, spacing made even, missing values empty; anything else is refused."""
+    allowed = (str, int, float, np.number) if column in ("id", "group") else (str,)
+
+    def is_text(value: Any) -> bool:  # half of a surrogate pair is a character of no text
+        return isinstance(value, allowed) and not re.search("[\ud800-\udfff]", str(value))
+
+    values = raw[column]
+    missing = values.map(lambda value: bool(pd.api.types.is_scalar(value) and pd.isna(value)))
+    _refuse(~missing & ~values.map(is_text), name, f"the {column} must be text, not {{!r}}", values)
+    texts = values.map(lambda value: " ".join(str(value).split())).astype(object)
+    return texts.where(~missing, "")
 
 
 def _refuse(
     wrong: pd.Series[bool], name: str, message: str, values: pd.Series[Any] | None = None
 ) -> None:
+    """Raises `SpecError` that names the first wrong row, and its value where `message` asks."""
     rows = np.flatnonzero(wrong)
     if len(rows):
         what = message.format(values.iloc[rows[0]]) if values is not None else message
@@ -198,34 +153,46 @@ def _refuse(
         raise SpecError(f"{name}, row {rows[0]} counting from 0: {what}{more}")
 
 
-def distinct(frame: pd.DataFrame, name: str) -> npt.NDArray[np.bool_]:
-    """Which rows to keep so that no text, and no pair of texts, stands twice, upper and lower case being the same.
+def in_either_order(
+    chosen: pd.Series[Any], rejected: pd.Series[Any]
+) -> tuple[pd.Series[Any], pd.Series[Any], pd.Series[Any]]:
+    """Label, first and second text of each pair, the chosen one first in a random half.
 
-    Of equal texts with one label the first is kept. Under both labels none is: nobody knows which is right.
+    So order tells nothing. The draw is the same for everybody.
+    """
+    first = pd.Series(np.random.default_rng(0).random(len(chosen)) < 0.5, index=chosen.index)
+    return first.astype("int8"), chosen.where(first, rejected), rejected.where(first, chosen)
+
+
+def rows_to_keep(frame: pd.DataFrame, name: str) -> npt.NDArray[np.bool_]:
+    """Which rows to keep so that no text, and no pair of texts, stands twice, case aside.
+
+    Of equal texts with one label the first is kept. Under both labels none is: nobody knows which
+    is right.
+
+    Returns:
+        (n,) booleans.
 
     Raises:
-        SpecError: a text under both labels, or a pair both ways, in a user's own file, where it can be mended.
+        SpecError: a text under both labels, or a pair both ways, in a user's own file, where it can
+            be mended.
     """
     same, verdict = frame["text"].str.casefold(), frame["label"]
+    conflicting = "the same text has both labels"
     if "text_b" in frame:
+        conflicting = "the same pair is preferred both ways, a tie,"
         other = frame["text_b"].str.casefold()
         swapped = same > other
-        verdict = verdict ^ swapped.astype(
-            "int8"
-        )  # whether the alphabetically first one is the better one
+        # Whether the alphabetically first one is the better one.
+        verdict = verdict ^ swapped.astype("int8")
         same = same.where(~swapped, other) + "\n" + other.where(~swapped, same)
     conflict = (verdict.groupby(same).transform("nunique") > 1).to_numpy()
-    is_file = name.endswith(FILE_KINDS) and not name.startswith("hf:")
-    if conflict.any() and is_file:
-        what = (
-            "the same pair is preferred both ways, a tie,"
-            if "text_b" in frame
-            else "the same text has both labels"
-        )
+    if conflict.any() and is_file(name):
         first = np.flatnonzero(conflict & (same == same[conflict].iloc[0]).to_numpy())
         raise SpecError(
-            f"{name}: {what} in rows {', '.join(map(str, first))} (counting from 0): "
-            f"{frame['text'].iloc[first[0]]!r}; {int(conflict.sum())} rows in all are so. Correct or delete them."
+            f"{name}: {conflicting} in rows {', '.join(map(str, first))} (counting from 0): "
+            f"{frame['text'].iloc[first[0]]!r}; {int(conflict.sum())} rows in all are so. Correct "
+            "or delete them."
         )
     kept: npt.NDArray[np.bool_] = ~(same.duplicated().to_numpy() | conflict)
     if not kept.all() and frame["rating"].isna().all():

@@ -23,8 +23,17 @@ from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.record import SPLITS, Record, accuracies, snapshot_column
 from w2s_lib.runs.spec import Continue, Flip, FromRun, NextToken, RunSpec
 from w2s_lib.runs.store import find, require_writable, weights, write
+from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.splits import Splits, splits
-from w2s_lib.tasks.table import EMBEDDED, TaskTable, default_task, fixed, load_table, texts_a_row
+from w2s_lib.tasks.table import (
+    TaskTable,
+    default_task,
+    has_fixed_content,
+    load_table,
+    resolve_task,
+    texts_a_row,
+    warn_of_shared_texts,
+)
 from w2s_lib.training import baselines, finetune, next_token
 from w2s_lib.training.fitting import Data, Fitted
 
@@ -47,16 +56,18 @@ def refuse_early(specs: Collection[RunSpec]) -> None:
     """
     for spec in specs:
         check(spec)
+    tasks = {spec.task: None for spec in specs}
     for task, seed in {(spec.task, spec.seed): None for spec in specs}:
         splits(load_table(task), seed)
     corpora = {spec.labels.corpus for spec in specs if isinstance(spec.labels, NextToken)}
     for corpus in corpora - {""}:
-        if not fixed(corpus):
+        if not has_fixed_content(corpus):
             raise SpecError(
                 f"NextToken.corpus is {corpus!r}: {nearest(corpus, EMBEDDED)} A file can change "
                 "under its name."
             )
-        load_table(default_task(corpus))
+        tasks[resolve_task(default_task(corpus))] = None
+    warn_of_shared_texts(tasks)
     require_writable()
 
 
