@@ -18,7 +18,6 @@ from w2s_lib.measures.agreement import (
     excess_agreement_interval,
     stop_early,
 )
-from w2s_lib.measures.intervals import covers
 from w2s_lib.measures.metrics import (
     accuracy_interval,
     agreement,
@@ -95,14 +94,6 @@ def test_early_stopping_on_weak_labels_by_hand():
         stop_early(moments, weak)
     with pytest.raises(ValueError):
         stop_early(moments, weak[:1])
-
-
-def test_what_intervals_cover_in_words():
-    assert covers([0, 1, 2], [0, 1]) == "seeds and test rows" == covers(range(2))
-    assert (
-        covers([0], [0]) == "test rows only" and covers([3], rows="test pairs") == "test pairs only"
-    )
-    assert covers([0, 1, 2], [0]) == "test rows, and seeds where an arm has several"
 
 
 def test_agreement_by_hand():

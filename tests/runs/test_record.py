@@ -121,24 +121,3 @@ def test_snapshots_are_the_columns_of_that_form() -> None:
         ).digest
         != record.digest
     )
-
-
-def test_the_records_of_an_arm() -> None:
-    """Of two arms, one at seeds 2, 0 and 1, in the order of the sweep; the spec's own seed does not matter."""
-    other = RunSpec(model="smollm2-135m@5", half="supervisor")
-    records = [
-        dataclasses.replace(by_hand(), spec=spec)
-        for spec in (SPEC.with_seed(2), SPEC.with_seed(0), other.with_seed(0), SPEC.with_seed(1))
-    ]
-    of = w2s.by_arm(pd.DataFrame({"record": records}))
-    assert (
-        [r.spec.seed for r in of(SPEC)] == [r.spec.seed for r in of(SPEC.with_seed(7))] == [2, 0, 1]
-    )
-    assert of(SPEC, [1, 2]) == [records[3], records[0]] and of(other) == [records[2]]
-    with pytest.raises(
-        StoreError,
-        match=rf"no run of smollm2-135m@5 like {other.run_id} at seeds \[1, 3\].* seeds \[0\]",
-    ):
-        of(other, [0, 1, 3])
-    with pytest.raises(StoreError, match="no run of smollm2-135m@6 .* at seeds any"):
-        of(RunSpec(model="smollm2-135m@6", half="supervisor"))

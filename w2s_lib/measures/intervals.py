@@ -26,7 +26,6 @@ problems in interval estimation", Journal of the Royal Statistical Society B 16.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,18 +43,6 @@ ROWS_ONLY = "test rows only"
 """One seed says nothing of the variation over seeds, and the interval must admit it."""
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
-
-
-def covers(*seeds: Sequence[int], rows: str = "test rows") -> str:
-    """What the intervals of a page cover, in words, where its arms have these lists of seeds."""
-    several = {len(of_an_arm) > 1 for of_an_arm in seeds}
-    return (
-        f"seeds and {rows}"
-        if several == {True}
-        else f"{rows}, and seeds where an arm has several"
-        if True in several
-        else f"{rows} only"
-    )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -108,36 +107,6 @@ class Record:
                 f"record {self.spec.run_id} has no prediction for {len(missing)} rows, the first is {missing[0]}"
             )
         return self.predictions["p"].loc[np.asarray(rows)].to_numpy()
-
-
-def at_median(records: Iterable[Record]) -> list[Record]:
-    """An arm's records, each with the threshold at its own median: see `Record.at_median`."""
-    return [record.at_median() for record in records]
-
-
-def by_arm(runs: pd.DataFrame) -> Callable[..., list[Record]]:
-    """From what `sweep` returned, a function `of(spec, seeds=None)`: the records of an arm, one a seed.
-
-    Its arguments: a spec, whose own seed does not matter; and which seeds, by default all that the sweep has of this arm.
-
-    Raises:
-        StoreError: from the function, if the sweep has no run of this arm, or not at one of these seeds.
-    """
-    arms: dict[str, dict[int, Record]] = {}
-    for record in runs["record"]:
-        arms.setdefault(record.spec.with_seed(0).run_id, {})[record.spec.seed] = record
-
-    def of(spec: RunSpec, seeds: Sequence[int] | None = None) -> list[Record]:
-        arm = arms.get(spec.with_seed(0).run_id, {})
-        missing = [seed for seed in seeds or () if seed not in arm]
-        if missing or not arm:
-            raise StoreError(
-                f"the sweep has no run of {spec.model} like {spec.run_id} at seeds {missing or 'any'}: add it to "
-                f"the specs that are swept; it has seeds {sorted(arm)}"
-            )
-        return [arm[seed] for seed in (arm if seeds is None else seeds)]
-
-    return of
 
 
 def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
