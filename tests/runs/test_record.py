@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import w2s_lib as w2s
+from w2s_lib.measures.metrics import accuracy_interval, difference_interval
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.record import Record, accuracies, snapshot_column, snapshots_of
 from w2s_lib.runs.spec import RunSpec
@@ -62,8 +62,8 @@ def test_a_run_as_it_was_by_hand() -> None:
 
 def test_an_early_run_is_measured_as_any_other() -> None:
     record = by_hand()
-    assert w2s.accuracy_interval([record.at(0.25)]).value == 0
-    assert w2s.difference_interval([record], [record.at(0.25)]).value == 1
+    assert accuracy_interval([record.at(0.25)]).value == 0
+    assert difference_interval([record], [record.at(0.25)]).value == 1
 
 
 @pytest.mark.parametrize("share", [0.3, 0.0, 1.0])
@@ -96,7 +96,7 @@ def test_answers_at_their_median_by_hand() -> None:
         "p",
         "group",
     ]
-    assert w2s.accuracy_interval([even]).value == 1  # it is measured as any other
+    assert accuracy_interval([even]).value == 1  # it is measured as any other
 
 
 def test_an_early_run_labels_nobody() -> None:

@@ -60,10 +60,8 @@ class Results(Shown):
 
     def __init__(self, records: Iterable[Record], *, threshold: str = "half") -> None:
         """Args: see `with_threshold`."""
-        require(
-            threshold in THRESHOLDS,
-            lambda: f"unknown threshold {threshold!r}: {nearest(threshold, THRESHOLDS)}",
-        )
+        if threshold not in THRESHOLDS:
+            raise SpecError(f"unknown threshold {threshold!r}: {nearest(threshold, THRESHOLDS)}")
         self.all_records = tuple(records)
         self.threshold = threshold
         self._arms: dict[str, dict[int, Record]] = {}
@@ -371,9 +369,13 @@ THRESHOLDS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def _arm_key(spec: RunSpec | str, *, pins: bool = True) -> str:
+    return _keyed(spec.to_json() if isinstance(spec, RunSpec) else spec, pins)
+
+
 @lru_cache(maxsize=4096)
 def _keyed(text: str, pins: bool) -> str:
-    """See `_arm_key`."""
+    """A spec's JSON without seeds; with `pins=False` also without what pins its models and data."""
     dropped = {"seed"} if pins else {"seed", "revision", "sha256"}
 
     def kept(node: Any) -> Any:
@@ -382,11 +384,6 @@ def _keyed(text: str, pins: bool) -> str:
         return {name: kept(part) for name, part in node.items() if name not in dropped}
 
     return json.dumps(kept(json.loads(text)), sort_keys=True)
-
-
-def _arm_key(spec: RunSpec | str, *, pins: bool = True) -> str:
-    """A spec's JSON without seeds; with `pins=False` also without what pins its models and data."""
-    return _keyed(spec.to_json() if isinstance(spec, RunSpec) else spec, pins)
 
 
 def _label(arm: Arm) -> str:
