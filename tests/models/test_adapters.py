@@ -48,7 +48,7 @@ def test_lora_sits_on_every_linear_layer_of_the_top_blocks_and_starts_as_nothing
 def test_layers_that_cannot_be_adapted_are_an_error() -> None:
     backbone = torch.nn.Module()
     backbone.layers = torch.nn.ModuleList([torch.nn.LayerNorm(4)])
-    with pytest.raises(SpecError, match="smollm2-135m has no linear layers to adapt"):
+    with pytest.raises(SpecError, match="smollm2-135m"):
         add_lora(backbone, THREE, n_top=1)
 
 
@@ -154,9 +154,7 @@ def test_adapters_of_another_model_are_refused(
     save_adapters(adapted(SPEC, 2, 3, 0), 2, tmp_path)
     model = adapted(spec, start, 3, 1)
     before = states_of_adapters(model)
-    with pytest.raises(
-        SpecError, match=re.escape(f"the adapters in {tmp_path} are not of this model")
-    ):
+    with pytest.raises(SpecError, match=str(tmp_path)):
         load_adapters(model, boundary, tmp_path)
     assert all(
         torch.equal(value, before[name]) for name, value in states_of_adapters(model).items()

@@ -183,9 +183,9 @@ def test_its_record_has_validation_rows_alone_and_two_losses(
 
 
 def test_it_has_no_accuracy(ran: SimpleNamespace) -> None:
-    with pytest.raises(ValueError, match="no test rows"):
+    with pytest.raises(ValueError, match="test"):
         accuracy_interval([ran.record])
-    with pytest.raises(ValueError, match="no test rows"):
+    with pytest.raises(ValueError, match="test"):
         difference_interval([ran.record], [ran.record])
 
 

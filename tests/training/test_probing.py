@@ -77,7 +77,7 @@ def test_a_soft_label_is_rows_of_either_label_in_that_share() -> None:
 
 @pytest.mark.parametrize("labels", [[0.6, 0.9, 1.0], [0.0, 0.5, 0.1], [1.0, 1.0, 1.0]])
 def test_labels_on_one_side_are_refused(labels: list[float]) -> None:
-    with pytest.raises(SpecError, match="every label is on one side of 0.5"):
+    with pytest.raises(SpecError, match="0.5"):
         fit_logistic(LogisticRegression(), np.eye(3), np.array(labels))
 
 
@@ -343,7 +343,7 @@ def test_label_words_that_are_not_two_tokens_are_refused(
     words: str, table: TaskTable, small_task: Task
 ) -> None:
     task = dataclasses.replace(small_task, label_words=words)
-    with pytest.raises(SpecError, match="Task.label_words must be two words of one token each"):
+    with pytest.raises(SpecError, match="Task.label_words"):
         fit_zero_shot(
             RunSpec(model="smollm2-135m@2", task=task, method="zero_shot"),
             Data(table, np.arange(4), None),
