@@ -8,7 +8,6 @@ import functools
 import http.server
 import os
 import re
-import shutil
 import threading
 from pathlib import Path
 
@@ -18,20 +17,7 @@ from w2s_lib.publishing.chapters import chapters
 
 ROOT = Path(__file__).parents[2]
 SITE = Path(os.environ.get("W2S_SITE", ROOT / "_build" / "html"))
-FLAGS = [
-    "no-sandbox",
-    "disable-gpu",
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-]
-FLAGS += ["disable-component-update", "disable-sync"]
 PAGES = sorted(path.stem for path in SITE.glob("*.html") if path.stem != "search")
-
-
-def need(condition, reason):
-    if not condition:
-        (pytest.fail if os.environ.get("W2S_REQUIRE_BROWSER") else pytest.skip)(reason)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -40,7 +26,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def site():
+def site(need):
     """The address of the built book."""
     need(PAGES, f"no built book in {SITE}: run `make book`")
     handler = functools.partial(Quiet, directory=str(SITE))
@@ -48,21 +34,6 @@ def site():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    need(path, "no Chromium on the path")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=path, args=[f"--{flag}" for flag in FLAGS]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

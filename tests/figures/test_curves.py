@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.figures.test_plots import NO_PGR, placed, svg, texts, values
-from w2s_lib.figures.curves import curves
+from w2s_lib.figures.charts import curves
 from w2s_lib.figures.sliders import confidence_explorer, pgr_calculator
 from w2s_lib.measures.intervals import Interval
 from w2s_lib.runs.losses import confidence_loss, xent_loss
@@ -150,7 +150,7 @@ class TestCurves:
             ({"a": {1: UP[0.5], "two": UP[0.5]}}, None, "numbers everywhere or strings"),
             ({"a": UP, "b": by_name(UP)}, None, "numbers everywhere or strings"),
             ({"a": {math.nan: UP[0.5]}}, None, "finite"),
-            ({"a": UP}, {"b": {0.5: [0.7]}}, r"seeds of 'b', but the lines are \['a'\]"),
+            ({"a": UP}, {"b": {0.5: [0.7]}}, "seeds of 'b'"),
             ({"a": UP}, {"a": {0.6: [0.7]}}, r"seeds of 'a' at \[0.6\]"),
         ],
     )

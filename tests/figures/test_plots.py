@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.measures.test_metrics import CELLS, runs_frame
-from w2s_lib.figures.plots import accuracy_dots, plot_pgr
+from w2s_lib.figures.charts import accuracy_dots
+from w2s_lib.figures.pgr_plot import plot_pgr
 from w2s_lib.figures.style import (
     CHARACTER_WIDTH,
     COLOURS,

@@ -307,8 +307,8 @@ class Comparison(Shown):
         )
 
     def plot(self, *, title: str = "", **options: Any) -> Any:
-        """A row a comparison, a line at no difference. Options: `figures.plots.accuracy_dots`."""
-        from w2s_lib.figures.plots import accuracy_dots  # loads altair
+        """A row a comparison, a line at no difference. Options: `figures.charts.accuracy_dots`."""
+        from w2s_lib.figures.charts import accuracy_dots  # loads altair
 
         options = {
             "x_title": f"difference in test {self.metric}",

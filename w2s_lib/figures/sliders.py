@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from w2s_lib.figures.marks import DASHED, chart, measure, scale
-from w2s_lib.figures.style import COLOURS, GREY, SHAPES, use_theme
+from w2s_lib.figures.charts import DASHED, chart, measure, scale
+from w2s_lib.figures.style import COLOURS, GREY, RIVAL, SHAPES, STUDENT, SUPERVISOR, use_theme
 from w2s_lib.measures.intervals import NO_GAP
 
 __all__ = ["confidence_explorer", "pgr_calculator"]
@@ -49,7 +49,7 @@ def pgr_calculator(
         axis=alt.Axis(ticks=False, domain=False, labelPadding=6),
     )
     colour = alt.Color(
-        "role:N", legend=None, scale=scale(list(words.values()), (COLOURS[0], COLOURS[1], GREY))
+        "role:N", legend=None, scale=scale(list(words.values()), (SUPERVISOR, STUDENT, GREY))
     )
     text = chart([{}]).transform_calculate(
         pgr=f"ceiling <= weak ? '{NO_GAP}' : 'PGR = ' + format((student - weak) / (ceiling - weak), '.2f')",
@@ -155,10 +155,7 @@ def confidence_explorer(
         sort=order,
         axis=alt.Axis(ticks=False, domain=False, labelPadding=14, grid=True),
     )
-    legend = {
-        "title": None,
-        "legend": alt.Legend(orient="bottom", symbolOpacity=1, symbolStrokeWidth=2),
-    }
+    legend = {"title": None, "legend": alt.Legend(symbolStrokeWidth=2)}
     marks = rows.transform_fold(list(words), as_=["key", "value"]).transform_calculate(
         what=f"{json.dumps(words)}[datum.key]"
     )
@@ -168,14 +165,16 @@ def confidence_explorer(
         .transform_calculate(t="threshold")
         .mark_rule(strokeDash=DASHED, color=GREY)
         .encode(x=x("t")),
-        rows.mark_rule(strokeWidth=6, opacity=0.35, color=COLOURS[3]).encode(
+        rows.mark_rule(strokeWidth=6, opacity=0.35, color=COLOURS[2]).encode(
             x=x("label"), x2="target:Q", y=y
         ),
         marks.mark_point(filled=False, opacity=1, strokeWidth=2).encode(
             x=x("value"),
             y=y,
             tooltip=["text:N", "what:N", alt.Tooltip("value:Q", format=".2f")],
-            color=alt.Color("what:N", scale=scale(names, COLOURS), **legend),
+            color=alt.Color(
+                "what:N", scale=scale(names, (SUPERVISOR, STUDENT, RIVAL, COLOURS[2])), **legend
+            ),
             shape=alt.Shape("what:N", scale=scale(names, SHAPES), **legend),
             size=alt.Size(
                 "what:N",

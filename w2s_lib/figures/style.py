@@ -18,12 +18,12 @@ VEGALITE = "5.21"
 MIME = "application/vnd.vegalite.v5+json"
 GREY = "#767676"  # contrast 4.5:1 on white and 4.1:1 on #121212; no grey has 4.5:1 on both
 RULE = "#8c8c8c55"  # see-through, so that it stays faint on either
-COLOURS = (
-    "#D55E00",
-    "#0072B2",
-    "#009E73",
-    "#CC79A7",
-)  # of Okabe & Ito (2008), those with 3:1 on white and on dark
+SUPERVISOR, STUDENT, RIVAL = "#D55E00", "#0072B2", "#009E73"
+"""What a colour means on every page; truth and ceiling are grey. Of Okabe & Ito (2008)."""
+COLOURS = (STUDENT, RIVAL, "#CC79A7", SUPERVISOR)
+"""Of lines that are told apart by nothing else; each has a contrast of 3:1 on white and on dark."""
+STUDENTS = (STUDENT, "#3D8FD1", "#7A7FD6", "#00808F")
+"""Of students of several supervisors, whose marks have shapes of their own too."""
 SHAPES = ("circle", "square", "triangle-up", "diamond")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 LABEL_HEIGHT = 15
@@ -89,27 +89,11 @@ def _middle(group: Sequence[int], places: Sequence[float]) -> float:
 
 
 def _theme() -> alt.theme.ThemeConfig:
-    axis: Any = {
-        "labelColor": GREY,
-        "titleColor": GREY,
-        "domainColor": GREY,
-        "tickColor": GREY,
-        "gridColor": RULE,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "titlePadding": 8,
-    }
-    legend: Any = {
-        "labelColor": GREY,
-        "titleColor": GREY,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "labelLimit": 240,
-        "titleLimit": 400,
-        "symbolSize": 80,
-    }
+    text: Any = {"labelColor": GREY, "titleColor": GREY, "labelFontSize": 12, "titleFontSize": 12}
+    text["titleFontWeight"] = "normal"
+    axis = text | {"domainColor": GREY, "tickColor": GREY, "gridColor": RULE, "titlePadding": 8}
+    legend = text | {"labelLimit": 240, "titleLimit": 400, "symbolSize": 80}
+    legend |= {"orient": "bottom", "symbolOpacity": 1}
     title: Any = {"color": GREY, "fontSize": 14, "fontWeight": 600, "anchor": "start", "offset": 14}
     return {
         "config": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -113,21 +114,16 @@ def execute_one(job: Job) -> float:
 
 
 def pair(jobs: list[Job], *, workers: int | None) -> None:
-    """Puts executed notebooks beside their sources for JupyterLab, where edits flow back to these by jupytext.
+    """Puts executed notebooks beside their sources for JupyterLab, which pairs them by jupytext's line in `pyproject.toml`.
 
     A notebook that is there is left as it is, unless its source was edited by other means since then.
     """
-    import nbformat
-
     absent = [job for job in jobs if _lacks_pair(job.chapter.source)]
     execute(absent, workers=workers)
     for job in absent:
-        notebook = nbformat.read(job.built(".ipynb"), as_version=4)
-        notebook.metadata.setdefault("jupytext", {})["formats"] = "ipynb,md:myst"
-        target = job.chapter.source.with_suffix(".ipynb")
-        nbformat.write(notebook, target)
-        made = job.chapter.source.stat().st_mtime
-        os.utime(target, (made, made))  # jupytext compares the times of a pair
+        source = job.chapter.source
+        shutil.copy(job.built(".ipynb"), source.with_suffix(".ipynb"))
+        shutil.copystat(source, source.with_suffix(".ipynb"))  # jupytext compares their times
 
 
 def _lacks_pair(source: Path) -> bool:

@@ -147,7 +147,9 @@ def build(pages: list[Chapter]) -> bool:
     """
     source, root = assemble(pages), pages[0].root
     files = [root / "_config.yml", *source.rglob("*"), *(root / "book" / "_ext").glob("*.py")]
-    inputs = digest(*(str(f).encode() + f.read_bytes() for f in sorted(files) if f.is_file()))
+    inputs = digest(
+        *(f"{f.relative_to(root)}".encode() + f.read_bytes() for f in sorted(files) if f.is_file())
+    )
     stamp = root / "_build" / "site.state"
     if stamp.exists() and stamp.read_text() == inputs:
         return False

@@ -1,0 +1,176 @@
+"""The PGR chapter in a real JupyterLab: as `make lab` opens it, run again with other seeds, and downloaded."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from w2s_lib.publishing.chapters import Chapter
+from w2s_lib.publishing.pages import downloadable
+
+ROOT = Path(__file__).parents[2]
+MINUTE = 60_000
+SETTINGS = {  # every cell is drawn, also those that are not on the screen; and no question about news
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, browser):
+    """The address of JupyterLab, started by the verb of `make lab` on a book of one chapter; and the book."""
+    root = tmp_path_factory.mktemp("Bücher mit Platz")
+    shutil.copy(ROOT / "pyproject.toml", root)
+    book = root / "book"
+    (book / "profiles").mkdir(parents=True)
+    for name in ("pgr.md", "references.bib", "constraints.txt", "profiles/laptop.yaml"):
+        shutil.copy(ROOT / "book" / name, book / name)
+    (book / "_toc.yml").write_text("format: jb-book\nroot: pgr\n")
+    for name, values in SETTINGS.items():
+        path = root / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    options = {"allow_root": True, "open_browser": False}
+    (root / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": options}))
+    port = free_port()
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JUPYTER_TOKEN": "token",
+        "JUPYTER_CONFIG_DIR": str(root),
+        "JUPYTER_DATA_DIR": str(root / "data"),  # no notebook is trusted from before
+        "JUPYTERLAB_SETTINGS_DIR": str(root / "settings"),
+    }
+    with (root / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "w2s_lib", "lab", f"PORT={port}"],
+            cwd=root,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert server.poll() is None, (root / "log").read_text()
+            try:
+                urllib.request.urlopen(f"{address}/api/status?token=token")
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address, book
+    finally:
+        urllib.request.urlopen(
+            urllib.request.Request(f"{address}/api/shutdown?token=token", data=b"", method="POST")
+        )
+        server.wait(60)
+
+
+@pytest.fixture
+def opened(lab, browser):
+    """Opens a notebook and waits until its charts are drawn."""
+    pages = []
+
+    def open_notebook(name):
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        pages.append(page)
+        page.goto(f"{lab[0]}/lab/tree/{name}?token=token&reset")
+        page.locator(".jp-Notebook .vega-embed").nth(2).wait_for(timeout=2 * MINUTE)
+        return page
+
+    yield open_notebook
+    for page in pages:
+        page.close()
+
+
+def prose(page):
+    """All that is rendered as text."""
+    return "\n".join(page.locator(".jp-Notebook .jp-RenderedMarkdown").all_inner_texts())
+
+
+def check_shown(page):
+    """Numbers in the prose, no raw field, live charts, answers folded."""
+    text = prose(page)
+    assert re.search(r"It recovers -?\d+% \[.+%\]", text)
+    assert not re.search(r"\{\{|\{glue|\{cite|\{doc", text)
+    assert page.locator(".jp-Notebook .vega-embed canvas, .vega-embed svg").count() >= 3
+    answers = page.locator(".jp-CodeCell:has(.jp-OutputPlaceholder)")
+    assert answers.count() >= 2  # of three, one prints nothing
+    outputs = page.locator(".jp-OutputArea-output:visible")
+    assert outputs.filter(has_text="TF-IDF by TF-IDF").count() == 0
+
+
+def check_slider(page):
+    """Moving the ceiling changes the number that the chart shows."""
+    chart = page.locator(".vega-embed:has(input[type=range])").first
+    chart.scroll_into_view_if_needed()
+    drawing = chart.locator("canvas, svg").first
+    before = drawing.screenshot()
+    slider = chart.locator("input[type=range]").last
+    slider.focus()
+    slider.press("End")
+    for _ in range(60):
+        if drawing.screenshot() != before:
+            return
+        page.wait_for_timeout(500)
+    pytest.fail("the slider changed nothing")
+
+
+def run_all(page):
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_timeout(1000)
+    page.wait_for_function(
+        "() => ![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.innerText.includes('*'))",
+        timeout=5 * MINUTE,
+    )
+    assert page.locator(".jp-OutputArea-output[data-mime-type*=stderr] :text('Error')").count() == 0
+
+
+@pytest.mark.timeout(1200)
+def test_a_chapter_is_there_before_it_is_run_and_answers_other_seeds(lab, opened):
+    page = opened("pgr.ipynb")
+    check_shown(page)
+    check_slider(page)
+    first = prose(page)
+    run_all(page)
+    check_shown(page)
+    assert prose(page) == first and "over 5 seeds" in first
+    page.locator(".jp-InputPlaceholder").first.click()
+    editor = page.locator(".jp-CodeCell .cm-content").first
+    source = lab[1].joinpath("pgr.md").read_text(encoding="utf-8")
+    cell = re.search(r"^task_name = .*?(?=^```)", source, re.M | re.S)[0].rstrip()
+    editor.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(cell.replace("seeds = [0, 1, 2, 3, 4]", "seeds = [1, 2]"))
+    run_all(page)
+    assert "over 2 seeds" in prose(page) and prose(page) != first
+    page.keyboard.press("Control+S")
+    for _ in range(60):
+        if "\nseeds = [1, 2]" in lab[1].joinpath("pgr.md").read_text(encoding="utf-8"):
+            break
+        page.wait_for_timeout(1000)
+    else:
+        pytest.fail("the edit did not reach the chapter")
+
+
+def test_a_downloaded_notebook_that_nobody_trusts(lab, opened):
+    made = downloadable(Chapter("pgr", lab[1].parent), {"pgr"})
+    nbformat.write(made, lab[1] / "downloaded.ipynb")
+    page = opened("downloaded.ipynb")
+    check_shown(page)
+    check_slider(page)

@@ -1,0 +1,365 @@
+"""The book's charts, and what they are put together from: means with 95% intervals, and beside each a dot a seed.
+
+Importing this module turns the book's theme on (`w2s_lib.figures.style`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from numbers import Real
+from typing import Any, TypeVar
+
+import altair as alt
+
+from w2s_lib.figures.style import (
+    CHARACTER_WIDTH,
+    COLOURS,
+    GREY,
+    LABEL_HEIGHT,
+    SHAPES,
+    STUDENT,
+    levels,
+    padded_domain,
+    spread,
+    use_theme,
+    wrapped,
+)
+from w2s_lib.measures.intervals import Interval
+
+__all__ = ["accuracy_dots", "curves"]
+
+Row = dict[str, Any]
+X = TypeVar("X", float, str)
+DASHED, DOTTED = [6, 4], [2, 3]
+HEIGHT, WIDEST, NARROWEST = 270, 440, 240
+"""Of the panel of curves, in pixels; long labels in the margin make it narrower."""
+MARGIN = 570
+"""Pixels for the panel and the labels to its right."""
+APART = 14.0
+"""Pixels between two lines' marks at one x, where there is room for it."""
+MOST_TICKS = 9
+
+
+def curves(
+    lines: Mapping[str, Mapping[X, Interval]],
+    *,
+    title: str,
+    x_title: str,
+    y_title: str,
+    seeds: Mapping[str, Mapping[X, Sequence[float]]] | None = None,
+    references: Mapping[str, float] | None = None,
+    number: str = ".2f",
+    x_format: str = "",
+) -> alt.LayerChart:
+    """Means over x, a line a name, with 95% intervals and a small dot a seed beside its mean.
+
+    The lines stand a little beside one another, so that no bar hides another. An estimate without a value
+    breaks its line, and its note is written at the foot of the panel. Nothing is clipped. Chapters:
+    bootstrapping, confidence loss, saliency.
+
+    Args:
+        lines: name -> x -> estimate, at most four. x is a number everywhere, and then drawn to scale, or a
+            string everywhere: categories, in the order in which they first come up. Numbers that grow by
+            factors read better as strings.
+        title: the finding, in a sentence.
+        x_title: what x is.
+        y_title: what is measured.
+        seeds: name -> x -> a value a seed.
+        references: label -> value, drawn as dashed lines that are labelled, with the value, in the margin.
+        number: format of the measured numbers.
+        x_format: d3 format of the numbers along x, e.g. `.0%`.
+
+    Raises:
+        ValueError: no line, a line without estimates, more than four lines; x of both kinds or not finite;
+            seeds of a line or of an x that is not there.
+    """
+    numeric, dots = _check(lines, seeds or {}), seeds or {}
+    xs: list[X] = list(dict.fromkeys(x for points in lines.values() for x in points))
+    known: dict[str, float] = {
+        f"{label}: {minus(format(value, number))}": value
+        for label, value in (references or {}).items()
+    }
+    room = MARGIN - CHARACTER_WIDTH * max(map(len, known), default=0)
+    width = round(max(NARROWEST, min(WIDEST, room)))
+    places = {x: float(x) if numeric else float(i) for i, x in enumerate(xs)}
+    ends = padded_domain(list(places.values()), 0.09) if numeric else (-0.5, len(xs) - 0.5)
+    pixels = width / (ends[1] - ends[0])
+    nearest = min((b - a for a, b in pairwise(sorted(places.values()))), default=ends[1] - ends[0])
+    step = min(APART / pixels, 0.8 * nearest / len(lines))
+    marks: list[Row] = [
+        {"line": name, "at": x if isinstance(x, str) else float(x), **estimate(interval, number)}
+        | {"x": places[x] + step * (i - (len(lines) - 1) / 2)}
+        | {"seeds": [{"value": float(value)} for value in dots.get(name, {}).get(x, ())]}
+        for i, (name, points) in enumerate(lines.items())
+        for x, interval in points.items()
+    ]
+    domain = padded_domain([*extent(marks), *known.values()] or [0.0, 1.0])
+    columns = int(MARGIN // (CHARACTER_WIDTH * max(map(len, lines)) + 30))
+    legend = alt.Legend(title=None, labelLimit=0, columns=max(1, min(len(lines), columns)))
+    labels = int(pixels / CHARACTER_WIDTH)
+    axis = (
+        _number_axis(sorted(places.values()), x_format)
+        if numeric
+        else name_axis([str(x) for x in xs], width=labels)
+    )
+    along = alt.Scale(domain=list(ends), nice=False, zero=False)
+    style: Row = {
+        "x": alt.X("x:Q", title=x_title, axis=axis, scale=along),
+        "color": alt.Color("line:N", scale=scale(list(lines), COLOURS), legend=legend),
+        "shape": alt.Shape("line:N", scale=scale(list(lines), SHAPES), legend=legend),
+    }
+    y = measure(y_title, domain)
+    how = {"format": x_format} if numeric and x_format else {}
+    tips = [
+        alt.Tooltip("line:N", title=" "),
+        alt.Tooltip("at:Q" if numeric else "at:N", title=x_title, **how),
+    ]
+    rules = chart([{"value": value} for value in known.values()])
+    return alt.layer(
+        rules.mark_rule(strokeDash=DASHED, color=GREY).encode(y=y("value")),
+        *series(marks, y, style, beside=0.42 * step, tips=tips),
+        *notes(marks, style, height=HEIGHT, gap=LABEL_HEIGHT / pixels),
+        *margin_labels(known, domain, width=width, height=HEIGHT),
+        width=width,
+        height=HEIGHT,
+        title=wrapped(title),
+        description=title,
+    )
+
+
+def accuracy_dots(
+    intervals: Mapping[str, Interval],
+    *,
+    title: str,
+    x_title: str = "test accuracy",
+    seeds: Mapping[str, Sequence[float]] | None = None,
+    references: Mapping[str, float] | None = None,
+    number: str = ".2f",
+) -> alt.LayerChart:
+    """A row a name: the estimate, its 95% interval, its seeds. For accuracies, PGR and differences (reference 0).
+
+    Args:
+        intervals: name -> estimate, from top to bottom. One without a value shows its note instead.
+        title: the finding, in a sentence.
+        x_title: what is measured.
+        seeds: name -> a value a seed, drawn as small dots.
+        references: label -> value, drawn as lines labelled at the top.
+        number: format of the numbers at the right.
+
+    Raises:
+        ValueError: no interval has a value; `seeds` names a row that is not there.
+    """
+    order, known, width = list(intervals), references or {}, 330
+    if unknown := set(seeds or {}) - set(order):
+        raise ValueError(f"seeds of {sorted(unknown)}, but the rows are {order}")
+    marks = [
+        {"row": i, "name": name, **estimate(intervals[name], number)}
+        for i, name in enumerate(order)
+    ]
+    shown = [mark for mark in marks if not math.isnan(mark["value"])]
+    if not shown:
+        raise ValueError("no interval has a value: there is nothing to draw")
+    dots: list[Row] = [
+        {"row": order.index(name) + 0.24, "name": name, "value": float(value)}
+        for name, values in (seeds or {}).items()
+        for value in values
+    ]
+    domain = padded_domain([*extent(shown), *(dot["value"] for dot in dots), *known.values()])
+    rows = alt.Scale(domain=[-0.5, len(order) - 0.5], reverse=True, nice=False)
+    x, y = measure(x_title, domain, alt.X), alt.Y("row:Q", axis=None, scale=rows)
+    left = y.axis(name_axis(order, title=None))
+    texts = [mark["interval"] for mark in marks]
+    right = y.axis(name_axis(texts, title=None, orient="right", domain=False))
+    blue, tip = alt.value(STUDENT), alt.Tooltip("value:Q", format=".3f")
+    rules = chart([{"value": value} for value in known.values()])
+    labels = [
+        chart([{"value": value, "label": label}])
+        .mark_text(baseline="bottom")
+        .encode(x=x("value"), y=alt.value(-4 - LABEL_HEIGHT * level), text="label:N")
+        for (label, value), level in zip(
+            known.items(), levels(known, width / (domain[1] - domain[0])), strict=True
+        )
+    ]
+    bars = chart(shown).mark_rule(strokeWidth=2)
+    small = chart(dots).mark_circle(size=16, opacity=0.65)
+    large = chart(shown).mark_point(size=60, filled=True, opacity=1)
+    return alt.layer(
+        rules.mark_rule(color=GREY, strokeDash=DASHED).encode(x=x("value")),
+        *labels,
+        bars.encode(x=x("low"), x2="high:Q", y=left, color=blue),
+        small.encode(x=x("value"), y=y, color=blue, tooltip=["name:N", tip]),
+        large.encode(x=x("value"), y=right, color=blue, tooltip=["name:N", "interval:N"]),
+        width=width,
+        height=34 * len(order),
+        title=wrapped(title),
+        description=title,
+        resolve=alt.Resolve(axis={"y": "independent"}),
+    )
+
+
+def estimate(interval: Interval, number: str = ".2f") -> Row:
+    """The fields `value`, `low`, `high` and, as text, `interval`: the numbers or, without them, the note."""
+    text = format(interval, number)
+    text = text if math.isnan(interval.value) else minus(text)
+    return {"value": interval.value, "low": interval.low, "high": interval.high, "interval": text}
+
+
+def minus(number: str) -> str:
+    """A number as Vega writes it, with the minus sign instead of the hyphen."""
+    return number.replace("-", "−")
+
+
+def chart(rows: Sequence[Row]) -> alt.Chart:
+    """A chart of rows that its spec holds; NaN becomes null, and the field `seeds` is left out."""
+
+    def plain(value: Any) -> Any:
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    values = [{k: plain(v) for k, v in row.items() if k != "seeds"} for row in rows]
+    return alt.Chart(alt.InlineData(values=values))
+
+
+def extent(marks: Sequence[Row]) -> Iterator[float]:
+    """Every number that marks show: the ends of their intervals and their seeds. One without a value shows none."""
+    for mark in marks:
+        if not math.isnan(mark["value"]):
+            seeds = [dot["value"] for dot in mark.get("seeds", [])]
+            yield from (mark["low"], mark["high"], *(v for v in seeds if not math.isnan(v)))
+
+
+def scale(domain: Sequence[str], values: Sequence[str]) -> alt.Scale:
+    """The first of `values` (colours, shapes) for the first name, and so on."""
+    return alt.Scale(domain=list(domain), range=list(values[: len(domain)]))
+
+
+def measure(title: str, domain: tuple[float, float], channel: Any = alt.Y) -> Callable[[str], Any]:
+    """One quantitative axis for several fields: layers whose titles and scales are equal share it."""
+    shared = {
+        "title": title,
+        "scale": alt.Scale(domain=list(domain), nice=False, zero=False),
+        "axis": alt.Axis(tickCount=6),
+    }
+    return lambda field: channel(f"{field}:Q", **shared)
+
+
+def name_axis(names: Sequence[str], *, width: int = 32, **style: Any) -> alt.Axis:
+    """An axis that shows `names[i]` at i, on lines of at most `width` characters."""
+    lines = [textwrap.wrap(name, max(width, 1)) or [""] for name in names]
+    return alt.Axis(
+        values=list(range(len(names))),
+        labelExpr=f"{json.dumps(lines)}[datum.value]",
+        grid=False,
+        labelLimit=0,
+        labelLineHeight=LABEL_HEIGHT,
+        labelOverlap=False,
+        ticks=False,
+        labelPadding=6,
+        **style,
+    )
+
+
+def series(
+    marks: Sequence[Row],
+    y: Callable[[str], Any],
+    style: Row,
+    *,
+    beside: float,
+    tips: Sequence[Any] = (),
+    **line: Any,
+) -> list[alt.Chart]:
+    """Means joined by a line, with bars; beside each mean, a dot a seed. The line breaks where there is no value.
+
+    Args:
+        marks: fields of `estimate`, `x`, `seeds` (rows with a `value`, perhaps a `seed`) and those that
+            `style` encodes.
+        y: makes the vertical channel of a field (see `measure`).
+        style: channels `x`, `color` and `shape`.
+        beside: how far to the right of the mean the seeds are, in units of x.
+        tips: what a tooltip says before the number.
+        **line: how the line is drawn.
+    """
+    shown = [mark for mark in marks if not math.isnan(mark["value"])]
+    dots = [
+        {**mark, **dot, "x": mark["x"] + beside}
+        for mark in shown
+        for dot in mark["seeds"]
+        if not math.isnan(dot["value"])
+    ]
+    flat = {key: style[key] for key in ("x", "color")}
+    of_dot = [*tips, *(["seed:N"] if any("seed" in dot for dot in dots) else [])]
+    of_dot.append(alt.Tooltip("value:Q", format=".3f"))
+    of_mean = [*tips, alt.Tooltip("interval:N", title="95% interval")]
+    lines = chart(marks).mark_line(strokeWidth=1.5, opacity=0.7, **line)
+    bars = chart(shown).mark_rule(strokeWidth=2)
+    small = chart(dots).mark_circle(size=14, opacity=0.65)
+    large = chart(shown).mark_point(size=60, filled=True, opacity=1)
+    return [
+        lines.encode(y=y("value"), **flat),
+        bars.encode(y=y("low"), y2="high:Q", **flat),
+        small.encode(y=y("value"), tooltip=of_dot, **flat),
+        large.encode(y=y("value"), tooltip=of_mean, **style),
+    ]
+
+
+def notes(marks: Sequence[Row], style: Row, *, height: int, gap: float) -> list[alt.Chart]:
+    """Where a mark has no value, its note, written upwards from the panel's foot over a hollow mark; `gap` apart."""
+    silent = [mark for mark in marks if math.isnan(mark["value"])]
+    if not silent:
+        return []
+    moved = spread([mark["x"] for mark in silent], gap)
+    noted = chart([{**mark, "x": x} for mark, x in zip(silent, moved, strict=True)])
+    hollow = noted.mark_point(size=40, filled=False, opacity=1)
+    text = noted.mark_text(angle=270, align="left", dx=15)
+    return [
+        hollow.encode(y=alt.value(height - 7), **style),
+        text.encode(x=style["x"], y=alt.value(height), text="interval:N"),
+    ]
+
+
+def margin_labels(
+    labels: Mapping[str, float], domain: tuple[float, float], *, width: int, height: int
+) -> list[alt.Chart]:
+    """Names of horizontal lines at the right edge of a panel, kept apart, each tied to its line."""
+    pixels = height / (domain[1] - domain[0])
+    places = [(domain[1] - value) * pixels for value in labels.values()]
+    at, layers = [alt.value(width + more) for more in (0, 9, 12)], []
+    for label, place, moved in zip(labels, places, spread(places, LABEL_HEIGHT), strict=True):
+        one, y = chart([{"label": label}]), alt.value(moved)
+        tie = one.mark_rule(color=GREY, opacity=0.6)
+        layers.append(tie.encode(x=at[0], x2=at[1], y=alt.value(place), y2=y))
+        layers.append(one.mark_text(align="left").encode(x=at[2], y=y, text="label:N"))
+    return layers
+
+
+def _check(
+    lines: Mapping[str, Mapping[X, Interval]], seeds: Mapping[str, Mapping[X, Sequence[float]]]
+) -> bool:
+    """Whether x is a number."""
+    if not lines or not all(lines.values()):
+        empty = [name for name in lines if not lines[name]]
+        raise ValueError(f"nothing to draw: no estimate in {empty}" if lines else "no line to draw")
+    if len(lines) > len(COLOURS):
+        raise ValueError(f"{len(lines)} lines, but only {len(COLOURS)} colours to tell them apart")
+    xs = [x for points in lines.values() for x in points]
+    numeric = all(isinstance(x, Real) and math.isfinite(x) for x in xs)
+    if not numeric and not all(isinstance(x, str) for x in xs):
+        raise ValueError(f"x must be finite numbers everywhere or strings everywhere, not {xs}")
+    for name, points in seeds.items():
+        if unknown := [x for x in points if x not in lines.get(name, {})]:
+            raise ValueError(f"seeds of {name!r} at {unknown}, where the lines have no estimate")
+    return numeric
+
+
+def _number_axis(xs: Sequence[float], x_format: str) -> alt.Axis:
+    """Ticks where there are estimates, if these are few; labels that would touch are left out."""
+    # An axis's own `format` would round 13 to 10.
+    label = f"format(datum.value, {json.dumps(x_format or '.10~r')})"
+    where = {"values": list(xs)} if len(xs) <= MOST_TICKS else {"tickCount": 6}
+    return alt.Axis(grid=False, labelExpr=label, labelOverlap="greedy", labelSeparation=4, **where)
+
+
+use_theme()
