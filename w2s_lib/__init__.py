@@ -12,6 +12,7 @@ from typing import Any
 
 _WHERE = {
     "runs.errors": "SpecError",
+    "runs.labels": "predicted_label",
     "runs.losses": (
         "AdaptiveLoss ConfidenceLoss EntropyLoss ProductLoss ReverseLoss WindowLoss XentLoss "
         "adaptive_confidence_loss alpha_at confidence_loss entropy_loss harden product_loss "
@@ -25,7 +26,7 @@ _WHERE = {
     "tasks.table": "default_task load_table resolve_task",
     "tasks.splits": "splits",
     "tasks.hub": "Example hub_task",
-    "measures.metrics": "Agreement Interval accuracy agreement pgr pgr_table predicted_label",
+    "measures.metrics": "Agreement Interval accuracy agreement pgr pgr_table",
     "measures.agreement": "stop_early",
     "training.baselines": "linear_probe",
     "runs.record": "Record",

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from w2s_lib.measures.intervals import Codes, Floats, Interval, mean_interval, ratio_interval
+from w2s_lib.runs.labels import predicted_label
 
 __all__ = [
     "Agreement",
@@ -61,18 +62,6 @@ class Agreement(Generic[T]):
     overall: T
     supervisor_right: T
     supervisor_wrong: T
-
-
-def predicted_label(p: npt.ArrayLike) -> npt.NDArray[np.int8]:
-    """Hard 0/1 labels of P(y = 1), any shape: 1 where p > 0.5. A tie is a 0, here and everywhere.
-
-    Raises:
-        ValueError: a probability outside [0, 1], or NaN.
-    """
-    values = np.asarray(p, dtype=np.float64)
-    if not np.all((values >= 0) & (values <= 1)):
-        raise ValueError("probabilities must be in [0, 1] and not NaN")
-    return (values > 0.5).astype(np.int8)
 
 
 def accuracy(p: npt.ArrayLike, label: npt.ArrayLike) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from w2s_lib.runs.errors import StoreError
+from w2s_lib.runs.labels import predicted_label
 from w2s_lib.runs.spec import RunSpec
 
 SPLITS = ("test", "validation", "supervisor", "student")
@@ -111,7 +112,7 @@ class Record:
 
 def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
     """A record's metrics: accuracy by split, that of test being "accuracy"."""
-    right = (predictions["p"] > 0.5) == (predictions["label"] == 1)
+    right = predicted_label(predictions["p"]) == predictions["label"]
     shares = right.groupby(predictions["split"], sort=False).mean()
     return {
         ("accuracy" if name == "test" else f"{name}_accuracy"): float(share)

@@ -26,6 +26,7 @@ from w2s_lib.models.machine import hardware
 from w2s_lib.models.trunk import Trunk, inputs_at, only_last, trunk_depth
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.folders import cache_dir, file_sha256, save_whole
+from w2s_lib.runs.labels import predicted_label
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.tasks.table import TaskTable
 from w2s_lib.training.finetune import adapted
@@ -78,7 +79,7 @@ def fit_logistic(model: Any, features: Any, labels: FloatArray) -> Any:
         SpecError: the labels are all on one side of one half.
     """
     labels = np.asarray(labels, dtype=np.float64)
-    if len(np.unique(labels > 0.5)) < 2:
+    if len(np.unique(predicted_label(labels))) < 2:
         raise SpecError("every label is on one side of 0.5: nothing to tell apart")
     if set(np.unique(labels)) <= {0.0, 1.0}:
         return model.fit(features, labels.astype(int))
@@ -131,7 +132,9 @@ def linear_probe(
     if validation is None:
         return fitted(0.01)
     held, truth = validation[0], np.asarray(validation[1])
-    return max(map(fitted, STRENGTHS), key=lambda p: np.mean((p.predict(held) > 0.5) == truth))
+    return max(
+        map(fitted, STRENGTHS), key=lambda p: np.mean(predicted_label(p.predict(held)) == truth)
+    )
 
 
 def fit_probe(spec: RunSpec, data: Data) -> Baseline:
@@ -161,7 +164,7 @@ def fit_probe(spec: RunSpec, data: Data) -> Baseline:
     probe = linear_probe(
         known[rows],
         data.labels,
-        validation=(known[data.validation], data.validation_labels > 0.5),
+        validation=(known[data.validation], predicted_label(data.validation_labels)),
         centred=table.texts_a_row == 1,
     )
     return Baseline(probe.predict(known), seconds)

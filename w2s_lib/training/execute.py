@@ -20,6 +20,7 @@ from w2s_lib.models.classifier import FloatArray
 from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
+from w2s_lib.runs.labels import predicted_label
 from w2s_lib.runs.record import SPLITS, Record, accuracies, snapshot_column
 from w2s_lib.runs.spec import Continue, Flip, FromRun, NextToken, RunSpec
 from w2s_lib.runs.store import find, require_writable, weights, write
@@ -215,7 +216,7 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> FloatArray:
         for value in (0.0, 1.0):
             labels[truth == value] = rng.permutation(labels[truth == value])
     if spec.labels.hard:
-        labels = (labels > 0.5).astype(np.float32)
+        labels = predicted_label(labels).astype(np.float32)
     return labels
 
 
