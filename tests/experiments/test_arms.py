@@ -136,15 +136,84 @@ def test_settings_reach_the_spec() -> None:
     assert not w2s.ceiling("smollm2-135m", "movie", predict_halves=False).predict_halves
 
 
-def test_only_the_seed_is_a_setting_of_tfidf() -> None:
-    """A sweep's recipe does not touch it: were it in the id, one and the same run would have several."""
-    plain = w2s.supervisor("tfidf", "movie", seed=1)
-    assert (
-        w2s.supervisor(
-            "tfidf", "movie", seed=1, recipe=Recipe(epochs=9), device="cuda", snapshots=(0.5,)
-        )
-        == plain
-    )
+def test_a_student_inherits_device_precision_and_quantization() -> None:
+    """LoRA and recipe are its own. What is given wins; TF-IDF has none of these to give, and takes none."""
+    machine = {"quantization": "none", "precision": "fp32", "device": "cuda"}
+    weak = w2s.supervisor("smollm2-135m@4", "movie", recipe=Recipe(epochs=9), **machine)
+    for spec in (
+        w2s.student("smollm2-135m", weak),
+        w2s.student("smollm2-135m", Flip(run=weak)),
+        w2s.probe("smollm2-135m@20", teacher=weak),
+    ):
+        assert {name: getattr(spec, name) for name in machine} == machine
+        assert (spec.recipe, spec.lora) == (Recipe(), Lora())
+    assert w2s.student("smollm2-135m", weak, device="cpu").device == "cpu"
+    assert w2s.student("tfidf", weak).device == "cpu"
+    assert w2s.student("smollm2-135m", w2s.supervisor("tfidf", "movie")).quantization == "nf4"
+
+
+def test_what_continues_a_run_has_its_adapters() -> None:
+    wide: dict[str, Any] = {"lora": Lora(blocks="all"), "device": "cuda"}
+    read = w2s.generative("smollm2-135m", "movie", **wide)
+    for spec in (
+        w2s.ceiling("smollm2-135m", "movie", start=read),
+        w2s.student("smollm2-135m", WEAK, start=read),
+        w2s.probe("smollm2-135m@3", "movie", start=read),
+    ):
+        assert (spec.lora, spec.device) == (read.lora, "cuda")
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("device", "cuda"),
+        ("device", "cpu"),
+        ("quantization", "nf4"),
+        ("precision", "fp32"),
+        ("recipe", Recipe()),
+        ("lora", Lora()),
+        ("snapshots", (0.5,)),
+        ("predict_halves", False),
+        ("start", READ),
+    ],
+)
+def test_only_the_seed_applies_to_tfidf(name: str, value: Any) -> None:
+    assert w2s.supervisor("tfidf", "movie", seed=3).seed == 3
+    for arm in (w2s.supervisor, w2s.ceiling):
+        with pytest.raises(SpecError, match=name):
+            arm("tfidf", "movie", **{name: value})
+    with pytest.raises(SpecError, match=name):
+        w2s.student("tfidf", WEAK, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "arm, names",
+    [
+        (w2s.generative, ["start", "snapshots", "predict_halves"]),
+        (w2s.probe, ["recipe", "snapshots"]),
+        (w2s.zero_shot, ["recipe", "lora", "start", "snapshots"]),
+    ],
+)
+def test_what_does_not_apply_is_refused(arm: Any, names: list[str]) -> None:
+    given = {
+        "recipe": Recipe(),
+        "lora": Lora(),
+        "start": READ,
+        "snapshots": (),
+        "predict_halves": True,
+    }
+    for name in names:
+        with pytest.raises(SpecError, match=f"{name} does not apply"):
+            arm("smollm2-135m", "movie", **{name: given[name]})
+
+
+def test_describing_a_run_asks_no_hub_and_reads_nothing() -> None:
+    """A branch, a folder and a file that are nowhere: they are found when the run is pinned."""
+    branch = w2s.supervisor("hf:nobody/nothing:step3000@6", "movie")
+    assert (branch.model, branch.revision) == ("hf:nobody/nothing@6", "step3000")
+    folder = w2s.supervisor("./no/such/model@2", "movie")
+    student = w2s.student("smollm2-135m", branch)
+    assert not any(spec.pinned for spec in (branch, folder, student))
 
 
 def test_a_name_of_a_task_stands_for_sizes_that_fit_it() -> None:

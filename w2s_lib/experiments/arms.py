@@ -8,10 +8,12 @@ from typing import Any
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.model_names import split_revision
 from w2s_lib.runs.spec import (
+    APPLIES,
     Continue,
     Flip,
     FromRun,
     GroundTruth,
+    Kind,
     NextToken,
     RunSpec,
     Task,
@@ -19,55 +21,88 @@ from w2s_lib.runs.spec import (
 )
 from w2s_lib.tasks.table import default_task
 
-SETTINGS = (
-    "recipe",
-    "lora",
-    "quantization",
-    "precision",
-    "device",
-    "seed",
-    "start",
-    "snapshots",
-    "predict_halves",
-)
+INHERITED = ("quantization", "precision", "device")
+"""What a student takes over from its teacher, and any run from the one whose adapters it continues."""
 
 
-def _spec(model: str, task: Task | str, settings: dict[str, Any], **given: Any) -> RunSpec:
+def _spec(
+    kind: Kind,
+    model: str,
+    task: Task | str,
+    settings: dict[str, Any],
+    *,
+    teacher: RunSpec | None = None,
+    **given: Any,
+) -> RunSpec:
+    """A run with the settings that apply to its kind, those not given inherited; any other is refused."""
+    applies = [name for name in ("seed", *APPLIES[kind]) if name != "loss"]
     for name in settings:
-        if name not in SETTINGS:
-            raise SpecError(f"unknown setting {name!r}: {nearest(name, SETTINGS)}")
-    if isinstance(start := settings.get("start"), RunSpec):
+        if name not in applies:
+            known = name in APPLIES["classifier"]
+            said = f"{name} does not apply" if known else f"unknown setting {name!r}"
+            raise SpecError(f"{kind} {model!r}: {said}: {nearest(name, applies)}")
+    start = settings.get("start")
+    if isinstance(start, RunSpec):
         settings = settings | {"start": Continue(run=start)}
-    if (
-        model == "tfidf"
-    ):  # nothing but the seed and the labels changes it, so nothing else may change its id
-        settings = {name: value for name, value in settings.items() if name == "seed"}
+    elif isinstance(start, Continue):
+        start = start.run
+    inherited: dict[str, Any] = {}
+    if teacher is not None:
+        inherited["seed"] = teacher.seed
+        if teacher.kind != "tfidf":
+            inherited |= {name: getattr(teacher, name) for name in INHERITED if name in applies}
+    if isinstance(start, RunSpec):
+        inherited |= {name: getattr(start, name) for name in ("lora", *INHERITED)}
     model, revision = split_revision(model)
     return RunSpec(
         model=model,
         revision=revision,
         task=default_task(task) if isinstance(task, str) else task,
         **given,
-        **settings,
+        **(inherited | settings),
     )
 
 
+def _classifier(model: str) -> Kind:
+    return "tfidf" if model == "tfidf" else "classifier"
+
+
+def _labels(teacher: RunSpec | FromRun | Flip, *, hard: bool = False) -> FromRun | Flip:
+    if isinstance(teacher, RunSpec):
+        return FromRun(run=teacher, hard=hard)
+    if not isinstance(teacher, (FromRun, Flip)):
+        raise SpecError(
+            f"the teacher must be a RunSpec, or FromRun or Flip around one, not {teacher!r}"
+        )
+    if hard and not teacher.hard:
+        name = type(teacher).__name__
+        raise SpecError(f"say hard=True in the labels themselves: {name}(run=..., hard=True)")
+    return teacher
+
+
 def supervisor(model: str, task: Task | str, **settings: Any) -> RunSpec:
-    """The weak supervisor: ground truth, on the supervisor half.
+    """The weak supervisor: ground truth, on the supervisor half. Nothing is read and no hub is asked.
 
     Args:
-        model: `smollm2-135m@4`, `tfidf`, ...: see `RunSpec.model`. Of a hub model the commit that is current is asked for
-            and pinned, or that of a branch, a tag or a commit in `hf:owner/name:revision@6`; of a folder its content's digest.
+        model: `smollm2-135m@4`, `tfidf`, ...: see `RunSpec.model`. Of a hub model a branch, a tag or a commit
+            may be named, `hf:owner/name:revision@6`; `sweep` finds the commit that it means.
         task: a task's name or a `Task`.
-        **settings: `recipe`, `lora`, `quantization`, `precision`, `device`, `seed`; `start`, a run whose adapters it
-            continues; `snapshots`, `predict_halves`: see `RunSpec`.
+        **settings: `recipe`, `lora`, `quantization`, `precision`, `device`, `seed`; `start`, a run whose
+            adapters it continues, with its LoRA, quantization, precision and device; `snapshots`,
+            `predict_halves`: see `RunSpec`. To `tfidf` only `seed` applies.
+
+    Raises:
+        SpecError: a setting that is unknown or does not apply.
     """
-    return _spec(model, task, settings, half="supervisor")
+    return _spec(_classifier(model), model, task, settings, half="supervisor")
 
 
 def ceiling(model: str, task: Task | str, **settings: Any) -> RunSpec:
-    """The strong ceiling: ground truth, on the student half: the very texts that the student sees. Args: `supervisor`."""
-    return _spec(model, task, settings, half="student")
+    """The strong ceiling: ground truth, on the student half, the very texts that the student sees.
+
+    Args and raises: `supervisor`.
+    """
+    return _spec(_classifier(model), model, task, settings, half="student")
 
 
 def student(
@@ -80,51 +115,51 @@ def student(
 ) -> RunSpec:
     """The strong student: its teacher's labels, on the half that the teacher was not trained on.
 
+    It inherits its teacher's quantization, precision and device where they are not given; `tfidf` has none to
+    give, and its students have the defaults. LoRA and recipe are not inherited.
+
     Args:
         model: see `supervisor`.
         teacher: the run whose labels it learns; or `FromRun` or `Flip` around it.
         hard: labels made 0 or 1.
-        loss: `XentLoss()`, naive finetuning, by default; or another of `parts.LOSSES`, such as `ConfidenceLoss(...)`.
+        loss: `XentLoss()`, naive finetuning, by default; or another loss, such as `ConfidenceLoss(...)`.
         **settings: see `supervisor`. The seed is the teacher's, since the seed draws the halves.
+
+    Raises:
+        SpecError: a setting that is unknown or does not apply; a teacher that gives no labels.
     """
-    labels = FromRun(run=teacher, hard=hard) if isinstance(teacher, RunSpec) else teacher
-    if not isinstance(labels, (FromRun, Flip)):
-        raise SpecError(
-            f"the teacher must be a RunSpec, or FromRun or Flip around one, not {teacher!r}"
-        )
-    if hard and not labels.hard:
-        raise SpecError(
-            "say hard=True in the labels themselves: "
-            + type(labels).__name__
-            + "(run=..., hard=True)"
-        )
-    own = isinstance(labels, FromRun) and labels.own_texts
-    half = (
-        labels.run.half if own else "student" if labels.run.half == "supervisor" else "supervisor"
-    )
+    labels = _labels(teacher, hard=hard)
+    half = labels.run.half
+    if not (isinstance(labels, FromRun) and labels.own_texts):
+        half = "student" if half == "supervisor" else "supervisor"
     return _spec(
+        _classifier(model),
         model,
         labels.run.task,
-        {"seed": labels.run.seed} | settings,
+        settings,
+        teacher=labels.run,
         labels=labels,
         half=half,
-        loss=loss if loss is not None else XentLoss(),
+        loss=XentLoss() if loss is None else loss,
     )
 
 
 def chain(
     models: Sequence[str], task: Task | str, *, own_texts: bool = False, **settings: Any
 ) -> list[RunSpec]:
-    """Bootstrapping through intermediate models: the first learns ground truth, each next one from the last.
+    """Bootstrapping through intermediate models: the first learns ground truth, each next from the last.
 
-    Rungs alternate halves, so that each labels only texts that it was not trained on. Args: `supervisor`. Chapter:
-    bootstrapping.
+    Rungs alternate halves, so that each labels only texts that it was not trained on. Chapter: bootstrapping.
 
     Args:
         models: from the weakest to the strongest.
         task: see `supervisor`.
-        own_texts: a control: from the second rung on all learn on the student half, so each labels its own training texts.
-        **settings: see `supervisor`.
+        own_texts: a control: from the second rung on all learn on the student half, so each labels its own
+            training texts.
+        **settings: of every rung, so they must apply to each: see `supervisor`.
+
+    Raises:
+        SpecError: fewer than two models; see `supervisor`.
     """
     if len(models) < 2:
         raise SpecError(f"a chain needs at least two models, not {list(models)}")
@@ -138,42 +173,52 @@ def chain(
 def generative(
     model: str, task: Task | str, *, corpus: str = "", half: str = "student", **settings: Any
 ) -> RunSpec:
-    """Generative finetuning: the next token of the half's own texts, no label seen. Chapter: generative supervision.
+    """Generative finetuning: the next token of the half's own texts, no label seen.
+
+    Chapter: generative supervision.
 
     Args:
         model: see `supervisor`.
         task: see `supervisor`.
         corpus: another task whose texts are read instead, as many tokens of them.
         half: whose texts: those of the run that will continue this one.
-        **settings: see `supervisor`.
+        **settings: `recipe`, `lora`, `quantization`, `precision`, `device`, `seed`.
     """
-    return _spec(model, task, settings, half=half, labels=NextToken(corpus=corpus))
+    return _spec("reader", model, task, settings, half=half, labels=NextToken(corpus=corpus))
 
 
 def probe(
     model: str,
     task: Task | str | None = None,
     *,
-    teacher: RunSpec | FromRun | None = None,
+    teacher: RunSpec | FromRun | Flip | None = None,
     **settings: Any,
 ) -> RunSpec:
-    """A linear probe on the last token's state after `model`'s depth, on the student half. Chapter: saliency.
+    """A linear probe on the last token's state after `model`'s depth, on the student half.
+
+    It inherits as `student` does. Chapter: saliency.
 
     Args:
         model: the depth is the layer that is read, as in `smollm2-135m@20`.
-        task: see `supervisor`; not needed with a teacher.
+        task: see `supervisor`; by default the teacher's.
         teacher: the run whose labels the probe learns; none: ground truth.
-        **settings: see `supervisor`; with `start=run` the states are those of that finetuned model, else of the frozen one.
+        **settings: `quantization`, `precision`, `device`, `seed`, `predict_halves`; with `start=run` the states
+            are those of that finetuned model, else of the frozen one.
+
+    Raises:
+        SpecError: neither task nor teacher; see `supervisor`.
     """
-    if teacher is None:
-        if task is None:
-            raise SpecError("a probe needs a task, or a teacher that has one")
-        return _spec(model, task, settings, half="student", method="probe", labels=GroundTruth())
-    labels = FromRun(run=teacher) if isinstance(teacher, RunSpec) else teacher
+    labels = GroundTruth() if teacher is None else _labels(teacher)
+    taught = None if isinstance(labels, GroundTruth) else labels.run
+    task = task if task is not None else taught.task if taught else None
+    if task is None:
+        raise SpecError("a probe needs a task, or a teacher that has one")
     return _spec(
+        "probe",
         model,
-        labels.run.task,
-        {"seed": labels.run.seed} | settings,
+        task,
+        settings,
+        teacher=taught,
         half="student",
         method="probe",
         labels=labels,
@@ -181,5 +226,11 @@ def probe(
 
 
 def zero_shot(model: str, task: Task | str, **settings: Any) -> RunSpec:
-    """The model's own next-token odds of the task's two label words. Args: `supervisor`."""
-    return _spec(model, task, settings, half="student", method="zero_shot", labels=GroundTruth())
+    """The model's own next-token odds of the task's two label words.
+
+    Args:
+        model: see `supervisor`.
+        task: see `supervisor`.
+        **settings: `quantization`, `precision`, `device`, `seed`, `predict_halves`.
+    """
+    return _spec("zero_shot", model, task, settings, half="student", method="zero_shot")
