@@ -540,6 +540,6 @@ def test_no_hub_is_one_clear_sentence(
     with pytest.raises(
         AssetError,
         match=r"cannot load split 'train' of the hub's 'google/boolq' for task 'boolq' "
-        r"\(ConnectionError: no route\): check the network",
+        r"\(ConnectionError: no route\): check the name and the network",
     ):
         resolve_task(default_task("boolq"))

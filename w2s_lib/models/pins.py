@@ -104,16 +104,13 @@ def require_current(name: str, revision: str) -> None:
     Raises:
         SpecError: as it says.
     """
-    if not (is_hub(name) or is_folder(name)):
-        return
+    advice = "`pin(spec)` says which is meant now, as `sweep` does"
     if is_hub(name) and not re.fullmatch("[0-9a-f]{40}", revision):
-        raise SpecError(
-            f"{name!r} is not pinned to a commit: `pin(spec)` does that, as `sweep` does"
-        )
+        raise SpecError(f"{name!r} is not pinned to a commit: {advice}")
     if is_folder(name) and (found := folder_digest(name)) != revision:
-        said = f"is of {revision[:16]}..." if revision else "is not pinned: `pin(spec)` does that"
         raise SpecError(
-            f"the digest of the files in {name!r} is {found[:16]}..., and the run {said}"
+            f"the run is not of the files in {name!r} as they are: it is pinned to "
+            f"{revision[:16] or 'nothing'}, their digest is {found[:16]}; {advice}"
         )
 
 
@@ -172,12 +169,11 @@ def explained(error: BaseException, name: str, revision: str) -> Exception:
     from huggingface_hub import constants, errors
 
     page, login = f"https://huggingface.co/{name[3:]}", "log in with `hf auth login`"
-    unreachable = (
+    unreachable = "is not in the hub's cache on this machine, and " + (
         "offline mode is on: unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE to fetch it once"
         if constants.HF_HUB_OFFLINE
         else "the hub does not answer: check the network"
     )
-    unreachable = f"is not in the hub's cache on this machine, and {unreachable}"
     reasons: dict[type[BaseException], str] = {  # the first that fits
         errors.GatedRepoError: f"is gated: ask for access on {page}, then {login}",
         errors.LocalTokenNotFoundError: f"needs a login, and nobody is logged in: {login}",

@@ -34,7 +34,8 @@ class NoBuild:
     def prepare_metadata_for_build_wheel(self, folder, config_settings=None):
         made = pathlib.Path(folder, "{name}-{version}.dist-info")
         made.mkdir()
-        (made / "METADATA").write_text("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+        said = "Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n"
+        (made / "METADATA").write_text(said)
         return made.name
 __legacy__ = NoBuild()
 """

@@ -1,11 +1,11 @@
 """The tasks of the hub: the 22 NLP tasks of Burns et al. (2023), and three that others use.
 
-Each is a few lines: where its rows lie, at which commit, who describes their columns, and what one
-of them becomes. The function's name is the task's. Text that is judged comes last, so long texts
-lose their beginning (`cut="start"`), but for reviews. Where test labels are hidden, the validation
-set is the test set and validation is drawn from training rows. How the authors made binary tasks of
-theirs is not published in code; here a question gives its right answer and a wrong one, two rows of
-one group.
+Each is a few lines: where its rows lie, at which commit, who describes their columns (where the
+dataset's own card does not), and what one of them becomes. The function's name is the task's. Text
+that is judged comes last, so long texts lose their beginning (`cut="start"`), but for reviews.
+Where test labels are hidden, the validation set is the test set and validation is drawn from
+training rows. How the authors made binary tasks of theirs is not published in code; here a question
+gives its right answer and a wrong one, two rows of one group.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ ALL_THREE: Row = {"parts": {"train": "train", "validation": "validation", "test"
 TRAIN_TEST: Row = {"parts": {"train": "train", "test": "test"}}
 
 # The ordinary test set of ETHICS is its `validation`; its `test` is the hard one.
-ETHICS: Row = HELD_OUT | {
-    "hub": "hendrycks/ethics:6deab74c03e30f13540266e373ce31f8466169f8",
-    "source": "huggingface.co/datasets/hendrycks/ethics, README",
-}
+ETHICS: Row = HELD_OUT | {"hub": "hendrycks/ethics:6deab74c03e30f13540266e373ce31f8466169f8"}
 GLUE: Row = HELD_OUT | {
     "hub": "nyu-mll/glue:bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
     "source": "tensorflow/datasets docs/community_catalog/huggingface/glue.md",
@@ -59,7 +56,6 @@ def boolq(row: Row) -> Examples:
 @hub_task(
     "allenai/cosmos_qa:ed50fe83db62b355759053b1cd5eef344ee371e0",
     files="default/{split}/0000.parquet",
-    source="huggingface.co/datasets/allenai/cosmos_qa, README",
     **HELD_OUT | CORRECT | LONG,
 )
 def cosmos_qa(row: Row) -> Examples:
@@ -74,7 +70,6 @@ def cosmos_qa(row: Row) -> Examples:
 @hub_task(
     "dataset-org/dream:ca4c45feaf089ecfc37579eb2c594375f70dbfd5",
     files="plain_text/{split}/0000.parquet",
-    source="huggingface.co/datasets/dataset-org/dream, README",
     **ALL_THREE | CORRECT | LONG,
 )
 def dream(row: Row) -> Examples:
@@ -151,7 +146,6 @@ def hellaswag(row: Row) -> Examples:
 @hub_task(
     "CogComp/mc_taco:refs/convert/parquet",
     files="plain_text/{split}/0000.parquet",
-    source="huggingface.co/datasets/CogComp/mc_taco, README",
     parts={"train": "test", "test": "validation"},
     **CORRECT,
 )
@@ -220,7 +214,6 @@ def quartz(row: Row) -> Examples:
 
 @hub_task(
     "allenai/sciq:2c94ad3e1aafab77146f384e23536f97a4849815",
-    source="huggingface.co/datasets/allenai/sciq, README",
     **ALL_THREE | CORRECT | {"n_test": 1800},
 )
 def sciq(row: Row) -> Examples:
@@ -229,7 +222,6 @@ def sciq(row: Row) -> Examples:
 
 @hub_task(
     "allenai/sciq:2c94ad3e1aafab77146f384e23536f97a4849815",
-    source="huggingface.co/datasets/allenai/sciq, README",
     **ALL_THREE | CORRECT | LONG | {"n_test": 1500},
 )
 def sciq_with_support(row: Row) -> Examples:
@@ -293,7 +285,6 @@ def amazon_polarity(row: Row) -> Examples:
 @hub_task(
     "Anthropic/hh-rlhf:09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa",
     pairs=True,
-    source="huggingface.co/datasets/Anthropic/hh-rlhf, README",
     **TRAIN_TEST | LONG | {"cut": "start", "template": "{text}"},
 )
 def anthropic_hh(row: Row) -> Examples:

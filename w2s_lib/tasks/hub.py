@@ -68,7 +68,7 @@ HUB_TASKS: dict[str, HubTask] = {}
 def hub_task(
     hub: str,
     *,
-    source: str,
+    source: str = "",
     config: str | None = None,
     parts: Mapping[str, str] | None = None,
     files: str = "",
@@ -86,7 +86,7 @@ def hub_task(
     Args:
         hub: the dataset, `owner/name:revision`: a commit, so that it stays what it is; "main"
             where none is given.
-        source: where the schema is described.
+        source: where the schema is described; by default the dataset's card on the hub.
         config: the dataset's configuration, if it has several.
         parts: our split -> the hub's; "train" alone by default. Where "test" or "validation" is
             missing it is drawn from "train".
@@ -114,7 +114,7 @@ def hub_task(
             config=config,
             parts=parts or {"train": "train"},
             files=files,
-            source=source,
+            source=source or f"huggingface.co/datasets/{repository}, README",
             pairs=pairs,
             settings=settings,
             examples=examples,
@@ -145,17 +145,12 @@ def read_hub_task(task: HubTask) -> pd.DataFrame:
 
 
 def _load(task: HubTask, split: str) -> Any:
-    asked: dict[str, Any] = {
-        "split": split,
-        "what": f"split {split!r} of the hub's {task.hub!r} for task {task.name!r}",
-        "advice": "check the network; if it is gated, log in with `hf auth login`; or give the "
-        "path of a file of your own",
-    }
+    what = f"split {split!r} of the hub's {task.hub!r} for task {task.name!r}"
     if task.files:
         path = f"hf://datasets/{task.hub}@{task.revision}/{task.files.format(split=split)}"
-        data = load_hub("parquet", data_files={split: path}, **asked)
+        data = load_hub("parquet", data_files={split: path}, split=split, what=what)
     else:
-        data = load_hub(task.hub, task.config, revision=task.revision, **asked)
+        data = load_hub(task.hub, task.config, revision=task.revision, split=split, what=what)
     if len(data) > MAX_ROWS:
         drawn = np.random.default_rng(0).choice(len(data), MAX_ROWS, replace=False)
         data = data.select(np.sort(drawn))

@@ -52,20 +52,14 @@ def read_hub(name: str) -> pd.DataFrame:
         AssetError: it cannot be loaded: no network, or no such dataset.
         SpecError: see `table.load_table`.
     """
-    data = load_hub(
-        name,
-        what=f"the dataset 'hf:{name}' from the hub",
-        advice="check the name and the network, or save it as .csv, .jsonl or .parquet and give "
-        "the file's path",
-    )
-    return hub_frame(data, f"hf:{name}")
+    return hub_frame(load_hub(name, what=f"the dataset 'hf:{name}' from the hub"), f"hf:{name}")
 
 
-def load_hub(*args: Any, what: str, advice: str, **settings: Any) -> Any:
+def load_hub(*args: Any, what: str, **settings: Any) -> Any:
     """`datasets.load_dataset`, with one clear sentence where it fails.
 
     Raises:
-        AssetError: it cannot be loaded: what was wanted, why not, and the advice.
+        AssetError: it cannot be loaded: what was wanted, why not, and what to do.
     """
     import datasets
 
@@ -74,7 +68,9 @@ def load_hub(*args: Any, what: str, advice: str, **settings: Any) -> Any:
     except Exception as error:  # datasets lets through the errors of half a dozen libraries
         reason = (str(error).splitlines() or [""])[0]
         raise AssetError(
-            f"cannot load {what} ({type(error).__name__}: {reason}): {advice}"
+            f"cannot load {what} ({type(error).__name__}: {reason}): check the name and the "
+            "network; if it is gated, log in with `hf auth login`; or save it as .csv, .jsonl or "
+            ".parquet and give the file's path"
         ) from error
 
 

@@ -143,7 +143,7 @@ def needs_download(task: Task) -> bool:
 
 
 def texts_a_row(task: Task) -> int:
-    """2 where rows are comparisons, else 1; as declared where that is known, else as the data is."""
+    """2 where rows are comparisons, else 1: as declared, else as the data is."""
     declared = EMBEDDED.get(task.name) or HUB_TASKS.get(task.name)
     if declared:
         return 2 if declared.pairs else 1
