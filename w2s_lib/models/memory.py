@@ -10,8 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 OPTIMISER_BYTES = 16
 """Of a trained parameter in AdamW: its float32 copy, that one's gradient and two moments."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out: the libraries raise several kinds."""
+    named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return named or any(words in str(error) for words in NO_MEMORY)
 
 
 def checkpoint_where_needed(
@@ -38,9 +45,10 @@ def checkpoint_where_needed(
         return {}
     try:
         return {"step_bytes": step_bytes(model, loss_of_longest), "gradient_checkpointing": False}
-    except torch.OutOfMemoryError:
-        pass  # what the error holds is freed once it is handled
-    torch.cuda.empty_cache()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    torch.cuda.empty_cache()  # not before: what the error holds is free once it is handled
     # Not by the public method, which also makes the embeddings' output need a gradient, through
     # every frozen block.
     recompute = functools.partial(checkpoint, use_reentrant=False)

@@ -135,7 +135,7 @@ def measure(spec: RunSpec, mean: int, longest: int) -> Step:
 
         def loss(tokens: int) -> Tensor:
             shape = (spec.recipe.batch_size, tokens)
-            ids = torch.randint(1000, shape, device=spec.device)
+            ids = torch.randint(config.vocab_size, shape, device=spec.device)
             lengths = torch.full(shape[:1], tokens, device=spec.device)
             logits: Tensor = model(ids, lengths)
             return logits.square().mean()

@@ -23,7 +23,7 @@ from w2s_lib.models.classifier import Classifier, Finetuned
 from w2s_lib.models.families import capped, keep_blocks
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora, load_adapters
-from w2s_lib.models.memory import checkpoint_where_needed
+from w2s_lib.models.memory import checkpoint_where_needed, is_out_of_memory
 from w2s_lib.models.trunk import inputs_at, trunk_depth
 from w2s_lib.runs.errors import SpecError, TrainingError
 from w2s_lib.runs.spec import RunSpec
@@ -35,7 +35,6 @@ from w2s_lib.training.fitting import Data
 # product of a process.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100")
 
-OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 MEGABATCH = 8
 """Batches are cut from this many batches' worth of random rows, sorted by length.
 
@@ -201,9 +200,8 @@ def explained_out_of_memory(spec: RunSpec) -> Iterator[None]:
     """Turns running out of memory into a `TrainingError` that says what to change."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not named and not any(words in str(error) for words in OUT_OF_MEMORY):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"out of memory while training {spec.model}: set recipe.batch_size below "
