@@ -89,7 +89,7 @@ def store(n: int) -> dict[str, Any]:
     for spec in made[:100]:
         write(w2s.Record(spec, frame, {"accuracy": 1.0}, {}))
     for spec in made[100:]:  # where a record lies is what is looked up: its content does not matter
-        (user_store() / f"{spec.run_id}.parquet").touch()
+        (user_store().folder / f"{spec.run_id}.parquet").touch()
     fresh = [dataclasses.replace(spec) for spec in made]  # nothing remembered
     started = time.monotonic()
     assert {spec.run_id for spec in fresh} <= recorded()

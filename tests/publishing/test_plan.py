@@ -91,9 +91,9 @@ def test_distinct_runs_teachers_included_and_what_is_recorded(root: Path) -> Non
         made.missing
     )
     weak = w2s.supervisor("tfidf", "amazon")
-    user_store().mkdir(parents=True)
+    user_store().folder.mkdir(parents=True)
     (
-        user_store() / f"{weak.run_id}.parquet"
+        user_store().folder / f"{weak.run_id}.parquet"
     ).touch()  # that it is there is enough: `plan` reads none
     made = plan.make_plan(jobs(root, seeds=[0, 1]))
     assert made.chapters == {"one": (4, 3), "two": (4, 3)} and weak.run_id not in made.missing
@@ -104,9 +104,9 @@ def test_run_trains_what_is_missing_and_then_nothing_is(
 ) -> None:
     assert cli.main(["plan"]) == 0
     assert "all, distinct       3         0         3" in capsys.readouterr().out
-    assert not list(user_store().glob("*.parquet"))
+    assert not list(user_store().folder.glob("*.parquet"))
     assert cli.main(["run"]) == 0
-    assert len(list(user_store().glob("*.parquet"))) == 3
+    assert len(list(user_store().folder.glob("*.parquet"))) == 3
     capsys.readouterr()
     assert cli.main(["plan"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "Nothing to train."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,8 @@ import w2s_lib as w2s
 from tests.runs.test_store import DAMAGE, SPEC, record, with_snapshots
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import StoreError
-from w2s_lib.runs.record import Record
-from w2s_lib.runs.remote import Remote, remote_store
+from w2s_lib.runs.record import Record, accuracies
+from w2s_lib.runs.remote import UrlStore
 from w2s_lib.runs.spec import SEMANTICS, Task
 from w2s_lib.runs.store import find, read, require_writable, user_store, weights, write
 
@@ -80,7 +82,10 @@ def other(one: Record) -> Record:
     frame = one.predictions.copy()
     frame.iloc[5, frame.columns.get_loc("p")] = np.nextafter(frame["p"].iloc[5], np.float32(2))
     return dataclasses.replace(
-        one, predictions=frame, provenance={**one.provenance, "hardware": "an abacus"}
+        one,
+        predictions=frame,
+        metrics=accuracies(frame),
+        provenance={**one.provenance, "hardware": "an abacus"},
     )
 
 
@@ -130,38 +135,42 @@ def test_weights_come_before_the_record_and_back_whole(
     monkeypatch.setattr(objects[0], "pipe_file", watched)
     assert weights(SPEC) is None
     write(record(), artefacts=save)
-    assert order[-2:] == ["adapter_model.safetensors", NAME] and len(order) == 4
+    assert order[-1] == NAME and len(order) == 4
     folder = weights(SPEC)
     assert folder is not None and folder == weights(SPEC)  # fetched once
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         name: name.encode() * 100
         for name in ("adapter_config.json", "adapter_model.safetensors", "head.safetensors")
     }
-    assert not list(user_store().glob(".part-*"))
+    assert not list(user_store().folder.glob(".part-*"))
 
 
-def test_other_weights_under_the_same_name_are_fetched_anew(memory: Any) -> None:
+def test_damaged_weights_are_said_and_count_as_missing(memory: Any) -> None:
+    """In the cache they are fetched anew; in the store the run is trained again for them."""
     write(record(), artefacts=save)
-    before = weights(SPEC)
-    memory.pipe_file(f"/w2s/{SPEC.run_id}/adapter_model.safetensors", b"trained again")
-    after = weights(SPEC)
-    assert (
-        after is not None
-        and after != before
-        and (after / "adapter_model.safetensors").read_bytes() == b"trained again"
-    )
+    folder = weights(SPEC)
+    assert folder is not None
+    (folder / "head.safetensors").write_bytes(b"0")
+    with pytest.warns(UserWarning, match=SPEC.run_id):
+        assert weights(SPEC) == folder
+    assert (folder / "head.safetensors").read_bytes() == b"head.safetensors" * 100
+    shutil.rmtree(folder)
+    memory.pipe_file(f"/w2s/{SPEC.run_id}/{folder.name}/head.safetensors", b"0")
+    with pytest.warns(UserWarning, match=SPEC.run_id):
+        assert weights(SPEC) is None
+    with pytest.warns(UserWarning, match=SPEC.run_id):
+        write(record(), artefacts=save)
+    assert weights(SPEC) == folder
 
 
 def test_a_duplicate_that_agrees_is_kept_as_it_was(objects: tuple[Any, str]) -> None:
+    """Unless it brings the weights that the first one lacks."""
     first = write(record())
-    system, root = objects
-    before = system.cat_file(f"{root}/{NAME}")
-    again = write(
-        dataclasses.replace(record(), provenance={**record().provenance, "seconds": 99.0}),
-        artefacts=save,
-    )
-    assert again.provenance == first.provenance and system.cat_file(f"{root}/{NAME}") == before
-    assert weights(SPEC) is not None  # trained again for them
+    later = dataclasses.replace(record(), provenance={**record().provenance, "seconds": 99.0})
+    assert write(later).digest == first.digest and weights(SPEC) is None
+    with_weights = write(later, artefacts=save)
+    assert with_weights.provenance["seconds"] == 99.0 and weights(SPEC) is not None
+    assert write(record(), artefacts=save).digest == with_weights.digest
 
 
 def test_a_duplicate_that_disagrees_is_refused_by_name(objects: tuple[Any, str]) -> None:
@@ -183,18 +192,20 @@ def test_a_duplicate_that_disagrees_is_refused_by_name(objects: tuple[Any, str])
 def test_two_who_finish_at_once(
     agree: bool, objects: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have looked and seen no record when the first of them puts his: the second is told of it by the store."""
-    both_have_looked, look = threading.Barrier(2), store._find_away
+    """Both have looked and seen no record when the first puts his: the store tells the second."""
+    both_have_looked, get = threading.Barrier(2), objects[0].cat_file
     seen = {threading.current_thread().name}
 
-    def together(away: Remote, run_id: str) -> Record | None:
-        found = look(away, run_id)
-        if threading.current_thread().name not in seen:
-            seen.add(threading.current_thread().name)
+    def together(path: str, **options: Any) -> Any:
+        if threading.current_thread().name in seen:
+            return get(path, **options)
+        seen.add(threading.current_thread().name)
+        try:
+            return get(path, **options)
+        finally:
             both_have_looked.wait(20)
-        return found
 
-    monkeypatch.setattr(store, "_find_away", together)
+    monkeypatch.setattr(objects[0], "cat_file", together)
     ends: list[Any] = []
 
     def work(one: Record) -> None:
@@ -283,18 +294,32 @@ def test_a_bucket_that_is_not_there_is_said_before_training(
         require_writable()
 
 
-def test_which_stores_are_remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for chosen, remote in {
-        "s3://b/p/": "s3://b/p",
-        "gs://b": "gs://b",
-        "records": None,
-        str(tmp_path): None,
-    }.items():
-        monkeypatch.setenv("W2S_STORE", chosen)
-        found = remote_store()
-        assert (found and found.url) == remote
+@pytest.mark.parametrize(
+    "url, name",
+    [
+        ("s3://bucket/records/", "s3://bucket/records"),
+        ("s3://key:se/cret@bucket/records", "s3://bucket/records"),
+        ("abfs://container@account.example/records", "abfs://container@account.example/records"),
+    ],
+)
+def test_a_url_is_shown_without_its_access_key(url: str, name: str) -> None:
+    found = UrlStore(url)
+    assert found.name == name and found.address == url.rstrip("/")
+
+
+def test_an_access_key_is_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("W2S_STORE", "s4://akey:asecret@bucket")
+    for use in (lambda: find(SPEC), require_writable, lambda: write(record())):
+        with pytest.raises(StoreError) as told:
+            use()
+        assert "s4://bucket" in str(told.value)
+        text = "".join(traceback.format_exception(told.value))
+        assert "asecret" not in text and "akey" not in text
+
+
+def test_a_file_url_is_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("W2S_STORE", f"file://{tmp_path}/shared")
-    assert remote_store() is None and user_store() == tmp_path / "shared"
+    assert user_store().name == str(tmp_path / "shared")
 
 
 # Records of another version
@@ -306,11 +331,9 @@ def test_a_record_of_another_format_is_refused_and_stays(own_store: Path) -> Non
 
     path = Path(write(record()).path)
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"format": b"2"}), path)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"format": b"3"}), path)
     for use in (lambda: read(path), lambda: find(SPEC)):
-        with pytest.raises(
-            StoreError, match=f"record .*{NAME} is of format 2, and this library reads format 1"
-        ):
+        with pytest.raises(StoreError, match=f"record .*{NAME} is of format 3"):
             use()
     assert path.is_file()
 

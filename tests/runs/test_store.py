@@ -5,6 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
+import resource
+import shutil
+import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +23,9 @@ import pytest
 
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import DamagedRecord, StoreError
-from w2s_lib.runs.record import SPLITS, Record
+from w2s_lib.runs.record import SPLITS, Record, accuracies, from_parquet, to_parquet
 from w2s_lib.runs.spec import FromRun, RunSpec
-from w2s_lib.runs.store import find, read, write
+from w2s_lib.runs.store import find, read, weights, write
 
 REPO = Path(__file__).parents[2]
 SPEC = RunSpec(
@@ -40,12 +45,7 @@ def record(n: int = 400, spec: RunSpec = SPEC) -> Record:
         },
         index=pd.Index(rng.permutation(2 * n)[:n], name="row"),
     )
-    return Record(
-        spec,
-        frame,
-        {"accuracy": 0.75, "validation_accuracy": 0.7},
-        {"task_digest": "ab" * 32, "seconds": 1.5},
-    )
+    return Record(spec, frame, accuracies(frame), {"task_digest": "ab" * 32, "seconds": 1.5})
 
 
 def with_snapshots(n: int = 400) -> Record:
@@ -133,6 +133,7 @@ def test_the_same_record_is_the_same_bytes_and_small(own_store: Path) -> None:
         lambda r: dataclasses.replace(r, spec=r.spec.with_seed(1)),
         lambda r: dataclasses.replace(r, metrics={**r.metrics, "accuracy": 0.76}),
         lambda r: dataclasses.replace(r, provenance={**r.provenance, "seconds": 2}),
+        lambda r: dataclasses.replace(r, rules="ab" * 32),
         lambda r: dataclasses.replace(
             r, predictions=r.predictions.assign(p=np.nextafter(r.predictions["p"], np.float32(1)))
         ),
@@ -171,18 +172,62 @@ def test_the_digest_covers_every_snapshot() -> None:
     assert len(digests) == len(changes) and one.digest not in digests
 
 
-def test_weights_lie_beside_the_record_and_are_replaced_with_it(own_store: Path) -> None:
-    write(
-        record(), artefacts=lambda folder: (folder / "old.safetensors").write_bytes(b"1") and None
+def head(content: bytes) -> Callable[[Path], None]:
+    """What writes weights of one file, `head`."""
+    return lambda folder: (folder / "head").write_bytes(content) and None
+
+
+def test_weights_lie_beside_the_record_that_names_their_digest(own_store: Path) -> None:
+    """A second training of a run changes nothing, unless the first has left no weights."""
+    without = write(record())
+    assert weights(SPEC) is None
+    first = write(record(), artefacts=head(b"1"))
+    folder = weights(SPEC)
+    assert folder == own_store / SPEC.run_id / first.provenance["weights"] and folder is not None
+    assert (folder / "head").read_bytes() == b"1"
+    again = write(record(), artefacts=head(b"2"))
+    assert again.digest == first.digest != without.digest and weights(SPEC) == folder
+    assert left_in(own_store) == sorted(
+        str(path.relative_to(own_store))
+        for path in (folder.parent, folder, folder / "head", Path(first.path))
     )
-    write(
-        record(), artefacts=lambda folder: (folder / "new.safetensors").write_bytes(b"2") and None
-    )
-    assert left_in(own_store) == [
-        SPEC.run_id,
-        f"{SPEC.run_id}.parquet",
-        f"{SPEC.run_id}/new.safetensors",
-    ]
+
+
+def test_damaged_weights_are_said_and_count_as_missing(own_store: Path) -> None:
+    """One bit; then a file that is not there. Trained again they are there as before."""
+    for damage in (lambda file: file.write_bytes(b"0"), lambda file: file.unlink()):
+        write(record(), artefacts=head(b"1"))
+        folder = weights(SPEC)
+        assert folder is not None
+        damage(folder / "head")
+        with pytest.warns(UserWarning, match=SPEC.run_id):
+            assert weights(SPEC) is None
+        assert find(SPEC) is not None
+        write(record(), artefacts=head(b"1"))
+        assert weights(SPEC) == folder
+
+
+def test_two_trainings_of_a_run_must_agree(own_store: Path) -> None:
+    first = write(record())
+    frame = record().predictions.copy()
+    frame.iloc[5, frame.columns.get_loc("p")] = np.nextafter(frame["p"].iloc[5], np.float32(2))
+    other = dataclasses.replace(record(), predictions=frame, metrics=accuracies(frame))
+    with pytest.raises(StoreError, match=SPEC.run_id):
+        write(other, artefacts=head(b"2"))
+    assert read(Path(first.path)).digest == first.digest and weights(SPEC) is None
+
+
+def test_what_is_written_has_the_mode_that_the_umask_gives(own_store: Path) -> None:
+    """A store can be a group's."""
+    before = os.umask(0o002)
+    try:
+        path = Path(write(record(), artefacts=head(b"1")).path)
+        folder = weights(SPEC)
+    finally:
+        os.umask(before)
+    assert folder is not None
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, folder / "head", folder)]
+    assert modes == [0o664, 0o664, 0o775]
 
 
 def test_a_record_holds_no_text_and_no_pickle(own_store: Path) -> None:
@@ -196,7 +241,7 @@ def test_a_record_holds_no_text_and_no_pickle(own_store: Path) -> None:
         "int32",
     ]
     metadata = table.schema.metadata
-    assert set(metadata) == {b"format", b"spec", b"metrics", b"provenance", b"digest"}
+    assert set(metadata) == {b"format", b"spec", b"metrics", b"provenance", b"rules", b"digest"}
     assert all(json.loads(metadata[key]) for key in (b"spec", b"metrics", b"provenance"))
 
 
@@ -252,9 +297,7 @@ def other_predictions(path: Path) -> None:
 DAMAGE: dict[str, Callable[[Path], Any]] = {
     "truncated": truncated,
     "emptied": emptied,
-    "metrics edited": lambda path: rewritten(
-        path, metrics='{"accuracy": 0.9, "validation_accuracy": 0.7}'
-    ),
+    "metrics edited": lambda path: rewritten(path, metrics='{"accuracy": 0.9}'),
     "provenance edited": lambda path: rewritten(path, provenance='{"task_digest": "00"}'),
     "spec edited": lambda path: rewritten(path, spec=SPEC.with_seed(1).to_json()),
     "spec of nonsense": lambda path: rewritten(
@@ -350,10 +393,8 @@ def test_any_flipped_byte_is_noticed_or_changes_nothing(own_store: Path) -> None
 
 
 def test_the_users_store_is_looked_into_first(own_store: Path, published: Path) -> None:
-    mine, theirs = (
-        record(),
-        dataclasses.replace(record(), metrics={"accuracy": 0.1, "validation_accuracy": 0.1}),
-    )
+    mine = record()
+    theirs = dataclasses.replace(mine, provenance={**mine.provenance, "seconds": 9})
     write(theirs, store=published)
     found = find(SPEC)
     assert (
@@ -386,12 +427,13 @@ def test_the_published_store_can_be_hidden(
 
 def test_where_the_users_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("W2S_STORE", "~/somewhere")
-    assert store.user_store() == Path.home() / "somewhere"
+    assert store.user_store().folder == Path.home() / "somewhere"
     monkeypatch.delenv("W2S_STORE")
     monkeypatch.chdir(tmp_path)  # never the working directory
-    assert store.user_store() == REPO / ".w2s" / "records"
+    assert store.user_store().folder == REPO / ".w2s" / "records"
     monkeypatch.setattr(store, "repository_root", lambda: None)
-    assert store.user_store().is_absolute() and "w2s" in store.user_store().parts
+    assert store.user_store().folder.is_absolute()
+    assert "w2s" in store.user_store().folder.parts
     assert store.published_store() is None
 
 
@@ -409,66 +451,227 @@ def test_an_unwritable_store_is_said_by_name(
     with pytest.raises(
         StoreError, match=r"the store .*file.records cannot be written: .* Nothing was trained"
     ):
-        store.require_writable(store.user_store())
+        store.require_writable(store.user_store().folder)
 
 
 def test_a_full_disk_leaves_nothing_half_written(own_store: Path, full_disk: Any) -> None:
     """The disk fills in the middle of the Parquet file, then in the middle of the weights."""
-    with (
-        full_disk(1000),
-        pytest.raises(StoreError, match="could not be written .* Nothing half-written was left"),
-    ):
-        write(record(4000), artefacts=lambda folder: (folder / "head").write_bytes(b"1") and None)
-    assert left_in(own_store) == []
-    with (
-        full_disk(9000),
-        pytest.raises(StoreError, match="could not be written .* Nothing half-written was left"),
-    ):
-        write(
-            record(40),
-            artefacts=lambda folder: (folder / "head").write_bytes(b"1" * 10_000) and None,
-        )
-    assert left_in(own_store) == []
+    for n_bytes, n, content in ((1000, 4000, b"1"), (9000, 40, b"1" * 10_000)):
+        with full_disk(n_bytes), pytest.raises(StoreError, match=SPEC.run_id):
+            write(record(n), artefacts=head(content))
+        assert find(SPEC) is None and weights(SPEC) is None
+        assert not [name for name in left_in(own_store) if ".part-" in name]
 
 
 def test_a_full_disk_leaves_the_old_record_as_it_was(own_store: Path, full_disk: Any) -> None:
-    old = Path(
-        write(
-            record(40), artefacts=lambda folder: (folder / "head").write_bytes(b"1") and None
-        ).path
-    ).read_bytes()
+    old = Path(write(record(4000)).path)
+    content = old.read_bytes()
     with full_disk(1000), pytest.raises(StoreError):
-        write(record(4000), artefacts=lambda folder: (folder / "head").write_bytes(b"2") and None)
-    assert left_in(own_store) == [SPEC.run_id, f"{SPEC.run_id}.parquet", f"{SPEC.run_id}/head"]
-    assert (own_store / f"{SPEC.run_id}.parquet").read_bytes() == old
-    assert (own_store / SPEC.run_id / "head").read_bytes() == b"1"
+        write(record(4000), artefacts=head(b"1"))
+    assert old.read_bytes() == content and weights(SPEC) is None
+
+
+KILLED_AT = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from tests.runs.test_store import head, record
+from w2s_lib.runs.store import write
+
+step, places = 0, ({places})
+def count(event, arguments):
+    global step
+    if event in ("open", "os.rename", "os.mkdir", "shutil.rmtree", "os.remove"):
+        if any({store!r} in str(argument) for argument in arguments):
+            step += 1
+            if step == places:
+                os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+write(record(40), artefacts=head(b"1"))
+"""
+
+
+def test_a_kill_at_any_step_of_writing_leaves_all_or_nothing(own_store: Path) -> None:
+    """At each opening, renaming and removal in the store; then the next to write sweeps up."""
+    for step in range(1, 60):
+        code = KILLED_AT.format(root=str(REPO), places=step, store=str(own_store))
+        ended = subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode
+        if found := find(SPEC):
+            folder = weights(SPEC)
+            assert folder is not None and (folder / "head").read_bytes() == b"1"
+            assert found.digest == read(Path(found.path)).digest
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+        write(record(40), artefacts=head(b"1"))
+        assert not [name for name in left_in(own_store) if ".part-" in name]
+        shutil.rmtree(own_store)
+    assert ended == 0 and step > 5
+
+
+RACE = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.runs.test_store import head, record
+from w2s_lib.runs.store import write
+sys.stdin.readline()
+for seed in range(990_100, 990_120):
+    write(record(40, record().spec.with_seed(seed)), artefacts=head(b"1"))
+"""
+
+
+def test_processes_that_write_the_same_runs_never_fail(own_store: Path) -> None:
+    """And nobody who reads meanwhile sees a record without its weights."""
+    command = [sys.executable, "-c", RACE.format(root=str(REPO))]
+    writers = [
+        subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.close()
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        for seed in range(990_100, 990_120):
+            if find(SPEC.with_seed(seed)) is not None:
+                assert weights(SPEC.with_seed(seed)) is not None
+                seen.add(seed)
+    assert [writer.returncode for writer in writers] == [0] * 4 and seen
+
+
+def test_what_dead_processes_left_is_swept_away(own_store: Path) -> None:
+    """Not what a live one is writing, nor what one of another machine may be, but after a day."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here = platform.node()
+    own_store.mkdir()
+    names = {
+        f".part-{dead.pid}-{here}-00000000": False,
+        f".part-{os.getpid()}-{here}-00000000": True,
+        f".part-{dead.pid}-elsewhere-00000000": True,
+        f".part-{dead.pid}-elsewhere-11111111": False,
+    }
+    for name in names:
+        (own_store / name).mkdir()
+        (own_store / name / "half").write_bytes(b"1")
+    os.utime(own_store / f".part-{dead.pid}-elsewhere-11111111", (0, 0))
+    store.require_writable()
+    assert {name: (own_store / name).exists() for name in names} == names
+
+
+# Only content is damage
+
+
+def test_a_record_that_cannot_be_opened_is_not_set_aside(own_store: Path) -> None:
+    """Too many open files, as after a long session; then it is read again as it was."""
+    path = Path(write(record()).path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(StoreError) as told:
+            find(SPEC)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not isinstance(told.value, DamagedRecord) and path.name in str(told.value)
+    assert path.is_file() and find(SPEC) is not None
+
+
+# Forged records, whose digest is right
+
+
+def forged(**columns: Callable[[Any], Any]) -> Record:
+    """A record with other values in some columns, and the metrics that they make."""
+    one = with_snapshots()
+    frame = one.predictions.assign(
+        **{
+            name: change(one.predictions[name].to_numpy().copy())
+            for name, change in columns.items()
+        }
+    )
+    return dataclasses.replace(one, predictions=frame, metrics=accuracies(frame))
+
+
+def first(value: Any) -> Callable[[Any], Any]:
+    """Puts a value in the place of the first one."""
+    return lambda column: np.concatenate([np.array([value], column.dtype), column[1:]])
+
+
+FORGED = {
+    "accuracy": lambda: dataclasses.replace(
+        record(), metrics={**record().metrics, "accuracy": 1.0}
+    ),
+    "no accuracy": lambda: dataclasses.replace(record(), metrics={}),
+    "NaN": lambda: forged(p=first(np.nan)),
+    "p above 1": lambda: forged(p=first(7.0)),
+    "p below 0": lambda: forged(p=first(-0.1)),
+    "label": lambda: forged(label=first(2)),
+    "group": lambda: forged(group=first(-1)),
+    "split": lambda: forged(split=first("train")),
+    "snapshot above 1": lambda: forged(**{"p@0.5": first(7.0)}),
+    "snapshot with a hole": lambda: forged(**{"p@0.5": first(np.nan)}),
+    "snapshot of a half": lambda: forged(**{"p@0.5": np.nan_to_num}),
+    "copies of a row": lambda: dataclasses.replace(
+        record(), predictions=record().predictions.set_axis(pd.Index([7] * 400, name="row"))
+    ),
+    "no rows": lambda: dataclasses.replace(
+        record(), predictions=record().predictions[:0], metrics={}
+    ),
+    "a snapshot that the spec has not": lambda: dataclasses.replace(
+        with_snapshots(), spec=SPEC, metrics=with_snapshots().metrics
+    ),
+    "rules": lambda: dataclasses.replace(record(), rules="first"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_record_is_refused_though_its_digest_is_right(name: str, own_store: Path) -> None:
+    one = FORGED[name]()
+    with pytest.raises(StoreError, match=one.spec.run_id):
+        write(one, rules=one.rules)
+    if name not in ("split", "no rows"):  # of which we cannot make a file
+        with pytest.raises(DamagedRecord, match=one.spec.run_id):
+            from_parquet(to_parquet(one), f"{one.spec.run_id}.parquet")
+    assert find(one.spec) is None
+
+
+# Rules
+
+
+def test_a_published_record_carries_the_digest_of_its_rules(own_store: Path) -> None:
+    rules = "ab" * 32
+    path = Path(write(record(), store=own_store / "published", rules=rules).path)
+    assert read(path).rules == rules and read(path).digest != record().digest
+    for other in ("cd" * 32, ""):
+        rewritten(path, rules=other)
+        with pytest.raises(DamagedRecord):
+            read(path)
+
+
+def test_a_record_of_the_first_edition_is_read_and_its_digest_verified(own_store: Path) -> None:
+    """As it was written: format 1, without `rules`, in files that are committed."""
+    old = next((REPO / "book" / "results").glob("*.parquet"))
+    metadata = pq.read_schema(old).metadata
+    assert metadata[b"format"] == b"1" and b"rules" not in metadata
+    assert read(old).rules == "" and read(old).digest == metadata[b"digest"].decode()
+    copy = own_store / old.name
+    own_store.mkdir()
+    shutil.copy(old, copy)
+    rewritten(copy, format="2")
+    with pytest.raises(DamagedRecord):
+        read(copy)
 
 
 # The committed records
 
 
 def test_every_published_record_is_intact_and_has_its_lineage() -> None:
-    results = REPO / "book" / "results"
-    records = [read(path) for path in sorted(results.glob("*.parquet"))]
+    """Reading recomputes each one's metrics."""
+    records = [read(path) for path in sorted((REPO / "book" / "results").glob("*.parquet"))]
     ids = {one.spec.run_id for one in records}
+    assert len(ids) >= 318
     for one in records:
-        assert {step.run_id for step in one.spec.lineage()} <= ids, (
-            f"{one.path} lacks a teacher's record"
-        )
-        if one.spec.role == "generative":
-            assert set(one.predictions["split"]) == {"validation"}
-            continue
-        truth, names = (
-            one.predictions["label"] == 1,
-            SPLITS if one.spec.predict_halves else SPLITS[:2],
-        )
+        assert {step.run_id for step in one.spec.lineage()} <= ids, one.path
+        halves = SPLITS if one.spec.predict_halves else SPLITS[:2]
+        names = ("validation",) if one.spec.role == "generative" else halves
         assert set(one.predictions["split"]) == set(names)
-        for name in names:
-            here = one.predictions["split"] == name
-            right = float(((one.predictions["p"] > 0.5) == truth)[here].mean())
-            assert one.metrics[
-                "accuracy" if name == "test" else f"{name}_accuracy"
-            ] == pytest.approx(right)
 
 
 # Claims

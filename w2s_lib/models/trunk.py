@@ -27,7 +27,7 @@ from w2s_lib.models import backbone as models
 from w2s_lib.models.families import drop_norm, keep_blocks, require_trunk, skeleton, trunk_exact
 from w2s_lib.models.inputs import Inputs, row_values
 from w2s_lib.models.machine import hardware
-from w2s_lib.runs.folders import cache_dir, save_whole
+from w2s_lib.runs.folders import cache_dir, write_cached
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 from w2s_lib.tasks.table import TaskTable
 
@@ -153,7 +153,7 @@ class Trunk(Inputs):
                         if not file.is_file():
                             texts = self.order[number * CHUNK :][:CHUNK]
                             states = self._compute(model, below, texts)
-                            save_whole(file, functools.partial(np.save, arr=states))
+                            write_cached(file, functools.partial(np.save, arr=states))
                             bar.update()
 
     @torch.inference_mode()

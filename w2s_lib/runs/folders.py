@@ -1,4 +1,4 @@
-"""Where things lie: the cache, the checkout around this package; files written whole, and their digests."""
+"""Where things lie, and how files are written: whole or not at all, locked, with digests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import contextlib
 import functools
 import hashlib
 import os
-import tempfile
+import platform
+import shutil
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -15,6 +18,9 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
 from w2s_lib.runs.errors import AssetError
+
+_PART = ".part-"
+_DAY = 24 * 3600
 
 
 def repository_root() -> Path | None:
@@ -49,26 +55,84 @@ def _sha256_of_state(path: Path, size: int, mtime_ns: int) -> str:
     return file_sha256(path)
 
 
-def save_whole(file: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Puts a file into the cache whole or not at all: `write` fills a temporary one, which is then renamed.
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file whole or not at all, also where the power fails: a temporary one is synced, then renamed.
+
+    Args:
+        path: the file; one of that name is replaced. Its mode is what the umask gives.
+        write: fills the open file that it is given.
+    """
+    with temporary(path.parent) as part:
+        with part.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    sync(path.parent)
+
+
+def write_cached(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """`write_whole` for a file of the cache.
 
     Raises:
         AssetError: the cache cannot be written, or the disk is full.
     """
-    part = None
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as part:
-            write(part)
-        os.replace(part.name, file)
+        write_whole(path, write)
     except OSError as error:
         raise AssetError(
-            f"cannot write the cache {cache_dir()} ({error}): free some space there, or set W2S_CACHE to a folder "
-            "that can be written"
+            f"cannot write the cache {cache_dir()} ({error}): free some space there, or set "
+            "W2S_CACHE to a folder that can be written"
         ) from error
+
+
+@contextlib.contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A new name in a folder, for what is renamed when it is whole. What is left of it is removed.
+
+    What dead processes have left there is removed as well.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{_PART}*"):
+        if _abandoned(old):
+            _remove(old)
+    part = folder / f"{_PART}{os.getpid()}-{platform.node()}-{uuid.uuid4().hex[:8]}"
+    try:
+        yield part
     finally:
-        if part:
-            Path(part.name).unlink(missing_ok=True)
+        _remove(part)
+
+
+def sync(path: Path) -> None:
+    """Has the system put a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _abandoned(part: Path) -> bool:
+    """Whether a temporary name is a dead process's of this machine, or older than a day."""
+    pid, _, rest = part.name.removeprefix(_PART).partition("-")
+    try:
+        if time.time() - part.stat().st_mtime > _DAY:
+            return True
+        if rest.rpartition("-")[0] == platform.node():
+            os.kill(int(pid), 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    except (OSError, ValueError):  # another user's process, or another program's file
+        pass
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

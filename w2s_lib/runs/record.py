@@ -1,21 +1,32 @@
-"""A finished run: its spec, its predictions, what they are worth, where they come from, and a digest of all of it."""
+"""A finished run, and its file: predictions as Parquet columns, all else in the metadata.
+
+The metadata holds format, spec, metrics, provenance, the digest of the edition's rules, and a digest of all of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from w2s_lib.runs.errors import StoreError
+from w2s_lib.runs.errors import DamagedRecord, StoreError
 from w2s_lib.runs.labels import predicted_label
-from w2s_lib.runs.spec import RunSpec
+from w2s_lib.runs.spec import SEMANTICS, NextToken, RunSpec
 
 SPLITS = ("test", "validation", "supervisor", "student")
+FORMAT = 2
+"""Format 1, of the first edition, has no `rules`."""
+_DTYPES = {"row": np.int32, "split": object, "label": np.int8, "group": np.int32}
 
 
 @dataclass(frozen=True)
@@ -24,14 +35,17 @@ class Record:
 
     Attributes:
         spec: what was run.
-        predictions: index `row`; columns `split` (one of "test", "validation", "supervisor", "student"), `label` (ground
-            truth, 0/1), `p` (float32, P(y = 1)) and `group` (rows of one group share a number); then `p@0.5` and the like
-            where the spec asks for snapshots, NaN in the halves. For `NextToken`, `p` is the geometric mean of the
-            probabilities of a row's tokens, and `p@0` that before training.
-        metrics: "accuracy" (test), "validation_accuracy", "supervisor_accuracy", "student_accuracy", as far as predicted;
-            for `NextToken`, "loss_before" and "loss".
-        provenance: versions, device, hardware, threads, seconds, date, git commit, peak memory, the task's digest.
-        path: the file; "" for one that was never written.
+        predictions: index `row`; columns `split` (one of `SPLITS`), `label` (ground truth, 0/1),
+            `p` (float32, P(y = 1)) and `group` (rows of one group share a number); then `p@0.5`
+            and the like where the spec asks for snapshots, NaN in the halves. For `NextToken`,
+            `p` is the geometric mean of the probabilities of a row's tokens, and `p@0` that
+            before training.
+        metrics: "accuracy" (test), "validation_accuracy", "supervisor_accuracy" and
+            "student_accuracy", as far as predicted; for `NextToken`, "loss_before" and "loss".
+        provenance: versions, device, hardware, threads, seconds, date, git commit, peak memory,
+            the task's digest; and the digest of its adapters, where it has any.
+        path: the file or URL; "" for one that was never written.
+        rules: SHA-256 of the edition's rules file, in hex, of a published record; else "".
     """
 
     spec: RunSpec
@@ -39,16 +53,19 @@ class Record:
     metrics: dict[str, float]
     provenance: dict[str, Any]
     path: str = ""
+    rules: str = ""
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of spec, metrics, provenance and every column: what the file's metadata must say."""
+        """SHA-256 of spec, metrics, provenance, rules and every column."""
         h = hashlib.sha256()
         for part in (
             self.spec.to_json(),
             json.dumps([self.metrics, self.provenance], sort_keys=True),
         ):
             h.update(part.encode() + b"\0")
+        if self.rules:  # without any, the digest of a record of format 1
+            h.update(self.rules.encode() + b"\0")
         frame = self.predictions
         h.update(",".join(frame["split"].tolist()).encode())
         for column in (
@@ -112,11 +129,11 @@ class Record:
 
 def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
     """A record's metrics: accuracy by split, that of test being "accuracy"."""
-    right = predicted_label(predictions["p"]) == predictions["label"]
-    shares = right.groupby(predictions["split"], sort=False).mean()
+    right = predicted_label(predictions["p"].to_numpy()) == predictions["label"].to_numpy()
+    splits = predictions["split"].to_numpy()
     return {
-        ("accuracy" if name == "test" else f"{name}_accuracy"): float(share)
-        for name, share in shares.items()
+        ("accuracy" if name == "test" else f"{name}_accuracy"): float(right[splits == name].mean())
+        for name in dict.fromkeys(splits)
     }
 
 
@@ -128,3 +145,136 @@ def snapshot_column(share: float) -> str:
 def snapshots_of(frame: pd.DataFrame) -> list[str]:
     """The columns of a record's snapshots."""
     return [str(name) for name in frame.columns if str(name).startswith("p@")]
+
+
+def check_content(record: Record) -> None:
+    """Recomputes a record's metrics, and checks that every value is one that a run can have.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    frame, next_token = record.predictions, isinstance(record.spec.labels, NextToken)
+    split, p = frame["split"].to_numpy(), frame["p"].to_numpy()
+    if unknown := set(split) - set(SPLITS):
+        raise ValueError(f"unknown splits {sorted(unknown)}")
+    if frame.empty:
+        raise ValueError("it has no rows")
+    if not frame.index.is_unique or frame.index.min() < 0:
+        raise ValueError("a row is there twice, or is negative")
+    if not np.isin(frame["label"].to_numpy(), (0, 1)).all():
+        raise ValueError("a label is neither 0 nor 1")
+    if frame["group"].min() < 0:
+        raise ValueError("a group is negative")
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("p is not a probability")
+    wanted = {"p@0"} if next_token else set(map(snapshot_column, record.spec.snapshots))
+    if set(snapshots_of(frame)) != wanted:
+        raise ValueError(f"it has snapshots {snapshots_of(frame)}, its spec {sorted(wanted)}")
+    for name in wanted:
+        early = frame[name].to_numpy()
+        if not (np.isnan(early) | ((early >= 0) & (early <= 1))).all():
+            raise ValueError(f"{name} is not a probability")
+        if (np.isnan(early) == np.isin(split, SPLITS[:2])).any():
+            raise ValueError(f"{name} is not of test and validation, and of them alone")
+    metrics = accuracies(frame)
+    if next_token:
+        metrics = {name: record.metrics[name] for name in ("loss_before", "loss")}
+    if record.metrics != metrics or not np.isfinite(list(metrics.values())).all():
+        raise ValueError(f"its metrics are {record.metrics}, its predictions make {metrics}")
+    if record.rules and not re.fullmatch("[0-9a-f]{64}", record.rules):
+        raise ValueError(f"rules is not a SHA-256: {record.rules!r}")
+
+
+def from_parquet(content: bytes, name: str) -> Record:
+    """Reads and verifies a record.
+
+    Args:
+        content: of its file.
+        name: its path or URL, whose last part is the run's id.
+
+    Raises:
+        DamagedRecord: it is truncated, altered, impossible, or another run's.
+        StoreError: another version of the library has written it.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(content))
+        metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        if (written := metadata["format"]) not in ("1", str(FORMAT)):
+            raise StoreError(
+                f"record {name} is of format {written}, and this library reads formats 1 to "
+                f"{FORMAT}: another version has written it. Read it with that one, or name "
+                "another store in W2S_STORE."
+            )
+        columns = {
+            name: table[name].to_numpy().astype(_DTYPES.get(name, np.float32), copy=False)
+            for name in table.column_names
+        }
+        rows = pd.Index(columns.pop("row"), name="row")
+        frame = pd.DataFrame(columns, index=rows).astype({"split": str})
+        record = Record(
+            RunSpec.from_json(metadata["spec"]),
+            frame,
+            json.loads(metadata["metrics"]),
+            json.loads(metadata["provenance"]),
+            name,
+            "" if written == "1" else metadata["rules"],
+        )
+        intact = metadata["digest"] == record.digest
+        named = record.spec.run_id == Path(name).stem
+        other = record.spec.semantics != SEMANTICS
+        if intact and named:
+            check_content(record)
+    # No bytes are fetched here: an OSError is pyarrow's word for content that it cannot decode.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise DamagedRecord(f"damaged record {name}: {type(error).__name__}: {error}.") from error
+    if intact and other and not named:
+        raise StoreError(
+            f"record {name} is of a run of training semantics {record.spec.semantics}, and this "
+            f"library trains {SEMANTICS}: it says nothing about the run of its name. Move it away."
+        )
+    if not (intact and named):
+        raise DamagedRecord(
+            f"damaged record {name}: its content is not what its "
+            f"{'name' if intact else 'digest'} says."
+        )
+    return record
+
+
+def to_parquet(record: Record) -> bytes:
+    """The content of a record's file: for the same record the same bytes."""
+    frame = record.predictions
+    names = [s for s in SPLITS if s in set(frame["split"])]
+    table = pa.table(
+        {
+            "row": pa.array(frame.index.to_numpy(np.int32)),
+            "split": pa.DictionaryArray.from_arrays(
+                [names.index(s) for s in frame["split"]], names
+            ),
+            "label": pa.array(frame["label"].to_numpy(np.int8)),
+            "p": pa.array(frame["p"].to_numpy(np.float32)),
+            "group": pa.array(frame["group"].to_numpy(np.int32)),
+            **{name: pa.array(frame[name].to_numpy(np.float32)) for name in snapshots_of(frame)},
+        },
+        metadata={
+            "format": str(FORMAT),
+            "spec": record.spec.to_json(),
+            "metrics": json.dumps(record.metrics),
+            "provenance": json.dumps(record.provenance),
+            "rules": record.rules,
+            "digest": record.digest,
+        },
+    )
+    encoding = dict.fromkeys(("row", "label", "group"), "DELTA_BINARY_PACKED") | dict.fromkeys(
+        ("p", *snapshots_of(frame)), "BYTE_STREAM_SPLIT"
+    )
+    file = io.BytesIO()
+    pq.write_table(
+        table,
+        file,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=["split"],
+        column_encoding=encoding,
+        write_statistics=False,
+    )
+    return file.getvalue()

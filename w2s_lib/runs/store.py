@@ -1,76 +1,204 @@
-"""Records: one Parquet file a finished run, verified on reading, complete or absent.
+"""Where records are kept: one Parquet file a finished run, verified on reading, complete or absent.
 
-A record holds predictions by row, and in its metadata the spec, metrics, provenance and a digest of all of it. It holds
-no text and no pickle. Two stores are searched: the user's, then the published one (`book/results/`, read-only). The
-user's is a folder, or the prefix of an object store (`remote.py`).
+Two stores are searched: the user's, then the published one (`book/results/`, read-only). The
+user's is a folder, or a URL with a prefix in an object store (`remote.py`). A run's adapters lie
+beside its record, in `<run id>/<digest>/`; the record's provenance names the digest, so that a
+record and its adapters cannot be of different trainings.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
+import hashlib
 import os
 import shutil
-import tempfile
-import uuid
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from platformdirs import user_data_dir
 
 from w2s_lib.runs.errors import DamagedRecord, StoreError
-from w2s_lib.runs.folders import locked, repository_root
-from w2s_lib.runs.parquet import from_parquet, to_parquet
-from w2s_lib.runs.record import Record
-from w2s_lib.runs.remote import Remote, remote_store
+from w2s_lib.runs.folders import file_sha256, locked, repository_root, sync, temporary, write_whole
+from w2s_lib.runs.record import Record, check_content, from_parquet, to_parquet
 from w2s_lib.runs.spec import RunSpec
 
-__all__ = [
-    "DamagedRecord",
-    "claim",
-    "discard_partial",
-    "find",
-    "mark",
-    "marked",
-    "published_store",
-    "read",
-    "recorded",
-    "repository_root",
-    "require_writable",
-    "store_name",
-    "user_store",
-    "weights",
-    "write",
-]
 
+class Store(ABC):
+    """Where records are: a `FolderStore` or a `UrlStore`. Methods raise `StoreError`.
 
-def user_store() -> Path:
-    """`W2S_STORE`; else `.w2s/records` at the repository's root; else the platform's data folder.
-
-    Where `W2S_STORE` is a URL, the folder in the cache in which its records are made ready.
+    Attributes:
+        address: as `W2S_STORE` names it: an absolute path, or a URL, which may hold an access key.
+        name: the same for people, without an access key.
+        folder: a folder of this machine: the store's own, or one of the cache.
     """
-    if away := remote_store():
-        return away.local
-    if chosen := os.environ.get("W2S_STORE"):
-        return Path(chosen.removeprefix("file://")).expanduser().absolute()
-    root = repository_root()
-    return (
-        root / ".w2s" / "records"
-        if root
-        else Path(user_data_dir("w2s", appauthor=False)) / "records"
-    )
+
+    address: str
+    name: str
+    folder: Path
+
+    @abstractmethod
+    def get(self, file: str) -> bytes | None:
+        """The content of a file; None where there is none of that name."""
+
+    @abstractmethod
+    def put(self, file: str, content: bytes, *, new: bool) -> bool:
+        """Puts a file whole, and says whether it did.
+
+        False where `new` is set and somebody has put one of that name meanwhile, as far as the
+        store can tell.
+        """
+
+    @abstractmethod
+    def rename(self, file: str, new: str) -> None:
+        """Renames a file; one that is gone already is left to whoever took it."""
+
+    @abstractmethod
+    def files(self) -> set[str]:
+        """The names of all files."""
+
+    @abstractmethod
+    def probe(self) -> AbstractContextManager[str]:
+        """Leaves a small file for as long as the context lasts; gives its name, for `get`."""
+
+    @abstractmethod
+    def claim(self, run_id: str) -> AbstractContextManager[bool]:
+        """See `claim`."""
+
+    @abstractmethod
+    def weights(self, record: Record) -> Path | None:
+        """A folder of this machine with a record's adapters; None where they are not whole."""
+
+    @abstractmethod
+    def put_weights(self, folder: Path, name: str) -> None:
+        """Puts a folder of adapters under a name that ends with their digest."""
+
+    def find(self, run_id: str) -> Record | None:
+        """A run's record. A damaged one is set aside with a warning, and counts as missing."""
+        file = f"{run_id}.parquet"
+        content = self.get(file)
+        try:
+            return None if content is None else from_parquet(content, f"{self.name}/{file}")
+        except DamagedRecord as error:
+            self.rename(file, aside := f"{run_id}.damaged")
+            warnings.warn(
+                f"{error} It is kept as {aside}, and the run counts as missing.", stacklevel=3
+            )
+            return None
+
+    def write(self, record: Record, artefacts: Callable[[Path], None] | None = None) -> Record:
+        """See `write`."""
+        run_id = record.spec.run_id
+        try:
+            check_content(record)
+            with temporary(self.folder) as part:
+                part.mkdir()
+                if artefacts:
+                    artefacts(part)
+                if digest := weights_digest(part):
+                    record = replace(record, provenance={**record.provenance, "weights": digest})
+                there = self.find(run_id)
+                if there and _agreed(record, there) and not (digest and not self.weights(there)):
+                    return there
+                if digest:
+                    self.put_weights(part, f"{run_id}/{digest}")
+                content = to_parquet(record)
+                if not self.put(f"{run_id}.parquet", content, new=there is None):
+                    there = self.find(run_id)
+                    return there if there and _agreed(record, there) else record
+        except ValueError as error:
+            raise StoreError(f"run {run_id} has no valid record: {error}") from error
+        except OSError as error:
+            raise StoreError(
+                f"the record of {run_id} could not be written to {self.name}: {error}. Free some "
+                "space, or name another folder in W2S_STORE. Nothing half-written was left."
+            ) from error
+        return replace(record, path=f"{self.name}/{run_id}.parquet")
 
 
-def store_name() -> str:
-    """The user's store as `W2S_STORE` would name it: an absolute path or a URL."""
-    away = remote_store()
-    return away.url if away else str(user_store())
+class FolderStore(Store):
+    """A folder. Its files appear whole, by renaming; claims are locks of the system."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.address, self.name = folder, str(folder), str(folder)
+
+    def get(self, file: str) -> bytes | None:
+        """See `Store`."""
+        try:
+            return (self.folder / file).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StoreError(f"{self.folder / file} cannot be read: {error}") from error
+
+    def put(self, file: str, content: bytes, *, new: bool) -> bool:
+        """See `Store`."""
+        write_whole(self.folder / file, lambda part: part.write(content))
+        return True
+
+    def rename(self, file: str, new: str) -> None:
+        """See `Store`."""
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.folder / file, self.folder / new)
+
+    def files(self) -> set[str]:
+        """See `Store`."""
+        return {path.name for path in self.folder.glob("*")}
+
+    @contextlib.contextmanager
+    def probe(self) -> Iterator[str]:
+        """See `Store`."""
+        with temporary(self.folder) as part:
+            part.write_bytes(b"w2s")
+            yield part.name
+
+    @contextlib.contextmanager
+    def claim(self, run_id: str) -> Iterator[bool]:
+        """See `claim`."""
+        with contextlib.ExitStack() as stack:
+            try:
+                mine = stack.enter_context(locked(self.folder / f".{run_id}.lock", wait=False))
+            except OSError as error:
+                raise StoreError(f"the store {self.name} cannot be locked: {error}") from error
+            yield mine
+
+    def weights(self, record: Record) -> Path | None:
+        """See `Store`."""
+        digest = record.provenance.get("weights", "none")
+        folder = self.folder / record.spec.run_id / digest
+        return folder if whole(folder) else None
+
+    def put_weights(self, folder: Path, name: str) -> None:
+        """See `Store`."""
+        for path in (*folder.iterdir(), folder):
+            sync(path)
+        target = self.folder / name
+        target.parent.mkdir(exist_ok=True)
+        while not whole(target):
+            with contextlib.suppress(FileExistsError):
+                rename_new(folder, target)
+        sync(target.parent)
+
+
+def user_store() -> Store:
+    """`W2S_STORE`; else `.w2s/records` at the repository's root; else the platform's data folder."""
+    chosen = os.environ.get("W2S_STORE", "")
+    if "://" in chosen and not chosen.startswith("file://"):
+        from w2s_lib.runs.remote import UrlStore
+
+        return UrlStore(chosen)
+    if chosen:
+        return FolderStore(Path(chosen.removeprefix("file://")).expanduser().absolute())
+    if root := repository_root():
+        return FolderStore(root / ".w2s" / "records")
+    return FolderStore(Path(user_data_dir("w2s", appauthor=False)) / "records")
 
 
 def published_store() -> Path | None:
-    """`book/results/`, unless `W2S_PUBLISHED=0` hides it or there is no repository around the library."""
+    """`book/results/`; None where `W2S_PUBLISHED=0` hides it or no repository is around the library."""
     root = repository_root()
     return (
         root / "book" / "results" if root and os.environ.get("W2S_PUBLISHED", "1") != "0" else None
@@ -78,64 +206,37 @@ def published_store() -> Path | None:
 
 
 def find(spec: RunSpec) -> Record | None:
-    """The record of `spec`, from the user's store, else from the published one; None where neither has it.
+    """The record of `spec`, from the user's store, else from the published one; or None.
 
-    A damaged record in the user's store is set aside (`.damaged`) with a warning, and counts as missing.
+    A damaged record in the user's store is set aside (`.damaged`) with a warning.
 
     Raises:
         DamagedRecord: the published record is damaged.
+        StoreError: a record is there and cannot be read.
     """
-    away = remote_store()
-    record = (
-        _find_away(away, spec.run_id)
-        if away
-        else _find_here(user_store() / f"{spec.run_id}.parquet")
-    )
+    if record := user_store().find(spec.run_id):
+        return record
     published = published_store()
-    path = (published or user_store()) / f"{spec.run_id}.parquet"
-    return record or (read(path) if published and path.is_file() else None)
-
-
-def _find_here(path: Path) -> Record | None:
-    try:
-        return read(path) if path.is_file() else None
-    except DamagedRecord as error:
-        os.replace(path, aside := path.with_suffix(".damaged"))
-        warnings.warn(
-            f"{error} It is kept as {aside.name}, and the run counts as missing.", stacklevel=3
-        )
-        return None
-
-
-def _find_away(away: Remote, run_id: str) -> Record | None:
-    content = away.get(name := f"{run_id}.parquet")
-    try:
-        return None if content is None else from_parquet(io.BytesIO(content), f"{away.url}/{name}")
-    except DamagedRecord as error:
-        away.rename(name, aside := f"{run_id}.damaged")
-        warnings.warn(
-            f"{error} It is kept as {aside}, and the run counts as missing.", stacklevel=3
-        )
-        return None
+    path = published / f"{spec.run_id}.parquet" if published else None
+    return read(path) if path and path.is_file() else None
 
 
 def recorded() -> set[str]:
-    """The ids of all runs that have a record in either store, by the names of the files alone: nothing is read or verified."""
-    away, published = remote_store(), published_store()
-    names = away.names() if away else {path.name for path in user_store().glob("*.parquet")}
-    names |= {path.name for path in published.glob("*.parquet")} if published else set()
+    """The ids of all runs with a record in either store, by the names of the files alone."""
+    names, published = user_store().files(), published_store()
+    if published:
+        names |= FolderStore(published).files()
     return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
 
 
 def weights(spec: RunSpec) -> Path | None:
-    """The folder of a run's adapters in the user's store; None where they are not (published records come without).
+    """The folder of a run's adapters, from the user's store (published records have none).
 
-    From a URL they are fetched into the cache.
+    Adapters whose digest is not the one that the record names count as missing, with a warning.
     """
-    if away := remote_store():
-        return away.download(spec.run_id)
-    folder = user_store() / spec.run_id
-    return folder if (folder / "adapter_model.safetensors").is_file() else None
+    store = user_store()
+    record = store.find(spec.run_id)
+    return store.weights(record) if record and "weights" in record.provenance else None
 
 
 def read(path: Path) -> Record:
@@ -143,145 +244,119 @@ def read(path: Path) -> Record:
 
     Raises:
         DamagedRecord: it is truncated, altered, or another run's.
-        StoreError: another version of the library has written it.
+        StoreError: it cannot be read, or another version of the library has written it.
     """
-    return from_parquet(path, str(path))
-
-
-def require_writable(store: Path | None = None) -> None:
-    """Tries a folder, or the user's store, before training: raises `StoreError` where nothing can be written to it."""
-    folder = store or user_store()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryFile(dir=folder),
-            mark() if store is None else contextlib.nullcontext(),
-        ):
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"record {path} cannot be read: {error}") from error
+    return from_parquet(content, str(path))
+
+
+def require_writable(folder: Path | None = None) -> None:
+    """Tries a folder, or the user's store, before training.
+
+    Raises:
+        StoreError: nothing can be written to it.
+    """
+    store = FolderStore(folder) if folder else user_store()
+    try:
+        with store.probe():
             pass
     except OSError as error:
         raise StoreError(
-            f"the store {folder} cannot be written: {error}. Name another folder in W2S_STORE. Nothing was "
-            "trained."
+            f"the store {store.name} cannot be written: {error}. Name another folder in "
+            "W2S_STORE. Nothing was trained."
         ) from error
 
 
-@contextlib.contextmanager
-def claim(run_id: str) -> Iterator[bool]:
-    """Whether this process may train a run: False where another live process is training it for the same store.
+def claim(run_id: str) -> AbstractContextManager[bool]:
+    """Whether this process may train a run: False where another live one does, for the same store.
 
-    The claim lasts as long as the context. The system frees that of a process that dies. A store behind a URL has no
-    claims, so this is True there: two records of one run are compared, and the first one stays.
+    The claim lasts as long as the context. The system frees that of a process that dies. A store
+    behind a URL has no claims, so this is True there: two records of one run are compared, and the
+    first one stays.
     """
-    if remote_store():
-        yield True
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            mine = stack.enter_context(locked(user_store() / f".{run_id}.lock", wait=False))
-        except OSError as error:
-            raise StoreError(f"the store {user_store()} cannot be locked: {error}") from error
-        yield mine
-
-
-@contextlib.contextmanager
-def mark() -> Iterator[str]:
-    """Leaves a small file in the user's store for as long as the context lasts, and gives its name: for `marked`."""
-    if away := remote_store():
-        with away.mark() as name:
-            yield name
-        return
-    file = user_store() / f".probe-{uuid.uuid4().hex}"
-    file.touch()
-    try:
-        yield file.name
-    finally:
-        file.unlink(missing_ok=True)
-
-
-def marked(name: str) -> bool:
-    """Whether the user's store, as this process and this machine see it, has the mark of that name."""
-    away = remote_store()
-    return (user_store() / name).is_file() if away is None else away.get(name) is not None
+    return user_store().claim(run_id)
 
 
 def write(
-    record: Record, *, store: Path | None = None, artefacts: Callable[[Path], None] | None = None
+    record: Record,
+    *,
+    store: Path | None = None,
+    artefacts: Callable[[Path], None] | None = None,
+    rules: str = "",
 ) -> Record:
-    """Writes a record whole: under a temporary name, renamed last. Its folder of weights is in place before it.
+    """Writes a record whole; its adapters are in place before it.
 
-    To a URL it is put in one piece, after its weights. Where the store has that run already, by somebody who trained it at
-    the same time, the two must agree, and the first one stays.
+    Where the store has that run already, the two must agree, and the first one stays, unless it
+    lacks its adapters.
 
     Args:
         record: a finished run.
         store: a folder; the user's store by default.
         artefacts: writes adapter and head into the folder that it is given.
+        rules: SHA-256 of the edition's rules file, in hex, for a record that is published.
 
     Returns:
-        The record with its path.
+        The record that is there then, with its path.
 
     Raises:
-        StoreError: the store cannot be written, or the disk is full; nothing half-written stays. Or, of a URL: the store's
-            record of this run has other predictions.
+        StoreError: the store cannot be written, or the disk is full; nothing half-written stays.
+            Or its record of this run has other predictions, or this one is not valid.
     """
-    away = None if store else remote_store()
-    store = store or user_store()
-    path = store / f"{record.spec.run_id}.parquet"
-    temporary: Path | None = None
+    return (FolderStore(store) if store else user_store()).write(
+        replace(record, rules=rules), artefacts
+    )
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of a folder's files, 32 hex digits; "" of no files."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    lines = "".join(f"{file_sha256(path)}  {path.name}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()[:32] if lines else ""
+
+
+def whole(folder: Path) -> bool:
+    """Whether a folder of adapters, named by their digest, is there and whole.
+
+    A damaged one is removed with a warning: the run counts as one that has no adapters.
+    """
+    if not folder.is_dir():
+        return False
+    if weights_digest(folder) == folder.name:
+        return True
+    warnings.warn(
+        f"w2s: damaged adapters {folder}: removed; the run is trained again where it needs them",
+        stacklevel=2,
+    )
+    shutil.rmtree(folder)
+    return False
+
+
+def rename_new(part: Path, folder: Path) -> None:
+    """Renames a folder.
+
+    Raises:
+        FileExistsError: somebody else was faster, or the other one is there already.
+    """
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".part-{os.getpid()}-", dir=store))
-        to_parquet(record, temporary / path.name)
-        if artefacts:
-            (temporary / "weights").mkdir()
-            artefacts(temporary / "weights")
-        if away:
-            return _put(away, record, temporary)
-        if artefacts:
-            if any((temporary / "weights").iterdir()):
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-                os.replace(temporary / "weights", path.with_suffix(""))
-        os.replace(temporary / path.name, path)
+        os.rename(part, folder)
     except OSError as error:
-        raise StoreError(
-            f"the record of {record.spec.run_id} could not be written to {store}: {error}. Free some space, "
-            "or name another folder in W2S_STORE. Nothing half-written was left."
-        ) from error
-    finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return replace(record, path=str(path))
+        if not folder.is_dir():
+            raise
+        raise FileExistsError(folder) from error
 
 
-def _put(away: Remote, record: Record, folder: Path) -> Record:
-    """Puts what `folder` holds to an object store, and gives the record that is there then: this one, or its equal."""
-    run_id = record.spec.run_id
-    there = _agreed(record, _find_away(away, run_id))
-    if (folder / "weights").is_dir() and any((folder / "weights").iterdir()):
-        away.upload(folder / "weights", run_id)
-    if there is None and not away.create(
-        f"{run_id}.parquet", (folder / f"{run_id}.parquet").read_bytes()
-    ):
-        there = _agreed(record, _find_away(away, run_id))
-    return there or replace(record, path=f"{away.url}/{run_id}.parquet")
-
-
-def _agreed(record: Record, there: Record | None) -> Record | None:
-    if (
-        there
-        and replace(record, metrics={}, provenance={}).digest
-        != replace(there, metrics={}, provenance={}).digest
-    ):
-        both = [one.provenance.get("hardware", "unknown hardware") for one in (there, record)]
-        raise StoreError(
-            f"run {record.spec.run_id} was trained twice and its two records disagree: {there.path} ({both[0]}), "
-            f"which stays, and a new one ({both[1]}), which was not written. The same bits need the same kind of "
-            "machine and the same versions."
-        )
-    return there
-
-
-def discard_partial(pid: int | None) -> None:
-    """Removes what a process that was killed has left half-written in the user's store."""
-    for folder in user_store().glob(f".part-{pid}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+def _agreed(record: Record, there: Record) -> bool:
+    """True where two records of a run have the same predictions, else an error."""
+    new, old = (replace(one, metrics={}, provenance={}, rules="").digest for one in (record, there))
+    if new == old:
+        return True
+    both = [one.provenance.get("hardware", "unknown hardware") for one in (there, record)]
+    raise StoreError(
+        f"run {record.spec.run_id} was trained twice and its two records disagree: {there.path} "
+        f"({both[0]}), which stays, and a new one ({both[1]}), which was not written. The same "
+        "bits need the same kind of machine and the same versions. Move the old one away to "
+        "keep the new one."
+    )

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from w2s_lib.runs.errors import SpecError, nearest
-from w2s_lib.runs.folders import save_whole, unchanged_sha256
+from w2s_lib.runs.folders import write_cached, unchanged_sha256
 from w2s_lib.runs.spec import Task
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
@@ -205,7 +205,7 @@ def _load(name: str, min_rating: float, sha256: str) -> TaskTable:
     digest = _digest(frame)
     # Kept, so that nobody needs the network or the task's function again.
     if from_hub is not None and not (file := cached_table(name, digest)).is_file():
-        save_whole(file, from_hub.to_parquet)
+        write_cached(file, from_hub.to_parquet)
     return TaskTable(Task(name=name), frame, tuple(ratings), digest, int((~kept).sum()))
 
 

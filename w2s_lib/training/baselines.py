@@ -25,7 +25,7 @@ from w2s_lib.models.lora import merge_adapters
 from w2s_lib.models.machine import hardware
 from w2s_lib.models.trunk import Trunk, inputs_at, only_last, trunk_depth
 from w2s_lib.runs.errors import SpecError
-from w2s_lib.runs.folders import cache_dir, file_sha256, save_whole
+from w2s_lib.runs.folders import cache_dir, file_sha256, write_cached
 from w2s_lib.runs.labels import predicted_label
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.tasks.table import TaskTable
@@ -201,7 +201,7 @@ def layer_states(
         if not file.is_file():
             states = _compute_layer_states(run, table, rows, adapters)
             named = {str(layer): values for layer, values in states.items()}
-            save_whole(file, lambda part: np.savez(part, **named))
+            write_cached(file, lambda part: np.savez(part, **named))
     with np.load(file) as arrays:
         return {int(layer): arrays[layer] for layer in arrays.files}, time.monotonic() - started
 
