@@ -94,6 +94,9 @@ class Store(ABC):
         run_id = record.spec.run_id
         try:
             check_content(record)
+        except ValueError as error:
+            raise StoreError(f"run {run_id} has no valid record: {error}") from error
+        try:
             with temporary(self.folder) as part:
                 part.mkdir()
                 if artefacts:
@@ -109,8 +112,6 @@ class Store(ABC):
                 if not self.put(f"{run_id}.parquet", content, new=there is None):
                     there = self.find(run_id)
                     return there if there and _agreed(record, there) else record
-        except ValueError as error:
-            raise StoreError(f"run {run_id} has no valid record: {error}") from error
         except OSError as error:
             raise StoreError(
                 f"the record of {run_id} could not be written to {self.name}: {error}. Free some "
