@@ -182,9 +182,9 @@ def records(job: Job, run_id: str) -> Iterator[Path]:
     from w2s_lib.runs.store import published_store, user_store
 
     with environment(job.environment()):
-        for store in (user_store(), published_store()):
-            if store is not None:
-                yield store / f"{run_id}.parquet"
+        for folder in (user_store().folder, published_store()):
+            if folder is not None:
+                yield folder / f"{run_id}.parquet"
 
 
 def digest(*parts: bytes) -> str:
