@@ -62,6 +62,7 @@ def test_provenance_says_what_made_it(swept: SimpleNamespace) -> None:
         "peak_memory_bytes",
         "date",
         "commit",
+        "weights",
     }
     assert (
         made["device"] == "cpu"
@@ -75,9 +76,9 @@ def test_adapters_and_head_lie_beside_what_was_finetuned(
     swept: SimpleNamespace, specs: dict[str, RunSpec]
 ) -> None:
     for name, spec in specs.items():
-        folder = swept.store / spec.run_id
-        assert folder.is_dir() == (name not in ("tfidf", "probe", "zero_shot"))
-        if folder.is_dir():
+        folders = list((swept.store / spec.run_id).glob("*"))
+        assert len(folders) == (name not in ("tfidf", "probe", "zero_shot"))
+        for folder in folders:
             assert load_file(folder / "head.safetensors")["weight"].shape == (2, 576)
             adapters = load_file(folder / "adapter_model.safetensors")
             assert {key.split("layers.")[1].split(".")[0] for key in adapters} == {
@@ -235,7 +236,7 @@ def test_runs_that_share_a_training_are_what_they_are_alone(
     adapters = [
         file.read_bytes()
         for spec in shared
-        for file in (own_store / spec.run_id).glob("*.safetensors")
+        for file in (own_store / spec.run_id).glob("*/*.safetensors")
     ]
     monkeypatch.setenv("W2S_STORE", str(tmp_path / "alone"))
     for spec in (*shared, tfidf):
@@ -247,7 +248,7 @@ def test_runs_that_share_a_training_are_what_they_are_alone(
     weights_alone = [
         file.read_bytes()
         for spec in shared
-        for file in (tmp_path / "alone" / spec.run_id).glob("*.safetensors")
+        for file in (tmp_path / "alone" / spec.run_id).glob("*/*.safetensors")
     ]
     assert sorted(adapters) == sorted(weights_alone) and len(adapters) == 6
 

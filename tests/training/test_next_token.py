@@ -89,7 +89,7 @@ def ran(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("W2S_CACHE", str(session_cache))
         patch.setenv("W2S_STORE", str(folder := tmp_path_factory.mktemp("read") / "records"))
-        return SimpleNamespace(record=w2s.run(spec), folder=folder / spec.run_id, store=folder)
+        return SimpleNamespace(record=w2s.run(spec), folder=store.weights(spec), store=folder)
 
 
 # What is read
@@ -240,7 +240,7 @@ def test_the_same_spec_reads_to_the_same_bits(
     assert again.predictions.equals(ran.record.predictions) and again.metrics == ran.record.metrics
     mine, theirs = (
         load_file(folder / "adapter_model.safetensors")
-        for folder in (own_store / spec.run_id, ran.folder)
+        for folder in (store.weights(spec), ran.folder)
     )
     assert mine.keys() == theirs.keys() and all(
         torch.equal(mine[name], theirs[name]) for name in mine
@@ -302,7 +302,7 @@ def test_a_student_that_continues_it_is_another_student(
     }
     read, after = (
         load_file(folder / "adapter_model.safetensors")
-        for folder in (there.folder, there.store / continued.run_id)
+        for folder in (there.folder, store.weights(continued))
     )
     assert all(not torch.equal(after[name], value) for name, value in read.items())
 
@@ -319,5 +319,5 @@ def test_adapters_that_are_gone_are_trained_again(spec: RunSpec, own_store: Path
     ).exists()
     (own_store / f"{child.run_id}.parquet").unlink()
     assert w2s.run(child).predictions.equals(first)
-    assert (own_store / spec.run_id / "adapter_model.safetensors").is_file()
+    assert store.weights(spec) is not None
     assert (own_store / f"{spec.run_id}.parquet").stat().st_mtime_ns > written

@@ -159,7 +159,7 @@ def finetuned(
         patch.setenv("W2S_CACHE", str(session_cache))
         patch.setenv("W2S_STORE", str(folder := tmp_path_factory.mktemp("finetuned") / "records"))
         return SimpleNamespace(
-            spec=spec, record=w2s.run(spec), store=folder, weights=folder / spec.run_id
+            spec=spec, record=w2s.run(spec), store=folder, weights=store.weights(spec)
         )
 
 

@@ -23,8 +23,9 @@ from w2s_lib.runs.errors import (
     StoreError,
     TrainingError,
 )
+from w2s_lib.runs.folders import remove_parts
 from w2s_lib.runs.spec import Continue, RunSpec
-from w2s_lib.runs.store import discard_partial
+from w2s_lib.runs.store import user_store
 from w2s_lib.training.execute import refuse_early
 
 Outcome = tuple[str, TrainingError | None]
@@ -159,7 +160,7 @@ class Worker:
         """Ends it at once, and removes what it has left half-written."""
         self.process.kill()
         self.process.wait()
-        discard_partial(self.process.pid)
+        remove_parts(user_store().folder)
 
     def epitaph(self, name: str, *, memory: bool) -> str:
         """What is known of its death.
@@ -168,7 +169,7 @@ class Worker:
             name: the run that it was training.
             memory: whether the kernel has killed a process for want of memory.
         """
-        discard_partial(self.process.pid)
+        remove_parts(user_store().folder)
         code = self.process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         why = " for want of memory: set fewer workers" if memory and code == -signal.SIGKILL else ""

@@ -12,7 +12,7 @@ from w2s_lib.experiments.local import Outcome
 from w2s_lib.experiments.worker import Job, from_line, to_line, train
 from w2s_lib.runs.errors import DeviceError, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import RunSpec
-from w2s_lib.runs.store import find, mark, marked, require_writable, store_name, write
+from w2s_lib.runs.store import find, require_writable, user_store, write
 from w2s_lib.training.execute import refuse_early
 
 RETRIES = 3
@@ -72,8 +72,7 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     _check_nodes(ray, nodes, missing)
     parents = {parent.run_id: parent for spec in missing.values() for parent in spec.parents()}
     for run_id in parents.keys() - missing.keys():
-        record = find(parents[run_id])
-        if record and not record.path.startswith(f"{store_name()}/"):
+        if user_store().find(run_id) is None and (record := find(parents[run_id])):
             write(record)  # from the published store, which not every node has
     return sum(int(node["Resources"][kind]) for kind, node in nodes)
 
@@ -101,7 +100,7 @@ def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunS
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     checks = {}
-    with mark() as name:
+    with user_store().probe() as name:
         for kind, node in nodes:
             job = {spec: False for spec in missing.values() if _resource(spec) == kind}
             place = {
@@ -125,12 +124,13 @@ def _check(node: str, name: str, line: str) -> None:
 
     Args:
         node: its address, for the message.
-        name: of the mark that the sweep has left in the store.
+        name: of the file that the sweep has left in the store.
         line: the runs.
     """
-    if not marked(name):
+    store = user_store()
+    if store.get(name) is None:
         raise StoreError(
-            f"node {node} of the Ray cluster does not see this machine's store {store_name()}: "
+            f"node {node} of the Ray cluster does not see this machine's store {store.name}: "
             "name in W2S_STORE a folder that all nodes share, or a URL such as s3://bucket/prefix. "
             "Nothing was trained."
         )
@@ -218,7 +218,7 @@ def _task(ray: Any, function: Any, **options: Any) -> Any:
     """The function as a task whose worker has the same store and caches as this process."""
     names = ("W2S_CACHE", "HF_HOME", "HF_HUB_OFFLINE")
     same = {name: os.environ[name] for name in names if os.environ.get(name)}
-    own = {"W2S_STORE": store_name(), "W2S_PUBLISHED": "0", "TQDM_DISABLE": "1"}
+    own = {"W2S_STORE": user_store().address, "W2S_PUBLISHED": "0", "TQDM_DISABLE": "1"}
     environment = {"env_vars": own | same | {"OMP_NUM_THREADS": "1"}}
     return ray.remote(function).options(runtime_env=environment, **options)
 

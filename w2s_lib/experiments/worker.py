@@ -16,8 +16,9 @@ import threading
 import time
 import traceback
 
+from w2s_lib.runs.folders import remove_parts
 from w2s_lib.runs.spec import RunSpec
-from w2s_lib.runs.store import claim, discard_partial, find, weights
+from w2s_lib.runs.store import claim, find, user_store, weights
 
 Job = dict[RunSpec, bool]
 """Runs that share one training -> whether another run starts from their adapters."""
@@ -91,7 +92,7 @@ def main() -> None:
 def _listen(jobs: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         jobs.put(line)
-    discard_partial(os.getpid())
+    remove_parts(user_store().folder, of=os.getpid())
     os._exit(1)
 
 

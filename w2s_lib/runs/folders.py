@@ -93,14 +93,19 @@ def temporary(folder: Path) -> Iterator[Path]:
     What dead processes have left there is removed as well.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{_PART}*"):
-        if _abandoned(old):
-            _remove(old)
+    remove_parts(folder)
     part = folder / f"{_PART}{os.getpid()}-{platform.node()}-{uuid.uuid4().hex[:8]}"
     try:
         yield part
     finally:
         _remove(part)
+
+
+def remove_parts(folder: Path, *, of: int = 0) -> None:
+    """Removes what dead processes have left half-written in a folder, and what process `of` has."""
+    for part in folder.glob(f"{_PART}*"):
+        if _abandoned(part) or part.name.startswith(f"{_PART}{of}-"):
+            _remove(part)
 
 
 def sync(path: Path) -> None:
