@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from w2s_lib.runs.errors import DamagedRecord, StoreError
+from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
 from w2s_lib.runs.labels import predicted_label
 from w2s_lib.runs.spec import SEMANTICS, NextToken, RunSpec
 
@@ -225,7 +225,15 @@ def from_parquet(content: bytes, name: str) -> Record:
         if intact and named:
             check_content(record)
     # No bytes are fetched here: an OSError is pyarrow's word for content that it cannot decode.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+    except (
+        SpecError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        pa.ArrowException,
+    ) as error:
         raise DamagedRecord(f"damaged record {name}: {type(error).__name__}: {error}.") from error
     if intact and other and not named:
         raise StoreError(

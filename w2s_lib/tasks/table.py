@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from w2s_lib.runs.errors import SpecError, nearest
-from w2s_lib.runs.folders import write_cached, unchanged_sha256
+from w2s_lib.runs.folders import unchanged_sha256, write_cached
 from w2s_lib.runs.spec import Task
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
