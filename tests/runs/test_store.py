@@ -586,7 +586,8 @@ def forged(**columns: Callable[[Any], Any]) -> Record:
             for name, change in columns.items()
         }
     )
-    return dataclasses.replace(one, predictions=frame, metrics=accuracies(frame))
+    metrics = accuracies(frame.assign(p=frame["p"].fillna(0).clip(0, 1)))
+    return dataclasses.replace(one, predictions=frame, metrics=metrics)
 
 
 def first(value: Any) -> Callable[[Any], Any]:
