@@ -61,7 +61,6 @@ def pairs() -> pd.DataFrame:
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test sees, or writes to, the user's records."""
     monkeypatch.setenv("W2S_STORE", str(tmp_path / "records"))
-    monkeypatch.delenv("W2S_MANIFEST", raising=False)
     return tmp_path / "records"
 
 

@@ -31,7 +31,7 @@ def whole(options: Options, name: str, default: Any, *, least: int) -> Any:
 
 
 def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Job], int | None]:
-    """The chapters asked for as jobs, with the profile's variants if they are wanted, and how many processes may train.
+    """The chapters asked for as jobs, and how many processes may train.
 
     How many is None where a cluster trains (ENGINE=ray): it knows.
     """
@@ -128,7 +128,7 @@ def one_seed(job: book.Job) -> book.Job:
 
 
 def try_out(options: Options) -> int:
-    """Executes every chapter with the profile `quick`, once as it is and once with each knob of "What to tweak"."""
+    """Executes chapters with the profile `quick`: as it is, and with each knob to tweak."""
     from w2s_lib.publishing import execution
 
     profile = str(options.setdefault("profile", "quick"))
@@ -150,7 +150,10 @@ def retrain(options: Options) -> int:
 
 
 def plan(options: Options) -> int:
-    """Says what the chapters would train: distinct runs, downloads, memory, time. Does none of it."""
+    """Says what the chapters would train: distinct runs, downloads, memory, time.
+
+    Does none of it.
+    """
     from w2s_lib.publishing import plan as planned  # here: `help` needs nothing installed
 
     jobs, workers = take_jobs(options, variants=True)
@@ -174,14 +177,18 @@ def records(options: Options) -> int:
 
 
 def test(options: Options) -> int:
-    """Runs the linter on library, tests and chapters, the type checker, and the tests: file by file, in two processes."""
+    """Runs the linter on library, tests and chapters, the type checker, and the tests.
+
+    File by file, in two processes.
+    """
     steps = [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "--quiet", "."],
         ["mypy"],
         ["pytest", "-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"],
     ]
-    # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
+    # In a chapter an import stands where it is first needed, and a last expression is there to be
+    # shown.
     lint = [sys.executable, "-m", "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
     failed = [
         page.name
@@ -202,7 +209,10 @@ def test(options: Options) -> int:
 
 
 def gpu_check(options: Options) -> int:
-    """Proves the CUDA path: its tests, its benchmark, then the records of the PGR chapter on the GPU; resumes."""
+    """Proves the CUDA path.
+
+    Its tests, its benchmark, then the records of the PGR chapter on the GPU; resumes.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -225,7 +235,10 @@ def serve(options: Options) -> int:
 
 
 def lab(options: Options) -> int:
-    """Opens JupyterLab with the chapters as notebooks, executed already (PORT=8888); installs it on first use."""
+    """Opens JupyterLab with the chapters as notebooks, executed already (PORT=8888).
+
+    Installs it on first use.
+    """
     from w2s_lib.publishing import execution
 
     if find_spec("jupyterlab") is None:
@@ -282,10 +295,11 @@ VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
 
 
 def read_settings(settings: str | list[str], allowed: tuple[str, ...] | None = None) -> Options:
-    """Settings as they are written on the command line, `NAME=VALUE` or `-f FILE`, by their names in small letters.
+    """Settings of a command line, `NAME=VALUE` or `-f FILE`, by their names in small letters.
 
     Raises:
-        UsageError: one that is not allowed (None: all are), has no value, or whose value is no YAML.
+        UsageError: one that is not allowed (None: all are), has no value, or whose value is no
+            YAML.
     """
     words = settings.split() if isinstance(settings, str) else list(settings)
     options: Options = {}

@@ -1,4 +1,7 @@
-"""Pages that ask no other host for anything: mathematics as MathML, and no script that is loaded from elsewhere."""
+"""Pages that ask no other host for anything.
+
+Mathematics as MathML, and no script that is loaded from elsewhere.
+"""
 
 import html
 import shutil
@@ -46,14 +49,14 @@ def block_math(self, node):
 
 
 def no_launcher(app, doctree, docname):
-    """Drops the settings with which a default build would run a chapter's code on somebody's server."""
+    """Drops the settings that would run a chapter's code on somebody's server."""
     for node in list(doctree.findall(raw)):
         if "x-thebe-config" in node.astext():
             node.parent.remove(node)
 
 
 def own_scripts(app, pagename, templatename, context, doctree):
-    """Drops the launcher's scripts, which declare their constants twice on a page, and any other given twice."""
+    """Drops the launcher's scripts, and any other that is given twice on a page."""
     kept = {}
     for script in context.get("script_files", []):
         content = f"{script.filename or ''}{script.attributes.get('body') or ''}"
@@ -63,7 +66,10 @@ def own_scripts(app, pagename, templatename, context, doctree):
 
 
 def write_font(app, error):
-    """Adds a font with mathematical tables, for machines that have none: without one, brackets do not grow."""
+    """Adds a font with mathematical tables, for machines that have none.
+
+    Without one, brackets do not grow.
+    """
     if error is None and app.builder.format == "html":
         with as_file(files("ziamath") / "fonts" / FONT) as path:
             shutil.copy(path, Path(app.outdir, "_static", FONT))

@@ -1,7 +1,7 @@
 """Altair charts in the built pages, with no network.
 
-A chart's output holds its Vega-Lite spec. The page gets it for `charts.js`, which draws the chart live in the colours of
-the page's theme, and an SVG drawing of it for a reader without JavaScript.
+A chart's output holds its Vega-Lite spec. The page gets it for `charts.js`, which draws the chart
+live in the colours of the page's theme, and an SVG drawing of it for a reader without JavaScript.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def figure(spec):
 
 
 def read_notebook(text):
-    """An executed notebook in which every chart output has become HTML (myst-nb's reader for `.ipynb`)."""
+    """An executed notebook with its charts as HTML: myst-nb's reader for `.ipynb`."""
     notebook = nbformat.reads(text, as_version=4)
     for output in (out for cell in notebook.cells for out in cell.get("outputs", [])):
         if MIME in output.get("data", {}):
@@ -59,7 +59,7 @@ def read_notebook(text):
 
 
 def write_bundle(app, error):
-    """Writes Vega, Vega-Lite and vega-embed beside `charts.js`, which loads them on pages that have a chart."""
+    """Writes Vega, Vega-Lite and vega-embed beside `charts.js`, which loads them."""
     if error is None and app.builder.format == "html":
         bundle = Path(app.outdir, "_static", "vega.js")
         # Wrapped, since its top-level names would clash with those of the theme's scripts.

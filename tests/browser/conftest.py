@@ -1,4 +1,7 @@
-"""Chromium, for tests of pages and notebooks; without it they are skipped, unless W2S_REQUIRE_BROWSER is set."""
+"""Chromium, for tests of pages and notebooks.
+
+Without it they are skipped, unless W2S_REQUIRE_BROWSER is set.
+"""
 
 import os
 import shutil

@@ -1,7 +1,8 @@
 """Every page of the built book in a browser: light and dark, wide and narrow.
 
-Needs a built book (`make book`) and Chromium; without them these tests are skipped, unless W2S_REQUIRE_BROWSER is set, as
-it is in `.ci/run`, which runs them once more after `make book`. W2S_SITE names another folder of built pages.
+Needs a built book (`make book`) and Chromium; without them these tests are skipped, unless
+W2S_REQUIRE_BROWSER is set, as it is in `.ci/run`, which runs them once more after `make book`.
+W2S_SITE names another folder of built pages.
 """
 
 import functools

@@ -218,7 +218,10 @@ class TestExplorer:
         assert f"loss = {xent_loss(logits, torch.tensor(self.labels)):.3f} nats" in found
 
     def test_targets_by_hand(self):
-        """alpha = .75, t = .6: .25 x .7 + .75 = .925; .25 x .3 + .75 = .825; .25 x .45 = .1125; .25 x .8 = .2; 0; .25."""
+        """alpha = .75, t = .6: .25 x .7 + .75 = .925; .25 x .3 + .75 = .825.
+
+        .25 x .45 = .1125; .25 x .8 = .2; 0; .25.
+        """
         drawing = svg(confidence_explorer(self.predictions, self.labels), alpha=0.75, threshold=0.6)
         points = re.findall(
             r'aria-label="P\(y = 1\): ([\d.]+);[^"]*what: (target|hardened prediction)', drawing

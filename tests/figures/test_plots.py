@@ -121,7 +121,10 @@ class TestTheme:
             assert moved == pytest.approx(places)
 
     def test_levels_by_hand(self):
-        """Labels of ten characters are 72 pixels wide: 50 pixels apart they meet, the third is free of the first."""
+        """Labels of ten characters are 72 pixels wide.
+
+        50 pixels apart they meet, the third is free of the first.
+        """
         assert levels({"a" * 10: 0.0, "b" * 10: 0.5, "c" * 10: 1.0}, 100) == [0, 1, 0]
 
 
@@ -150,7 +153,10 @@ class TestPlotPgr:
         )
 
     def test_a_ladder_of_sizes_bears_the_models_names(self):
-        """Whole models of a hub have no depth: they stand in the order of the frame, that is of the chapter's list."""
+        """Whole models of a hub have no depth.
+
+        They stand in the order of the frame, that is of the chapter's list.
+        """
         models = [f"hf:me/smol-{size}" for size in ("small", "middle", "large")]
         cells = [("supervisor", models[0], None, "", 0.7)]
         for model, a in zip(models[1:], (0.8, 0.9), strict=True):

@@ -1,4 +1,7 @@
-"""The toolchain on a book of four pages: a chapter that trains two runs and shows charts; one that reads; two without code."""
+"""The toolchain on a book of four pages: a chapter that trains two runs and shows charts.
+
+One that reads; two without code.
+"""
 
 import json
 import os
@@ -150,7 +153,7 @@ def sample(root):
 
 
 def command(root, *arguments):
-    """The command that the Makefile calls, and an environment in which it finds this library and a store of its own."""
+    """The command that the Makefile calls, and an environment with this library and an own store."""
     variables = {"PYTHONPATH": str(ROOT), "W2S_STORE": str(root / "records")}
     return [sys.executable, "-m", "w2s_lib", *arguments], os.environ | variables
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import sys
@@ -148,8 +147,6 @@ def _records(specs: Iterable[RunSpec], **how: Any) -> list[Record]:
             record = find(spec)
             assert record, f"no record of {run_id}"
             records[run_id] = record
-        there = records[run_id]
-        note(run_id=run_id, digest=there.digest, trained=run_id in missing, path=there.path)
     return [records[run_id] for run_id in wanted]
 
 
@@ -284,10 +281,3 @@ def _failure(failed: dict[str, Exception], missing: dict[str, RunSpec]) -> Excep
         said.append(f"Not trained, since they need a run that failed: {', '.join(untrained)}.")
     first = next(iter(errors.values()))
     return first if len(said) == 1 else type(first)("\n".join(said))
-
-
-def note(**line: Any) -> None:
-    """Notes, for whoever executes a chapter, a file that it depends on and what run it is of."""
-    if manifest := os.environ.get("W2S_MANIFEST"):
-        with Path(manifest).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")

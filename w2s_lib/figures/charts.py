@@ -1,4 +1,6 @@
-"""The book's charts, and what they are put together from: means with 95% intervals, and beside each a dot a seed.
+"""The book's charts, and what they are put together from.
+
+Means with 95% intervals, and beside each a dot a seed.
 
 Importing this module turns the book's theme on (`w2s_lib.figures.style`).
 """
@@ -57,25 +59,26 @@ def curves(
 ) -> alt.LayerChart:
     """Means over x, a line a name, with 95% intervals and a small dot a seed beside its mean.
 
-    The lines stand a little beside one another, so that no bar hides another. An estimate without a value
-    breaks its line, and its note is written at the foot of the panel. Nothing is clipped. Chapters:
-    bootstrapping, confidence loss, saliency.
+    The lines stand a little beside one another, so that no bar hides another. An estimate without a
+    value breaks its line, and its note is written at the foot of the panel. Nothing is clipped.
+    Chapters: bootstrapping, confidence loss, saliency.
 
     Args:
-        lines: name -> x -> estimate, at most four. x is a number everywhere, and then drawn to scale, or a
-            string everywhere: categories, in the order in which they first come up. Numbers that grow by
-            factors read better as strings.
+        lines: name -> x -> estimate, at most four. x is a number everywhere, and then drawn to
+            scale, or a string everywhere: categories, in the order in which they first come up.
+            Numbers that grow by factors read better as strings.
         title: the finding, in a sentence.
         x_title: what x is.
         y_title: what is measured.
         seeds: name -> x -> a value a seed.
-        references: label -> value, drawn as dashed lines that are labelled, with the value, in the margin.
+        references: label -> value, drawn as dashed lines that are labelled, with the value, in the
+            margin.
         number: format of the measured numbers.
         x_format: d3 format of the numbers along x, e.g. `.0%`.
 
     Raises:
-        ValueError: no line, a line without estimates, more than four lines; x of both kinds or not finite;
-            seeds of a line or of an x that is not there.
+        ValueError: no line, a line without estimates, more than four lines; x of both kinds or not
+            finite; seeds of a line or of an x that is not there.
     """
     numeric, dots = _check(lines, seeds or {}), seeds or {}
     xs: list[X] = list(dict.fromkeys(x for points in lines.values() for x in points))
@@ -140,7 +143,9 @@ def accuracy_dots(
     references: Mapping[str, float] | None = None,
     number: str = ".2f",
 ) -> alt.LayerChart:
-    """A row a name: the estimate, its 95% interval, its seeds. For accuracies, PGR and differences (reference 0).
+    """A row a name: the estimate, its 95% interval, its seeds.
+
+    For accuracies, PGR and differences (reference 0).
 
     Args:
         intervals: name -> estimate, from top to bottom. One without a value shows its note instead.
@@ -202,7 +207,10 @@ def accuracy_dots(
 
 
 def estimate(interval: Interval, number: str = ".2f") -> Row:
-    """The fields `value`, `low`, `high` and, as text, `interval`: the numbers or, without them, the note."""
+    """The fields `value`, `low`, `high` and, as text, `interval`.
+
+    The numbers or, without them, the note.
+    """
     text = format(interval, number)
     text = text if math.isnan(interval.value) else minus(text)
     return {"value": interval.value, "low": interval.low, "high": interval.high, "interval": text}
@@ -224,7 +232,10 @@ def chart(rows: Sequence[Row]) -> alt.Chart:
 
 
 def extent(marks: Sequence[Row]) -> Iterator[float]:
-    """Every number that marks show: the ends of their intervals and their seeds. One without a value shows none."""
+    """Every number that marks show: the ends of their intervals and their seeds.
+
+    One without a value shows none.
+    """
     for mark in marks:
         if not math.isnan(mark["value"]):
             seeds = [dot["value"] for dot in mark.get("seeds", [])]
@@ -237,7 +248,10 @@ def scale(domain: Sequence[str], values: Sequence[str]) -> alt.Scale:
 
 
 def measure(title: str, domain: tuple[float, float], channel: Any = alt.Y) -> Callable[[str], Any]:
-    """One quantitative axis for several fields: layers whose titles and scales are equal share it."""
+    """One quantitative axis for several fields.
+
+    Layers whose titles and scales are equal share it.
+    """
     shared = {
         "title": title,
         "scale": alt.Scale(domain=list(domain), nice=False, zero=False),
@@ -271,11 +285,13 @@ def series(
     tips: Sequence[Any] = (),
     **line: Any,
 ) -> list[alt.Chart]:
-    """Means joined by a line, with bars; beside each mean, a dot a seed. The line breaks where there is no value.
+    """Means joined by a line, with bars; beside each mean, a dot a seed.
+
+    The line breaks where there is no value.
 
     Args:
-        marks: fields of `estimate`, `x`, `seeds` (rows with a `value`, perhaps a `seed`) and those that
-            `style` encodes.
+        marks: fields of `estimate`, `x`, `seeds` (rows with a `value`, perhaps a `seed`) and those
+            that `style` encodes.
         y: makes the vertical channel of a field (see `measure`).
         style: channels `x`, `color` and `shape`.
         beside: how far to the right of the mean the seeds are, in units of x.
@@ -306,7 +322,7 @@ def series(
 
 
 def notes(marks: Sequence[Row], style: Row, *, height: int, gap: float) -> list[alt.Chart]:
-    """Where a mark has no value, its note, written upwards from the panel's foot over a hollow mark; `gap` apart."""
+    """Where a mark has no value, its note, upwards from the panel's foot; notes are `gap` apart."""
     silent = [mark for mark in marks if math.isnan(mark["value"])]
     if not silent:
         return []

@@ -54,11 +54,15 @@ def plot_pgr(
     baselines: Mapping[str, float] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> alt.HConcatChart:
-    """Test accuracy and PGR of students against their depth, or size, as in Burns et al. 2023, figure 3.
+    """Test accuracy and PGR of students against their depth, or size.
 
-    Large marks with bars are means with 95% intervals over seeds and test rows; the small dots beside them are
-    the seeds. Blue: students, a shape a supervisor. Orange, dotted: the supervisors' own accuracy. Grey,
-    dashed: the ceiling. Where the gap is not above 0 with 95% confidence there is no PGR, and the panel says
+    In the manner of Burns et al. 2023, figure 3.
+
+    Large marks with bars are means with 95% intervals over seeds and test rows; the small dots
+    beside them are the seeds. Blue: students, a shape a supervisor. Orange, dotted: the
+    supervisors' own accuracy. Grey,
+    dashed: the ceiling. Where the gap is not above 0 with 95% confidence there is no PGR, and the
+        panel says
     so. Nothing is clipped. Chapter: `book/pgr.md`.
 
     Args:

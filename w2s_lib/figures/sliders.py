@@ -52,7 +52,8 @@ def pgr_calculator(
         "role:N", legend=None, scale=scale(list(words.values()), (SUPERVISOR, STUDENT, GREY))
     )
     text = chart([{}]).transform_calculate(
-        pgr=f"ceiling <= weak ? '{NO_GAP}' : 'PGR = ' + format((student - weak) / (ceiling - weak), '.2f')",
+        pgr=f"ceiling <= weak ? '{NO_GAP}' : "
+        "'PGR = ' + format((student - weak) / (ceiling - weak), '.2f')",
         sum="'(' + format(student, '.2f') + ' − ' + format(weak, '.2f') + ') / ('"
         " + format(ceiling, '.2f') + ' − ' + format(weak, '.2f') + ')'",
     )
@@ -73,7 +74,8 @@ def pgr_calculator(
         width=380,
         height=120,
         description=(
-            "A calculator: three sliders set the accuracies of supervisor, student and ceiling, and the PGR follows"
+            "A calculator: three sliders set the accuracies of supervisor, student and ceiling, "
+            "and the PGR follows"
         ),
     )
 
@@ -85,11 +87,13 @@ def confidence_explorer(
     alpha: float = 0.5,
     threshold: float = 0.5,
 ) -> alt.LayerChart:
-    """The confidence loss of a few texts, under sliders for alpha and the threshold t. Chapter: `book/confidence_loss.md`.
+    """The confidence loss of a few texts, under sliders for alpha and the threshold t.
 
-    A row a text, in the order given: the student's prediction f, the soft label f_w, the hardened prediction I[f > t] and
-    the target (1 - alpha) f_w + alpha I[f > t]; at the right the target and the text's cross-entropy. Their mean, in nats,
-    is `confidence_loss` with a fixed threshold.
+    Chapter: `book/confidence_loss.md`.
+
+    A row a text, in the order given: the student's prediction f, the soft label f_w, the hardened
+    prediction I[f > t] and the target (1 - alpha) f_w + alpha I[f > t]; at the right the target and
+    the text's cross-entropy. Their mean, in nats, is `confidence_loss` with a fixed threshold.
 
     Args:
         predictions: the student's P(y = 1), each in (0, 1).
@@ -102,15 +106,18 @@ def confidence_explorer(
     """
     if not len(predictions) or len(predictions) != len(soft_labels):
         raise ValueError(
-            f"as many soft labels as predictions, and at least one: not {len(soft_labels)} and {len(predictions)}"
+            f"as many soft labels as predictions, and at least one: not {len(soft_labels)} "
+            f"and {len(predictions)}"
         )
     if not all(0 < p < 1 for p in predictions) or not all(0 <= label <= 1 for label in soft_labels):
         raise ValueError(
-            f"predictions must be in (0, 1) and soft labels in [0, 1], not {predictions} and {soft_labels}"
+            f"predictions must be in (0, 1) and soft labels in [0, 1], not {predictions} "
+            f"and {soft_labels}"
         )
     if not (0 <= alpha <= 1 and 0.05 <= threshold <= 0.95):
         raise ValueError(
-            f"alpha must be in [0, 1] and threshold in [0.05, 0.95], not {alpha!r} and {threshold!r}"
+            f"alpha must be in [0, 1] and threshold in [0.05, 0.95], not {alpha!r} "
+            f"and {threshold!r}"
         )
     words = {
         "label": "soft label",
@@ -139,7 +146,8 @@ def confidence_explorer(
         .transform_calculate(hard="datum.prediction > threshold ? 1 : 0")
         .transform_calculate(target="(1 - alpha) * datum.label + alpha * datum.hard")
         .transform_calculate(
-            loss="-(datum.target * log(datum.prediction) + (1 - datum.target) * log(1 - datum.prediction))"
+            loss="-(datum.target * log(datum.prediction)"
+            " + (1 - datum.target) * log(1 - datum.prediction))"
         )
     )
     mean = rows.transform_aggregate(loss="mean(loss)").transform_calculate(
@@ -203,7 +211,8 @@ def confidence_explorer(
         width=width,
         height=height,
         description=(
-            "The confidence loss of a few texts: sliders set alpha and the threshold, and targets and loss follow"
+            "The confidence loss of a few texts: sliders set alpha and the threshold, "
+            "and targets and loss follow"
         ),
     )
 

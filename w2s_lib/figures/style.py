@@ -1,7 +1,7 @@
 """The look of every chart in the book, and the output that a chart leaves in a notebook.
 
-The output holds the Vega-Lite spec, which JupyterLab and the page draw live, and a PNG of the same chart for all else.
-The background is transparent, and the one grey is legible on white and on dark.
+The output holds the Vega-Lite spec, which JupyterLab and the page draw live, and a PNG of the same
+chart for all else. The background is transparent, and the one grey is legible on white and on dark.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import altair as alt
 
 VEGALITE = "5.21"
-"""Of the versions that JupyterLab 4 draws live (it has none of version 6), the one that vl-convert compiles."""
+"""Of the versions that JupyterLab 4 draws live (none of 6), the one that vl-convert compiles."""
 MIME = "application/vnd.vegalite.v5+json"
 GREY = "#767676"  # contrast 4.5:1 on white and 4.1:1 on #121212; no grey has 4.5:1 on both
 RULE = "#8c8c8c55"  # see-through, so that it stays faint on either
@@ -33,7 +33,10 @@ CHARACTER_WIDTH = 6.6
 
 
 def use_theme() -> None:
-    """Makes the book's theme and renderer those of every Altair chart. Calling it again changes nothing."""
+    """Makes the book's theme and renderer those of every Altair chart.
+
+    Calling it again changes nothing.
+    """
     alt.theme.register("w2s", enable=True)(_theme)
     alt.renderers.register("w2s", _mime_bundle)
     alt.renderers.enable("w2s")
@@ -52,7 +55,10 @@ def padded_domain(values: Sequence[float], padding: float = 0.06) -> tuple[float
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Places moved as little as a single pass can so that neighbours are `gap` apart; their order stays."""
+    """Places moved as little as a single pass can so that neighbours are `gap` apart.
+
+    Their order stays.
+    """
     order = sorted(range(len(places)), key=lambda i: places[i])
     groups: list[
         list[int]
@@ -74,7 +80,10 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 
 
 def levels(labels: Mapping[str, float], pixels: float) -> list[int]:
-    """For labels centred on their places, times `pixels`: the lowest line of text where each meets none before it."""
+    """For labels centred on their places, times `pixels`.
+
+    The lowest line of text where each meets none before it.
+    """
     taken: list[tuple[int, float, float]] = []
     for label, place in labels.items():
         half = CHARACTER_WIDTH * len(label) / 2 + 3

@@ -1,7 +1,10 @@
-"""The book's chapters: find them, give them parameters, plan and train their runs, and know when one is stale.
+"""The book's chapters.
 
-A chapter is a MyST Markdown notebook named in `book/_toc.yml`. A `Job` is a chapter with the parameters to execute it
-with; its `inputs` is a hash of all that the result depends on. `execution.py` executes jobs, `pages.py` makes the pages.
+Find them, give them parameters, plan and train their runs, and know when one is stale.
+
+A chapter is a MyST Markdown notebook named in `book/_toc.yml`. A `Job` is a chapter with the
+parameters to execute it with; its `inputs` is a hash of all that the result depends on.
+`execution.py` executes jobs, `pages.py` makes the pages.
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ class Chapter:
         return re.findall(r"^\|\s*`([^`|]+)`\s*\|", section, re.M)
 
     def unfolded(self) -> list[str]:
-        """The cells that are folded on the page and lie open in JupyterLab, or show the source of prose; by first lines."""
+        """The first lines of cells folded on the page but not in JupyterLab, or of bare prose."""
         found = []
         for cell in self.notebook().cells:
             tags = cell.metadata.get("tags", [])
@@ -102,7 +105,10 @@ class Chapter:
         return str(jupytext.writes(notebook, "py:percent"))
 
     def defaults(self) -> Parameters:
-        """What the `parameters` cell sets: its names, and their values where these are literals (else `...`)."""
+        """What the `parameters` cell sets.
+
+        Its names, and their values where these are literals (else `...`).
+        """
         found: Parameters = {}
         for node in ast.walk(ast.parse("\n".join(self.cells("parameters")))):
             if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
@@ -149,8 +155,10 @@ class Job:
 
     @cached_property
     def specs(self) -> list[Any]:
-        """The runs that the chapter asks for: nothing is trained."""
-        return planned_specs(self.chapter, self.parameters)
+        """The runs that the chapter asks for, pinned: nothing is trained."""
+        from w2s_lib.models.pins import pin
+
+        return [pin(spec) for spec in planned_specs(self.chapter, self.parameters)]
 
     @cached_property
     def run_ids(self) -> set[str]:
@@ -160,8 +168,9 @@ class Job:
     def inputs(self) -> str:
         """A hash of all that the executed notebook depends on.
 
-        That is the chapter, its parameters, the library, the claims and the records of its runs; for a page without a
-        `specs` cell, which reads what the others have made, all of the book and every published record.
+        That is the chapter, its parameters, the library, the claims and the records of its runs;
+        for a page without a `specs` cell, which reads what the others have made, all of the book
+        and every published record.
         """
         book = self.chapter.root / "book"
         files = [self.chapter.source, book / "constraints.txt", *sorted(book.glob("claims*/*"))]
@@ -228,7 +237,9 @@ def chapters(root: Path) -> list[Chapter]:
 
 
 def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
-    """The names of a chapter's cells tagged `parameters` and `specs`, executed alone: nothing is trained.
+    """The names of a chapter's cells tagged `parameters` and `specs`, executed alone.
+
+    Nothing is trained.
 
     Raises:
         BookError: one of the cells failed.
@@ -252,7 +263,7 @@ def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
 
 
 def train(jobs: list[Job], *, store: str, workers: int | None) -> set[str]:
-    """Trains the runs of all these chapters that have no record yet, in one sweep, with the progress in this terminal.
+    """Trains the runs of all these chapters that have no record yet, in one sweep.
 
     Returns:
         The ids of the runs that were trained.

@@ -1,6 +1,9 @@
-"""Executing chapters, each by papermill in a process of its own; one that nothing has changed for is left alone.
+"""Executing chapters, each by papermill in a process of its own.
 
-What comes out is scrubbed of timestamps, so that the same code on the same records gives the same bytes.
+One that nothing has changed for is left alone.
+
+What comes out is scrubbed of timestamps, so that the same code on the same records gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -29,10 +32,13 @@ STEADY = {
 
 
 def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
-    """Trains what is missing and executes what has changed, in parallel; returns a row for every job.
+    """Trains what is missing and executes what has changed, in parallel.
+
+    Returns a row for every job.
 
     Raises:
-        BookError: a chapter failed. No further one is started, and its partial notebook stays in `_build/partial`.
+        BookError: a chapter failed. No further one is started, and its partial notebook stays in
+            `_build/partial`.
     """
     stale = [job for job in jobs if not is_current(job)]
     for job in stale:
@@ -73,7 +79,10 @@ def _stamp(job: Job, inputs: str) -> str:
 
 
 def execute_one(job: Job) -> float:
-    """Executes one notebook with this interpreter's kernel, in a process of its own; returns the seconds it took."""
+    """Executes one notebook with this interpreter's kernel, in a process of its own.
+
+    Returns the seconds it took.
+    """
     import nbformat
     from papermill.execute import execute_notebook
     from traitlets.config import Config
@@ -98,7 +107,8 @@ def execute_one(job: Job) -> float:
         "shutdown_kernel": "immediate",
     }
     try:
-        # By TCP, other users of the machine could listen. By default two kernels of one folder would share their sockets.
+        # By TCP, other users of the machine could listen. By default two kernels of one folder
+        # would share their sockets.
         with tempfile.TemporaryDirectory(prefix="w2s-") as sockets:
             local = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
             notebook = execute_notebook(
@@ -114,9 +124,12 @@ def execute_one(job: Job) -> float:
 
 
 def pair(jobs: list[Job], *, workers: int | None) -> None:
-    """Puts executed notebooks beside their sources for JupyterLab, which pairs them by jupytext's line in `pyproject.toml`.
+    """Puts executed notebooks beside their sources for JupyterLab.
 
-    A notebook that is there is left as it is, unless its source was edited by other means since then.
+    It pairs them by jupytext's line in `pyproject.toml`.
+
+    A notebook that is there is left as it is, unless its source was edited by other means since
+    then.
     """
     absent = [job for job in jobs if _lacks_pair(job.chapter.source)]
     execute(absent, workers=workers)
@@ -132,7 +145,7 @@ def _lacks_pair(source: Path) -> bool:
 
 
 def failure(chapter: Chapter, partial: Path, error: Exception) -> str:
-    """Which cell failed, the last that was started, by its number among the code cells and its first line; and why."""
+    """Which cell failed, by its number among the code cells and its first line; and why."""
     reason = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
     cells = json.loads(partial.read_text())["cells"] if partial.exists() else []
     cells = [
@@ -147,7 +160,10 @@ def failure(chapter: Chapter, partial: Path, error: Exception) -> str:
 
 
 def scrub(notebook: Any, name: str) -> Any:
-    """Takes out what differs from one execution to the next: times, random ids, addresses in memory, progress widgets."""
+    """Takes out what differs from one execution to the next.
+
+    Times, random ids, addresses in memory, progress widgets.
+    """
     notebook.metadata.pop("papermill", None)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{name.replace('/', '-')[:50]}-{number}"

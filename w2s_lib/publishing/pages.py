@@ -1,4 +1,4 @@
-"""The pages: lay the executed chapters out as a Sphinx source tree, build, verify and serve them."""
+"""The pages: lay executed chapters out as a Sphinx source tree, build, verify and serve them."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ if find_spec("w2s_lib") is None:
 
 
 def assemble(pages: list[Chapter]) -> Path:
-    """Copies `book/` to `_build/src`, each notebook replaced by its executed self, with links as Sphinx reads them.
+    """Copies `book/` to `_build/src`, with notebooks executed and links as Sphinx reads them.
 
     Raises:
-        BookError: a citation that is not in `references.bib`, a link to a heading of another page, or a folded cell that
-            lies open in JupyterLab.
+        BookError: a citation that is not in `references.bib`, a link to a heading of another page,
+            or a folded cell that lies open in JupyterLab.
     """
     root = pages[0].root
     target = root / "_build" / "src"
@@ -68,7 +68,10 @@ def assemble(pages: list[Chapter]) -> Path:
 
 
 def source_problems(page: Chapter) -> Iterator[str]:
-    """What is wrong with a chapter as it is written: citations, links to headings elsewhere, cells folded in one place only."""
+    """What is wrong with a chapter as it is written.
+
+    Citations, links to headings elsewhere, cells folded in one place only.
+    """
     text = page.source.read_text(encoding="utf-8")
     yield from problems(text, works(page.root / "book" / "references.bib"))
     for name, anchor in CHAPTER_LINK.findall(text):
@@ -76,7 +79,7 @@ def source_problems(page: Chapter) -> Iterator[str]:
             yield f"the link to {name}.md{anchor} must end before the #"
     if page.is_notebook:
         for line in page.unfolded():
-            yield f"the cell that begins with `{line}` is not folded both on the page and in JupyterLab"
+            yield f"the cell `{line}` is not folded both on the page and in JupyterLab"
 
 
 def relinked(text: str, notebooks: set[str]) -> str:
@@ -89,7 +92,7 @@ def relinked(text: str, notebooks: set[str]) -> str:
 
 
 def downloadable(page: Chapter, notebooks: set[str]) -> Any:
-    """The executed notebook with links among notebooks, and a first cell that gets the library where it is missing."""
+    """The executed notebook, with a first cell that gets the library where it is missing."""
     notebook = nbformat.read(page.executed, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -104,20 +107,23 @@ def downloadable(page: Chapter, notebooks: set[str]) -> Any:
 
 
 def how_to_install(root: Path) -> str:
-    """The line that installs the library, where `pyproject.toml` names the repository; else one that says how."""
+    """The line that installs the library, where `pyproject.toml` names the repository.
+
+    Else one that says how.
+    """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     if url := project.get("urls", {}).get("Repository"):
         return f'%pip install -q "{project["name"]}[book] @ git+{url}"'
     return (
         "raise ModuleNotFoundError(\n"
-        '        "w2s_lib is missing: get the book\'s repository and run there, with the Python of "\n'
+        '        "w2s_lib is missing: get the book\'s repository and run there, with the "\n'
         "        \"this notebook: python -m pip install -e '.[book]'\"\n"
         "    )"
     )
 
 
 def tables(root: Path) -> list[Path]:
-    """All published records as one CSV and two Parquet files, made anew when a record or the library has changed."""
+    """All published records as a CSV and two Parquet files, made anew after any change."""
     results, made = root / "book" / "results", root / "_build" / "published"
     library, records = (
         sorted(Path(__file__).parents[1].rglob("*.py")),
@@ -142,8 +148,9 @@ def tables(root: Path) -> list[Path]:
 def build(pages: list[Chapter]) -> bool:
     """Builds the pages, always all of them, and returns whether there was anything to do.
 
-    A warning is an error (`-W`): a broken reference or an empty number is only a warning to Sphinx. Building a part
-    would repeat no warning of a page that it leaves alone, and would not see that an extension has changed.
+    A warning is an error (`-W`): a broken reference or an empty number is only a warning to Sphinx.
+    Building a part would repeat no warning of a page that it leaves alone, and would not see that
+    an extension has changed.
     """
     source, root = assemble(pages), pages[0].root
     files = [root / "_config.yml", *source.rglob("*"), *(root / "book" / "_ext").glob("*.py")]
@@ -176,8 +183,9 @@ def verify(pages: list[Chapter]) -> None:
     """Holds the built pages against what the chapters made.
 
     Raises:
-        BookError: lists every page that is missing, figure that is not on its page, thing loaded from another host, link
-            to a file that is not there, raw role, and error among the outputs.
+        BookError: lists every page that is missing, figure that is not on its page, thing loaded
+            from another host, link to a file that is not there, raw role, and error among the
+            outputs.
     """
     problems = [f"{page.name}: {problem}" for page in pages for problem in page_problems(page)]
     if problems:
@@ -198,7 +206,7 @@ def page_problems(page: Chapter) -> Iterator[str]:
     if re.search(
         r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//|cdn\.jsdelivr\.net', html
     ):
-        yield "it loads something from another host (a chart drawn before `w2s_lib.figures.style.use_theme` does)"
+        yield "it loads something from another host (as a chart without the book's theme does)"
     links = {
         html_text.unescape(link) for link in re.findall(r'<[^>]+\s(?:href|src)="([^"#?]+)', html)
     }

@@ -1,4 +1,4 @@
-"""Parameter files: what a profile sets, checked against what the chapters take, and the variants that it adds."""
+"""Parameter files: what a profile sets, checked against what the chapters take."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from w2s_lib.publishing.chapters import Chapter, Job, Parameters, UsageError, ch
 from w2s_lib.runs.errors import nearest
 
 BESIDE = ("workers", "variants", "banner")
-"""What a profile may set that is no chapter's parameter. `variants`: a list of further settings, each a set of runs of
-its own, that `plan` and `run` take as well; the pages show the profile without them. `banner`: Markdown that stands under
+"""What a profile may set that is no chapter's parameter.
+
+`variants`: a list of further settings, each a set of runs of
+its own, that `plan` and `run` take as well; the pages show the profile without them. `banner`:
+Markdown that stands under
 the title of every page made with the profile."""
 
 
@@ -31,7 +34,7 @@ def load_profile(root: Path, profile: str) -> Parameters:
     variants = values.get("variants", []) if isinstance(values, dict) else None
     if not isinstance(variants, list) or not all(isinstance(each, dict) for each in variants):
         raise UsageError(
-            f"{path.name} must set parameters by their names, and `variants` be a list of such settings"
+            f"{path.name} must set parameters by names, and `variants` be a list of such settings"
         )
     taken = {name for page in chapters(root) if page.is_notebook for name in page.defaults()}
     for settings in (
@@ -74,7 +77,8 @@ def resolve(
             taken[name] = (
                 [value] if isinstance(own[name], list) and not isinstance(value, list) else value
             )
-        # What equals the chapter's own default is not injected, so the page shows no cell that changes nothing.
+        # What equals the chapter's own default is not injected, so the page shows no cell that
+        # changes nothing.
         given = {name: value for name, value in taken.items() if value != own[name]}
         jobs.append(Job(chapter, given, banner=banner))
     return jobs

@@ -1,10 +1,13 @@
-"""Prose with numbers: a notebook cell whose body is Markdown, and whose numbers are the notebook's own.
+"""Prose with numbers.
+
+A notebook cell whose body is Markdown, and whose numbers are the notebook's own.
 
     %%prose
     The student is right on {{accuracy:.1%}} of the test rows.
 
-`%load_ext w2s_lib` loads the magic. A field is `{{expression}}` or `{{expression:format}}`: any Python expression, and
-Python's format specification. What a field gives is text: HTML in it is escaped.
+`%load_ext w2s_lib` loads the magic. A field is `{{expression}}` or `{{expression:format}}`: any
+Python expression, and Python's format specification. What a field gives is text: HTML in it is
+escaped.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ def render(text: str, names: Mapping[str, Any]) -> str:
         names: what the expressions of the fields may use.
 
     Raises:
-        ProseError: a heading; or a field whose expression fails, or that would show nothing, NaN, None or a function.
+        ProseError: a heading; or a field whose expression fails, or that would show nothing, NaN,
+            None or a function.
     """
     if heading := HEADING.search(CODE.sub("", text)):
         raise ProseError(f"no headings in prose cells, but there is {heading[0].strip()!r}")
@@ -93,7 +97,10 @@ def _value(field: str, names: Mapping[str, Any]) -> str:
 
 
 def _parts(field: str) -> tuple[str, str]:
-    """Expression and format: what follows the last colon, unless that colon belongs to the expression."""
+    """Expression and format.
+
+    What follows the last colon, unless that colon belongs to the expression.
+    """
     field = field.strip()
     for expression, spec in (
         (field, ""),

@@ -1,7 +1,8 @@
-"""Citations: plain links, checked against `book/references.bib`, and the list of all works that is made from it.
+"""Citations: plain links, checked against `book/references.bib`, and the list of all works.
 
-A citation is `[Burns et al. 2023](https://arxiv.org/abs/2312.09390)`. Its words are the authors and the year in the
-work's key (`burns2023weak`), so that one work is cited with one year; its address is one of those in the entry.
+A citation is `[Burns et al. 2023](https://arxiv.org/abs/2312.09390)`. Its words are the authors and
+the year in the work's key (`burns2023weak`), so that one work is cited with one year; its address
+is one of those in the entry.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 @dataclass(frozen=True)
 class Work:
-    """A work of the bibliography: how the text cites it, and the addresses of it, the first one preferred."""
+    """A work of the bibliography.
+
+    How the text cites it, and the addresses of it, the first one preferred.
+    """
 
     words: str
     addresses: tuple[str, ...]
@@ -40,10 +44,13 @@ def works(path: Path) -> dict[str, Work]:
 
 
 def problems(text: str, known: Mapping[str, Work]) -> Iterator[str]:
-    """What is wrong with the citations in a Markdown text: an unknown address, or words that are not the work's.
+    """What is wrong with the citations in a Markdown text.
+
+    An unknown address, or words that are not the work's.
 
     Args:
-        text: Markdown. A link is a citation if its words end in a year, or its address is that of a work.
+        text: Markdown. A link is a citation if its words end in a year, or its address is that of a
+            work.
         known: see `works`.
     """
     of = {_plain(address): work for work in known.values() for address in work.addresses}
