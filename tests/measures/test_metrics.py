@@ -21,9 +21,8 @@ from w2s_lib.measures.metrics import (
     accuracy,
     accuracy_interval,
     agreement,
-    auc_interval,
+    contrast_interval,
     difference_interval,
-    gap_interval,
     pgr,
     pgr_interval,
     pgr_table,
@@ -289,7 +288,7 @@ class TestIntervals:
         x, _ = experiment()
         a, b = difference_interval(arm(x[1]), arm(x[0])), difference_interval(arm(x[0]), arm(x[1]))
         assert (a.value, a.low, a.high) == pytest.approx((-b.value, -b.high, -b.low))
-        gap = gap_interval(weak=arm(x[0]), ceiling=arm(x[1]))
+        gap = difference_interval(arm(x[1]), arm(x[0]))
         assert (gap.value, gap.low) == (a.value, a.low)
 
     def test_no_gap_no_pgr(self):
@@ -300,7 +299,7 @@ class TestIntervals:
             and found.note == "no gap to recover"
             and f"{found:.2f}" == "no gap to recover"
         )
-        assert gap_interval(weak=arm(x[2]), ceiling=arm(x[0])).low <= 0
+        assert difference_interval(arm(x[0]), arm(x[2])).low <= 0
 
 
 def scored(*p, label):
@@ -311,6 +310,10 @@ def scored(*p, label):
         made.predictions.loc[range(len(label)), "p"] = np.array(values, dtype=np.float32)
         runs.append(made)
     return runs
+
+
+def auc_interval(records):
+    return contrast_interval([(1, records)], metric="auc")
 
 
 class TestAuc:

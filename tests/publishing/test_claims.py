@@ -10,11 +10,11 @@ import yaml
 import w2s_lib as w2s
 from w2s_lib.measures.claims import FAILS, HOLDS, UNDECIDED
 from w2s_lib.measures.intervals import N_CLAIMS
-from w2s_lib.publishing.claims import claims, claims_file, decide, scorecard, untested
+from w2s_lib.publishing.claims import Claim, claims, decide, scorecard, untested
 from w2s_lib.runs.errors import SpecError, StoreError
 
 ROOT = Path(__file__).parents[2]
-OWN = claims()
+OWN = claims().claims
 GIVEN = {
     "id": "better",
     "claim": "A is better than B.",
@@ -60,20 +60,14 @@ def test_a_claim_is_decided_from_other_runs_and_arms():
     assert found.measured.value == 0 and found.measured.n_seeds == 2 and found.verdict == UNDECIDED
 
 
-def test_what_cannot_be_decided_is_named(tmp_path):
+def test_what_cannot_be_decided_is_named():
     with pytest.raises(SpecError, match=r"pgr-positiv.*pgr-positive"):
         decide("pgr-positiv")
-    (tmp_path / "book" / "claims").mkdir(parents=True)
-    (tmp_path / "book" / "pgr.md").write_text((ROOT / "book" / "pgr.md").read_text())
-    write(
-        tmp_path / "book" / "claims",
-        GIVEN,
-        GIVEN | {"id": "odd", "arms": {"a": "bas", "b": "itself"}},
-    )
-    with pytest.raises(SpecError, match=r"odd.*'bas'.*'base'"):
-        decide("odd", root=tmp_path)
-    with pytest.raises(StoreError, match=r"better.*10 of 10"):
-        decide("better", root=tmp_path)
+    with pytest.raises(SpecError, match=r"better.*'bas'.*'base'"):
+        decide(Claim(**GIVEN | {"arms": {"a": "bas", "b": "itself"}}))
+    other = w2s.ceiling("smollm2-135m@2", w2s.default_task("movie", n_train=16))
+    with pytest.raises(StoreError, match=r"better.*3 of 3"):
+        decide(Claim(**GIVEN), arms={"base": other, "itself": other, "seeds": [7, 8, 9]})
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -86,7 +80,7 @@ def test_what_cannot_be_decided_is_named(tmp_path):
 ])  # fmt: skip
 def test_what_is_wrong_in_a_claim_is_named(tmp_path, changes, words):
     with pytest.raises(SpecError, match=f"(?s)first.yaml.*{words}"):
-        claims_file(write(tmp_path, GIVEN | changes))
+        claims(write(tmp_path, GIVEN | changes))
 
 
 def test_what_is_wrong_in_the_file_is_named(tmp_path):
@@ -97,7 +91,7 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path):
         ([GIVEN], {"untestd": []}, "untestd"),
     ):
         with pytest.raises(SpecError, match=f"(?s){words}"):
-            claims_file(write(tmp_path, *given, **top))
+            claims(write(tmp_path, *given, **top))
 
 
 def test_holding_and_failing_exclude_each_other():

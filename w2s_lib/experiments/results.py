@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
 
-import numpy as np
 import pandas as pd
 
 from w2s_lib.figures.table import Shown, Table, table
@@ -30,6 +29,7 @@ from w2s_lib.measures.metrics import Agreement, contrast_interval, pgr, pgr_inte
 from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.model_names import short_name
 from w2s_lib.runs.record import Record
+from w2s_lib.runs.rows import COLUMNS, row_of_record
 from w2s_lib.runs.spec import Flip, FromRun, NextToken, RunSpec
 
 SAME = ("recipe", "lora", "precision", "quantization", "device")
@@ -72,13 +72,14 @@ class Results(Shown):
     def frame(self) -> pd.DataFrame:
         """One row a run.
 
-        Columns `run_id`, `role`, `model`, `depth`, `supervisor` (the model that gave the labels, or
-        ""), `labels` ("GroundTruth", "FromRun", "Flip" or "NextToken"), `loss`, `hard`,
-        `lora_blocks`, `quantization`, `method`, `seed`, `accuracy`, `validation_accuracy` (NaN
-        where there is none), `seconds` and `record`.
+        Columns `record`, `run_id`, `role`, `model`, `depth`, `supervisor` and `supervisor_run` (model
+        and id of the run that gave the labels, or ""), `labels`, `loss` and `start` (with what differs
+        from the default), `method`, `lora_blocks`, `quantization`, `half`, `seed`, `n_train`, `task`,
+        `accuracy` (test) and `validation_accuracy` (NaN where there is none), the losses of
+        next-token runs, `seconds`, `device`, `hardware`, `date`, `commit` and `spec`, as JSON.
         """
-        rows = pd.DataFrame([row_of(record) for record in self.all_records])
-        return rows.astype({"depth": "Int64"})  # whole numbers, though `tfidf` has none
+        rows = [row_of_record(record) | {"record": record} for record in self.all_records]
+        return pd.DataFrame(rows, columns=[*COLUMNS, "record"]).astype(COLUMNS)
 
     def with_threshold(self, threshold: str) -> Results:
         """The same runs, whose answers are cut at another threshold.
@@ -234,7 +235,7 @@ class Results(Shown):
     def _table(self) -> Table:
         """An arm a row: what it is, as far as arms differ in it, its test accuracy, its seeds."""
         arms = [list(arm.values()) for arm in self._arms.values()]
-        rows = pd.DataFrame([row_of(arm[0]) for arm in arms])
+        rows = pd.DataFrame([row_of_record(arm[0]) for arm in arms])
         varying = [name for name in VARIANTS if rows[name].nunique() > 1]
         rows = rows[["role", "model", "supervisor", *varying]]
         for name in ("model", "supervisor"):
@@ -326,33 +327,7 @@ class Comparison(Shown):
         )
 
 
-VARIANTS = ("labels", "loss", "hard", "lora_blocks", "quantization", "method")
-
-
-def row_of(record: Record) -> dict[str, Any]:
-    """A record's row in `Results.frame`."""
-    spec, labels = record.spec, record.spec.labels
-    teacher, hard = (
-        (labels.run.model, labels.hard) if isinstance(labels, (FromRun, Flip)) else ("", False)
-    )
-    return {
-        "run_id": spec.run_id,
-        "role": spec.role,
-        "model": spec.model,
-        "depth": spec.depth,
-        "supervisor": teacher,
-        "labels": type(labels).__name__,
-        "loss": type(spec.loss).__name__,
-        "hard": hard,
-        "lora_blocks": spec.lora.blocks,
-        "quantization": spec.quantization,
-        "method": spec.method,
-        "seed": spec.seed,
-        "accuracy": record.metrics.get("accuracy", np.nan),
-        "validation_accuracy": record.metrics.get("validation_accuracy", np.nan),
-        "seconds": record.provenance["seconds"],
-        "record": record,
-    }
+VARIANTS = ("labels", "loss", "method", "start", "lora_blocks", "quantization", "device")
 
 
 def _at_validation_median(record: Record) -> Record:

@@ -26,10 +26,8 @@ __all__ = [
     "accuracy",
     "accuracy_interval",
     "agreement",
-    "auc_interval",
     "contrast_interval",
     "difference_interval",
-    "gap_interval",
     "pgr",
     "pgr_interval",
     "pgr_table",
@@ -128,11 +126,6 @@ def accuracy_interval(records: Arm) -> Interval:
     return contrast_interval([(1, records)])
 
 
-def auc_interval(records: Arm) -> Interval:
-    """Test AUC of one arm: see `placements`."""
-    return contrast_interval([(1, records)], metric="auc")
-
-
 def difference_interval(a: Arm, b: Arm, *, metric: str = "accuracy") -> Interval:
     """The metric of arm `a` minus that of arm `b`, paired by seed and test row.
 
@@ -143,11 +136,6 @@ def difference_interval(a: Arm, b: Arm, *, metric: str = "accuracy") -> Interval
         ValueError: the arms differ in seeds, task, test rows, labels or groups.
     """
     return contrast_interval([(1, a), (-1, b)], metric=metric)
-
-
-def gap_interval(*, weak: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
-    """The ceiling minus the weak supervisor: the gap that a student could recover."""
-    return difference_interval(ceiling, weak, metric=metric)
 
 
 def contrast_interval(terms: Sequence[tuple[float, Arm]], *, metric: str = "accuracy") -> Interval:
@@ -169,7 +157,7 @@ def contrast_interval(terms: Sequence[tuple[float, Arm]], *, metric: str = "accu
 def pgr_interval(*, weak: Arm, student: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
     """PGR of the means over seeds, with Fieller's interval over seeds and, paired, test rows.
 
-    Where the lower bound of `gap_interval` is not above 0 there is no PGR: the value is NaN, and
+    Where the lower bound of ceiling minus weak is not above 0 there is no PGR: the value is NaN, and
     the interval prints as "no gap to recover".
 
     Raises:

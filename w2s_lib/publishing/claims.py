@@ -11,7 +11,7 @@ import datetime
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -121,45 +121,28 @@ class Decision:
     measured: Interval
     at_median: Interval
     """The same with every model's threshold at its own median. No verdict rests on it."""
+    verdict: str
+    """By the 95% interval: "holds", "fails", "undecided" or "no gap to recover"."""
+    corrected: str
+    """The same by the bounds that are corrected for the number of claims."""
+    rule_at_median: str
+    """What the rule would say of `at_median`; it is no verdict."""
 
     def __str__(self) -> str:
         """The quantity with its interval."""
-        return self.text()
+        return self.text(self.measured)
 
-    def text(self, interval: Interval | None = None) -> str:
-        """An interval, by default what was measured, as this claim's numbers are printed."""
-        shown = self.measured if interval is None else interval
-        fmt = MEASURES[self.claim.measure]
-        return format(shown.value, fmt) if self.claim.holds.end == "value" else format(shown, fmt)
-
-    @property
-    def verdict(self) -> str:
-        """By the 95% interval: "holds", "fails", "undecided" or "no gap to recover"."""
-        return self._apply(self.measured)
-
-    @property
-    def corrected(self) -> str:
-        """The same by the bounds that are corrected for the number of claims."""
-        return self._apply(self.measured, strict=True)
-
-    @property
-    def rule_at_median(self) -> str:
-        """What the rule would say of `at_median`; it is no verdict."""
-        return self._apply(self.at_median)
-
-    @property
-    def margin(self) -> Interval | None:
-        """How far the interval lies on the claim's side: see `measures.claims.margin`."""
-        return margin(self.measured, self.claim.holds)
-
-    def _apply(self, interval: Interval, *, strict: bool = False) -> str:
-        rule = self.claim
-        ratio = rule.measure.startswith("pgr")
-        return verdict(interval, holds=rule.holds, fails=rule.fails, ratio=ratio, strict=strict)
+    def text(self, interval: Interval) -> str:
+        """An interval as this claim's numbers are printed."""
+        shown = interval.value if self.claim.holds.end == "value" else interval
+        return format(shown, MEASURES[self.claim.measure])
 
 
-def claims_file(path: Path) -> ClaimsFile:
-    """Reads a file of claims.
+def claims(edition: str | Path = "first") -> ClaimsFile:
+    """The claims of an edition: those that it decides, and those that it does not test.
+
+    Args:
+        edition: its name, or a file.
 
     Raises:
         SpecError: a field is unknown or missing, a rule, measure or arm makes no sense, an id is
@@ -167,6 +150,7 @@ def claims_file(path: Path) -> ClaimsFile:
     """
     import yaml
 
+    path = edition if isinstance(edition, Path) else _book() / "claims" / f"{edition}.yaml"
     try:
         found = ClaimsFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError, SpecError) as error:
@@ -180,18 +164,12 @@ def claims_file(path: Path) -> ClaimsFile:
     return found
 
 
-def claims(edition: str = "first", root: Path | None = None) -> list[Claim]:
-    """The claims that an edition decides, in the order of its file. Raises: see `claims_file`."""
-    return claims_file((root or _root()) / "book" / "claims" / f"{edition}.yaml").claims
-
-
 def decide(
     claim: str | Claim,
     runs: Results | None = None,
     arms: Mapping[str, Any] | None = None,
     *,
     edition: str = "first",
-    root: Path | None = None,
 ) -> Decision:
     """A claim's quantity, computed from records, and its verdict.
 
@@ -202,28 +180,30 @@ def decide(
         arms: name -> arm, such as a chapter's `globals()`; by default those of its `specs` cell
             with the parameters as they stand in it.
         edition: which file of claims.
-        root: the checkout; by default that around the library.
 
     Raises:
-        SpecError: there is no such claim; the chapter has no arm of a name; `claims_file`.
+        SpecError: there is no such claim; the chapter has no arm of a name; `claims`.
         StoreError: a record is not published.
     """
     if isinstance(claim, str):
-        known = {one.id: one for one in claims(edition, root)}
+        known = {one.id: one for one in claims(edition).claims}
         require(claim in known, f"there is no claim {claim!r}: {nearest(claim, known)}")
         claim = known[claim]
-    root = root or _root()
-    space = _names(root, claim.chapter) if arms is None else arms
+    space = _names(claim.chapter) if arms is None else arms
     given = {role: _named(names, space, claim) for role, names in claim.arms.items()}
     if runs is None:
-        runs = Results(_published(root, claim, given.values(), space["seeds"]))
+        runs = Results(_published(claim, given.values(), space["seeds"]))
     at_half, at_median = (
         claim.compute(runs.with_threshold(threshold), given) for threshold in ("half", "median")
     )
-    return Decision(claim, at_half, at_median)
+    rule = partial(
+        verdict, holds=claim.holds, fails=claim.fails, ratio=claim.measure.startswith("pgr")
+    )
+    words = rule(at_half), rule(at_half, strict=True), rule(at_median)
+    return Decision(claim, at_half, at_median, *words)
 
 
-def scorecard(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
+def scorecard(edition: str = "first") -> pd.DataFrame:
     """Every claim with what was measured and its verdict, a row a claim, in the order of its file.
 
     Returns:
@@ -235,10 +215,9 @@ def scorecard(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
     Raises:
         SpecError, StoreError: see `decide`; or a source that `references.bib` does not have.
     """
-    root = root or _root()
-    known, rows = works(root / "book" / "references.bib"), []
-    for claim in claims(edition, root):
-        found = decide(claim, root=root)
+    known, rows = works(_book() / "references.bib"), []
+    for claim in claims(edition).claims:
+        found = decide(claim)
         exact = claim.holds.end == "value"
         rows.append(
             {
@@ -248,7 +227,7 @@ def scorecard(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
                 "measured": str(found),
                 "at_median": "" if exact else found.text(found.at_median),
                 "n_seeds": found.measured.n_seeds,
-                "margin": found.margin,
+                "margin": margin(found.measured, claim.holds),
                 "verdict": found.verdict,
                 "corrected": found.corrected,
                 "rule_at_median": "" if exact else found.rule_at_median,
@@ -257,18 +236,17 @@ def scorecard(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["measure", "arms", "holds", "fails"])
 
 
-def untested(edition: str = "first", root: Path | None = None) -> pd.DataFrame:
+def untested(edition: str = "first") -> pd.DataFrame:
     """The claims that the book does not test: columns `claim`, `source` and `reason`."""
-    root = root or _root()
-    found = claims_file(root / "book" / "claims" / f"{edition}.yaml").untested
-    known = works(root / "book" / "references.bib")
+    known = works(_book() / "references.bib")
+    found = claims(edition).untested
     rows = [(one.claim, _source(one.source, known), one.reason) for one in found]
     return pd.DataFrame(rows, columns=["claim", "source", "reason"])
 
 
 @cache
-def _names(root: Path, chapter: str) -> dict[str, Any]:
-    return planned_names(Chapter(chapter, root), {})
+def _names(chapter: str) -> dict[str, Any]:
+    return planned_names(Chapter(chapter, _book().parent), {})
 
 
 @cache
@@ -299,9 +277,9 @@ def _specs(arm: Any) -> Iterator[RunSpec]:
             yield from _specs(part)
 
 
-def _published(root: Path, claim: Claim, arms: Iterable[Any], seeds: Iterable[int]) -> list[Record]:
+def _published(claim: Claim, arms: Iterable[Any], seeds: Iterable[int]) -> list[Record]:
     ids = {spec.with_seed(seed).run_id for spec in _specs(arms) for seed in seeds}
-    paths = [root / "book" / "results" / f"{run_id}.parquet" for run_id in sorted(ids)]
+    paths = [_book() / "results" / f"{run_id}.parquet" for run_id in sorted(ids)]
     if absent := [path.stem for path in paths if not path.is_file()]:
         raise StoreError(
             f"claim {claim.id!r}: {len(absent)} of {len(paths)} runs are not published"
@@ -309,10 +287,10 @@ def _published(root: Path, claim: Claim, arms: Iterable[Any], seeds: Iterable[in
     return [_record(path) for path in paths]
 
 
-def _root() -> Path:
+def _book() -> Path:
     if (root := repository_root()) is None:
         raise StoreError("there is no book around this library: claims stand in a checkout of it")
-    return root
+    return root / "book"
 
 
 def _source(source: Source, known: Mapping[str, Work]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,20 @@ import pyarrow.parquet as pq
 from w2s_lib.experiments.results import Results
 from w2s_lib.publishing.chapters import chapters, planned_specs
 from w2s_lib.publishing.profiles import load_profile
-from w2s_lib.runs.description import Description
-from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
+from w2s_lib.runs.errors import DamagedRecord, StoreError
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.model_names import split_model
 from w2s_lib.runs.record import Record, snapshots_of
-from w2s_lib.runs.spec import Continue, Flip, FromRun, RunSpec
+from w2s_lib.runs.rows import COLUMNS, row_of
+from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import published_store, read
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.table import default_task
 
-COLUMNS = (
-    "run_id role model labels supervisor supervisor_run loss method start lora_blocks quantization "
-    "half seed n_train task accuracy validation_accuracy next_token_loss_before next_token_loss "
-    "seconds device hardware date commit spec"
-).split()
 ROLES = ("supervisor", "ceiling", "student", "generative", "baseline")
 ORDER = ["task", "n_train", "place", "model", "supervisor", "labels", "loss", "start"]
 ORDER += ["lora_blocks", "quantization", "method", "seed", "run_id"]
-NUMBERS = {"seed": "int64", "n_train": "int64"} | dict.fromkeys(
-    ("accuracy", "validation_accuracy", "next_token_loss_before", "next_token_loss", "seconds"),
-    "float64",
-)
 PREDICTION = pa.schema(
     [
         ("run_id", pa.string()),
@@ -77,9 +67,7 @@ def published_runs(folder: Path | None = None) -> pd.DataFrame:
         StoreError: there is no checkout around this library, and no folder was given.
     """
     rows = [_run(path) for path in _records(folder)]
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype(
-        {name: NUMBERS.get(name, "str") for name in COLUMNS}
-    )
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS).drop(columns="depth")
     order = frame.assign(place=frame["role"].map(ROLES.index)).sort_values(ORDER).index
     return frame.loc[order].reset_index(drop=True)
 
@@ -238,51 +226,11 @@ def _run(path: Path) -> dict[str, Any]:
         metadata = pq.read_schema(path).metadata or {}
         spec = RunSpec.from_json(metadata[b"spec"].decode())
         metrics, provenance = (json.loads(metadata[key]) for key in (b"metrics", b"provenance"))
-    except (OSError, ValueError, KeyError, TypeError, SpecError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DamagedRecord(f"damaged record {path}: {type(error).__name__}: {error}.") from error
     if spec.run_id != path.stem:
         raise DamagedRecord(f"damaged record {path}: it is of run {spec.run_id}.")
-    teacher = spec.labels.run if isinstance(spec.labels, (FromRun, Flip)) else None
-    start = (
-        f"Continue({spec.start.run.run_id})"
-        if isinstance(spec.start, Continue)
-        else type(spec.start).__name__
-    )
-    return {
-        "run_id": spec.run_id,
-        "role": spec.role,
-        "model": spec.model,
-        "labels": _words(spec.labels),
-        "supervisor": teacher.model if teacher else "",
-        "supervisor_run": teacher.run_id if teacher else "",
-        "loss": _words(spec.loss),
-        "method": spec.method,
-        "start": start,
-        "lora_blocks": str(spec.lora.blocks),
-        "quantization": spec.quantization,
-        "half": spec.half,
-        "seed": spec.seed,
-        "n_train": spec.task.n_train,
-        "task": spec.task.name,
-        "accuracy": metrics.get("accuracy"),
-        "validation_accuracy": metrics.get("validation_accuracy"),
-        "next_token_loss_before": metrics.get("loss_before"),
-        "next_token_loss": metrics.get("loss"),
-        "device": spec.device,
-        **{name: provenance[name] for name in ("seconds", "hardware", "date", "commit")},
-        "spec": spec.to_json(),
-    }
-
-
-def _words(part: Description) -> str:
-    """A part of a spec as Python would write it, without its run and what is as by default."""
-    given = {
-        f.name: getattr(part, f.name)
-        for f in fields(part)
-        if f.name != "run" and getattr(part, f.name) != f.default
-    }
-    inside = ", ".join(f"{name}={value!r}" for name, value in given.items())
-    return type(part).__name__ + (f"({inside})" if inside else "")
+    return row_of(spec, metrics, provenance)
 
 
 def _predictions(path: Path) -> pa.Table:
