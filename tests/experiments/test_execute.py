@@ -191,7 +191,7 @@ def test_a_run_that_predicts_no_half_is_the_same_run_otherwise(
     expected = whole.predictions.loc[record.predictions.index]
     pd.testing.assert_frame_equal(record.predictions.drop(columns="p"), expected.drop(columns="p"))
     assert (record.predictions["p"] - expected["p"]).abs().mean() < 0.005
-    with pytest.raises(SpecError, match=f"run {brief.run_id} gives no labels: it predicts no half"):
+    with pytest.raises(SpecError, match="gives no labels"):
         w2s.student("smollm2-135m@3", brief)
 
 

@@ -1,4 +1,4 @@
-"""The losses by hand arithmetic, their gradients, and what they do with ties, odd batches and nonsense."""
+"""The losses by hand arithmetic, their gradients, and what they do with ties and nonsense."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def gradient(
 def test_xent_by_hand() -> None:
     """Logits (0, ln 3) mean P(y = 1) = 3/4.
 
-    Label 1: -ln 3/4. Label 1/2: -(1/2 ln 3/4 + 1/2 ln 1/4). Label 0: -ln 1/4. The loss is their mean.
+    Label 1: -ln 3/4. Label 1/2: -(1/2 ln 3/4 + 1/2 ln 1/4). Label 0: -ln 1/4. The loss is their
+    mean.
     """
     logits = torch.tensor([[0.0, LN3]] * 3)
     right, even, wrong = (
@@ -105,9 +106,10 @@ def test_xent_does_arithmetic_in_float32() -> None:
 def test_confidence_by_hand() -> None:
     """Logits (0, ln 3) and (ln 3, 0): p = 3/4 and 1/4; labels 1/4 and 1/4; alpha = 1/2.
 
-    Half of two rows is one: the first is hardened to 1, the second to 0. The targets are 1/2 * 1/4 + 1/2 * 1 = 5/8 and
-    1/2 * 1/4 + 1/2 * 0 = 1/8. Row 1: -(5/8 ln 3/4 + 3/8 ln 1/4); row 2: -(1/8 ln 1/4 + 7/8 ln 3/4).
-    Their mean is -(3/2 ln 3/4 + 1/2 ln 1/4) / 2. The gradient is (p - target) / 2: (3/4 - 5/8) / 2 = 1/16, twice.
+    Half of two rows is one: the first is hardened to 1, the second to 0. The targets are 1/2 * 1/4
+    + 1/2 * 1 = 5/8 and 1/2 * 1/4 + 1/2 * 0 = 1/8. Row 1: -(5/8 ln 3/4 + 3/8 ln 1/4); row 2: -(1/8
+    ln 1/4 + 7/8 ln 3/4). Their mean is -(3/2 ln 3/4 + 1/2 ln 1/4) / 2. The gradient is (p - target)
+    / 2: (3/4 - 5/8) / 2 = 1/16, twice.
     """
     logits = torch.tensor([[0.0, LN3], [LN3, 0.0]], requires_grad=True)
     loss = confidence_loss(logits, torch.tensor([0.25, 0.25]), 0.5)
@@ -117,7 +119,7 @@ def test_confidence_by_hand() -> None:
 
 
 def test_confidence_gradient_by_finite_differences() -> None:
-    """No row is near the threshold, so a small step hardens nothing anew and the target stays put."""
+    """No row is near the threshold, so a small step hardens nothing anew."""
     logits = torch.tensor([[0.3, 1.1], [0.9, -0.4], [-0.2, 0.6]], requires_grad=True)
     y = torch.tensor([0.2, 0.7, 0.6])
     confidence_loss(logits, y, 0.4, 0.5).backward()
@@ -203,12 +205,14 @@ def test_half_follows_the_rows_wherever_they_stand(
     assert torch.equal(harden(logits[order], torch.zeros(len(margin))), hard[order])
 
 
-# The losses beside it. Each by hand on logits (0, ln 3), p = 3/4, with the label 1/4: naive finetuning would give
-# -(1/4 ln 3/4 + 3/4 ln 1/4), and the gradient 3/4 - 1/4.
+# The losses beside it. Each by hand on logits (0, ln 3), p = 3/4, with the label 1/4: naive
+# finetuning would give -(1/4 ln 3/4 + 3/4 ln 1/4), and the gradient 3/4 - 1/4.
 
 
 def test_entropy_by_hand() -> None:
-    """alpha = 1/2: half of -(1/4 ln 3/4 + 3/4 ln 1/4), half of H = -(3/4 ln 3/4 + 1/4 ln 1/4): -(ln 3/4 + ln 1/4) / 2.
+    """alpha = 1/2: half of the cross-entropy, half of H: -(ln 3/4 + ln 1/4) / 2.
+
+    They are -(1/4 ln 3/4 + 3/4 ln 1/4) and H = -(3/4 ln 3/4 + 1/4 ln 1/4).
 
     dH/dm = -p (1 - p) m = -3/16 ln 3, so the gradient is (1/2 - 3/16 ln 3) / 2.
     """
@@ -250,8 +254,9 @@ def test_entropy_with_alpha_1_has_no_label_and_makes_every_row_surer(
 def test_product_by_hand() -> None:
     """The student's odds are 3, the label's 1/3.
 
-    a = b = 1: the target's odds are 1, the target 1/2: -(ln 3/4 + ln 1/4) / 2, the gradient 3/4 - 1/2.
-    a = 2, b = 1: odds 3/9, target 1/4, the label itself. a = 1, b = 2: odds 9/3, target 3/4 = p: no gradient.
+    a = b = 1: the target's odds are 1, the target 1/2: -(ln 3/4 + ln 1/4) / 2, the gradient 3/4 -
+    1/2. a = 2, b = 1: odds 3/9, target 1/4, the label itself. a = 1, b = 2: odds 9/3, target 3/4 =
+    p: no gradient.
     """
     value, slope = gradient(product_loss, [LN3], [0.25])
     assert value == pytest.approx(-(ln(3 / 4) + ln(1 / 4)) / 2) and slope == pytest.approx([1 / 4])
@@ -291,7 +296,7 @@ def test_product_carries_no_gradient_through_its_target(
 
 
 def test_window_by_hand() -> None:
-    """p = 3/4 is 1/4 from even, outside a window of 0.15: it counts as 0. p = 1/2 is in it: -ln 1/2, whatever the label.
+    """p = 3/4 is outside a window of 0.15 and counts as 0; p = 1/2 is in it: -ln 1/2.
 
     The mean over both is ln 2 / 2; the gradient 0, and (1/2 - 1/4) / 2 for the second.
     """
@@ -321,7 +326,8 @@ def test_a_window_as_wide_as_all_is_naive_finetuning(
 def test_reverse_by_hand() -> None:
     """-(3/4 ln 1/4 + 1/4 ln 3/4), with prediction and label in each other's place.
 
-    The gradient is -p (1 - p) times the label's log-odds, ln 1/3: 3/16 ln 3. A label of 0 is cut to the floor, 0.01.
+    The gradient is -p (1 - p) times the label's log-odds, ln 1/3: 3/16 ln 3. A label of 0 is cut to
+    the floor, 0.01.
     """
     value, slope = gradient(reverse_xent_loss, [LN3], [0.25])
     assert value == pytest.approx(
@@ -349,10 +355,12 @@ def test_reverse_is_linear_in_p(p: float, q: float, y: float) -> None:
 
 
 def test_adaptive_by_hand() -> None:
-    """The own verdict is 1. CE to it is -ln 3/4, CE to the label -(1/4 ln 3/4 + 3/4 ln 1/4): less by 3/4 ln 3.
+    """The own verdict is 1. CE to it is less by 3/4 ln 3 than CE to the label.
 
-    T = 3/4: b = 1 / (1 + e^ln 3) = 1/4. 3/4 CE to the label and 1/4 CE to the verdict: -(7 ln 3/4 + 9 ln 1/4) / 16.
-    The target is 3/4 * 1/4 + 1/4 * 1 = 7/16, so the gradient is 3/4 - 7/16 = 5/16.
+    They are -ln 3/4 and -(1/4 ln 3/4 + 3/4 ln 1/4).
+
+    T = 3/4: b = 1 / (1 + e^ln 3) = 1/4. 3/4 CE to the label and 1/4 CE to the verdict: -(7 ln 3/4 +
+    9 ln 1/4) / 16. The target is 3/4 * 1/4 + 1/4 * 1 = 7/16, so the gradient is 3/4 - 7/16 = 5/16.
     """
     value, slope = gradient(partial(adaptive_confidence_loss, temperature=0.75), [LN3], [0.25])
     assert value == pytest.approx(-(7 * ln(3 / 4) + 9 * ln(1 / 4)) / 16) and slope == pytest.approx(
@@ -364,7 +372,7 @@ def test_adaptive_by_hand() -> None:
 def test_adaptive_at_a_great_temperature_is_the_mean_of_both(
     rows: list[tuple[float, float, float]],
 ) -> None:
-    """b = 1/2 in every row: half cross-entropy to the label, half to the own verdict, p > 1/2; a mean for each row."""
+    """b = 1/2 in every row: half cross-entropy to the label, half to the own verdict."""
     (logits, y), (again, _) = tensors(rows), tensors(rows)
     half = confidence_loss(logits, y, 0.5, 0.5)
     warm = adaptive_confidence_loss(again, y, temperature=1e9)

@@ -1,4 +1,4 @@
-"""The arms of an experiment as `RunSpec`s: supervisor, student, ceiling, chain, and the baselines beside them."""
+"""The arms of an experiment as `RunSpec`s: supervisor, student, ceiling, chain, and baselines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from w2s_lib.runs.spec import (
 from w2s_lib.tasks.table import default_task
 
 INHERITED = ("quantization", "precision", "device")
-"""What a student takes over from its teacher, and any run from the one whose adapters it continues."""
+"""What a student takes over from its teacher, and any run from the one whose adapters it
+continues."""
 
 
 def _spec(
@@ -34,7 +35,7 @@ def _spec(
     teacher: RunSpec | None = None,
     **given: Any,
 ) -> RunSpec:
-    """A run with the settings that apply to its kind, those not given inherited; any other is refused."""
+    """A run with the settings that apply to its kind, given or inherited; any other is refused."""
     applies = [name for name in ("seed", *APPLIES[kind]) if name != "loss"]
     for name in settings:
         if name not in applies:
@@ -81,15 +82,18 @@ def _labels(teacher: RunSpec | FromRun | Flip, *, hard: bool = False) -> FromRun
 
 
 def supervisor(model: str, task: Task | str, **settings: Any) -> RunSpec:
-    """The weak supervisor: ground truth, on the supervisor half. Nothing is read and no hub is asked.
+    """The weak supervisor: ground truth, on the supervisor half.
+
+    As in all arms, nothing is read and no hub is asked.
 
     Args:
-        model: `smollm2-135m@4`, `tfidf`, ...: see `RunSpec.model`. Of a hub model a branch, a tag or a commit
-            may be named, `hf:owner/name:revision@6`; `sweep` finds the commit that it means.
+        model: `smollm2-135m@4`, `tfidf`, ...: see `RunSpec.model`. Of a hub model a branch, a tag
+            or a commit may be named, `hf:owner/name:revision@6`; `sweep` finds the commit that it
+            means.
         task: a task's name or a `Task`.
-        **settings: `recipe`, `lora`, `quantization`, `precision`, `device`, `seed`; `start`, a run whose
-            adapters it continues, with its LoRA, quantization, precision and device; `snapshots`,
-            `predict_halves`: see `RunSpec`. To `tfidf` only `seed` applies.
+        **settings: `recipe`, `lora`, `quantization`, `precision`, `device`, `seed`; `start`, a run
+            whose adapters it continues, with its LoRA, quantization, precision and device;
+            `snapshots`, `predict_halves`: see `RunSpec`. To `tfidf` only `seed` applies.
 
     Raises:
         SpecError: a setting that is unknown or does not apply.
@@ -115,14 +119,15 @@ def student(
 ) -> RunSpec:
     """The strong student: its teacher's labels, on the half that the teacher was not trained on.
 
-    It inherits its teacher's quantization, precision and device where they are not given; `tfidf` has none to
-    give, and its students have the defaults. LoRA and recipe are not inherited.
+    It inherits its teacher's quantization, precision and device where they are not given; `tfidf`
+    has none to give, and its students have the defaults. LoRA and recipe are not inherited.
 
     Args:
         model: see `supervisor`.
         teacher: the run whose labels it learns; or `FromRun` or `Flip` around it.
         hard: labels made 0 or 1.
-        loss: `XentLoss()`, naive finetuning, by default; or another loss, such as `ConfidenceLoss(...)`.
+        loss: `XentLoss()`, naive finetuning, by default; or another loss, such as
+            `ConfidenceLoss(...)`.
         **settings: see `supervisor`. The seed is the teacher's, since the seed draws the halves.
 
     Raises:
@@ -147,15 +152,16 @@ def student(
 def chain(
     models: Sequence[str], task: Task | str, *, own_texts: bool = False, **settings: Any
 ) -> list[RunSpec]:
-    """Bootstrapping through intermediate models: the first learns ground truth, each next from the last.
+    """Bootstrapping through intermediate models: each learns from the one before.
 
-    Rungs alternate halves, so that each labels only texts that it was not trained on. Chapter: bootstrapping.
+    Rungs alternate halves, so that each labels only texts that it was not trained on. Chapter:
+    bootstrapping.
 
     Args:
         models: from the weakest to the strongest.
         task: see `supervisor`.
-        own_texts: a control: from the second rung on all learn on the student half, so each labels its own
-            training texts.
+        own_texts: a control: from the second rung on all learn on the student half, so each labels
+            its own training texts.
         **settings: of every rung, so they must apply to each: see `supervisor`.
 
     Raises:
@@ -202,8 +208,8 @@ def probe(
         model: the depth is the layer that is read, as in `smollm2-135m@20`.
         task: see `supervisor`; by default the teacher's.
         teacher: the run whose labels the probe learns; none: ground truth.
-        **settings: `quantization`, `precision`, `device`, `seed`, `predict_halves`; with `start=run` the states
-            are those of that finetuned model, else of the frozen one.
+        **settings: `quantization`, `precision`, `device`, `seed`, `predict_halves`; with
+            `start=run` the states are those of that finetuned model, else of the frozen one.
 
     Raises:
         SpecError: neither task nor teacher; see `supervisor`.

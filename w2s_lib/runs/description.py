@@ -1,7 +1,8 @@
 """Immutable descriptions that check themselves as they are made, and their canonical JSON.
 
-Types and bounds are pydantic's, strict: a bool is no number, a word is no number, NaN and infinity are refused. What is wrong
-is a `SpecError` that names the field, the value, and the nearest name where there is one.
+Types and bounds are pydantic's, strict: a bool is no number, a word is no number, NaN and infinity
+are refused. What is wrong is a `SpecError` that names the field, the value, and the nearest name
+where there is one.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from pydantic_core import ArgsKwargs, ErrorDetails
 from w2s_lib.runs.errors import SpecError, nearest
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-"""How a dataclass of descriptions is made: `@dataclass(frozen=True, kw_only=True, config=STRICT)`."""
+"""How a dataclass of descriptions is made: `@dataclass(frozen=True, kw_only=True,
+config=STRICT)`."""
 ALWAYS = ("semantics", "type")
-"""Fields that canonical JSON never leaves out: what training means, and which type of a union it is."""
+"""Fields that canonical JSON never leaves out: what training means, and which type of a union it
+is."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Description:
-    """A frozen dataclass of typed fields. Subclasses check in `__post_init__` what types cannot say."""
+    """A frozen dataclass of typed fields. `__post_init__` checks what types cannot say."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -67,7 +70,7 @@ class Description:
 
 
 def canonical(value: Any) -> Any:
-    """A description as JSON values: fields equal to their default are left out, but for `ALWAYS`."""
+    """A description as JSON values: fields equal to their default are left out, save `ALWAYS`."""
     if not isinstance(value, Description):
         return value
     kind: Any = type(value)

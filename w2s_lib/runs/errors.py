@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 class SpecError(Exception):
     """A description that cannot be run. Raised before any model is loaded.
 
-    It is no `ValueError`: pydantic would wrap that into its own error where a nested description raises it.
+    It is no `ValueError`: pydantic would wrap that into an error of its own.
     """
 
 
@@ -22,13 +22,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def require(ok: bool, message: str | Callable[[], str]) -> None:
-    """Raises `SpecError` unless `ok`. A message that takes time, such as one with `nearest`, is given as a function."""
+    """Raises `SpecError` unless `ok`. A message that takes time is given as a function."""
     if not ok:
         raise SpecError(message if isinstance(message, str) else message())
 
 
 class AssetError(RuntimeError):
-    """Something to be fetched cannot be had: no network and a cold cache, a damaged file, an unwritable cache."""
+    """Something to be fetched cannot be had: no network, a damaged file, an unwritable cache."""
 
 
 class DeviceError(RuntimeError):

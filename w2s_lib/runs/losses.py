@@ -1,9 +1,10 @@
 """What a student minimises: for each loss its settings, its function and its schedule in one place.
 
-A loss is part of a run's description, which is why it stands in `runs`; it is written with methods of tensors alone, so that
-describing a run needs no torch. The functions are pure, each the mean over a batch, in nats. Everywhere logits are (n, 2) in any
-floating dtype, `soft_label` is (n,), P(y = 1) in [0, 1], p is the student's own P(y = 1), and shapes that do not fit raise
-`ValueError`. Chapters: PGR, confidence loss.
+A loss is part of a run's description, which is why it stands in `runs`; it is written with methods
+of tensors alone, so that describing a run needs no torch. The functions are pure, each the mean
+over a batch, in nats. Everywhere logits are (n, 2) in any floating dtype, `soft_label` is (n,), P(y
+= 1) in [0, 1], p is the student's own P(y = 1), and shapes that do not fit raise `ValueError`.
+Chapters: PGR, confidence loss.
 """
 
 from __future__ import annotations
@@ -69,10 +70,10 @@ def harden(logits: Tensor, soft_label: Tensor, threshold: str | float = "half") 
     Args:
         logits: (n, 2).
         soft_label: (n,), used by "mean" only.
-        threshold: "half": the n // 2 rows with the largest P(y = 1) are positive (the paper's adaptive
-            threshold, which keeps a batch of balanced classes balanced); "mean": as many as the labels'
-            mean says, rounded half to even; a number: rows with P(y = 1) strictly above it. Of equal rows
-            the earlier one in the batch is taken first.
+        threshold: "half": the n // 2 rows with the largest P(y = 1) are positive (the paper's
+            adaptive threshold, which keeps a batch of balanced classes balanced); "mean": as many
+            as the labels' mean says, rounded half to even; a number: rows with P(y = 1) strictly
+            above it. Of equal rows the earlier one in the batch is taken first.
 
     Returns:
         (n,) float32 of zeros and ones.
@@ -101,9 +102,9 @@ def confidence_loss(
 ) -> Tensor:
     r"""The auxiliary confidence loss: CE(f, (1 - alpha) f_w + alpha f-hat_t).
 
-    Part of the target is the student's own hardened prediction, so that a confident student may disagree
-    with its supervisor (Burns et al. 2023, eq. 1, appendix A.4). `alpha = 0` is `xent_loss` to the bit; the
-    target carries no gradient.
+    Part of the target is the student's own hardened prediction, so that a confident student may
+    disagree with its supervisor (Burns et al. 2023, eq. 1, appendix A.4). `alpha = 0` is
+    `xent_loss` to the bit; the target carries no gradient.
 
     Args:
         logits: (n, 2).
@@ -149,8 +150,8 @@ def product_loss(
 ) -> Tensor:
     r"""Cross-entropy against a product of experts: target proportional to f_w^a f^b.
 
-    In odds: o = o_w^a o_f^b, with no gradient through it. Where both agree the target is surer than either,
-    where they disagree it lies between. From the code published with Burns et al. 2023
+    In odds: o = o_w^a o_f^b, with no gradient through it. Where both agree the target is surer than
+    either, where they disagree it lies between. From the code published with Burns et al. 2023
     (openai/weak-to-strong). With b = 0 and a = 1 it is `xent_loss`.
 
     Args:
@@ -166,9 +167,12 @@ def product_loss(
 
 
 def window_loss(logits: Tensor, soft_label: Tensor, *, radius: float = 0.15) -> Tensor:
-    r"""Cross-entropy of the rows that the student is unsure of, |p - 1/2| <= radius; others count as 0.
+    r"""Cross-entropy of the rows that the student is unsure of; the others count as 0.
 
-    A student that has made up its mind is not talked out of it. From EleutherAI's w2s (confidence window).
+    Those are the rows with |p - 1/2| <= radius.
+
+    A student that has made up its mind is not talked out of it. From EleutherAI's w2s (confidence
+    window).
 
     Args:
         logits: (n, 2).
@@ -183,8 +187,8 @@ def window_loss(logits: Tensor, soft_label: Tensor, *, radius: float = 0.15) -> 
 def reverse_xent_loss(logits: Tensor, soft_label: Tensor, *, floor: float = 0.01) -> Tensor:
     r"""Reverse cross-entropy: mean of -[p log y + (1 - p) log(1 - y)].
 
-    Prediction and label are in each other's place. Linear in p, so a label weighs by its own log-odds:
-    unsure ones pull little (arXiv 2505.24313).
+    Prediction and label are in each other's place. Linear in p, so a label weighs by its own
+    log-odds: unsure ones pull little (arXiv 2505.24313).
 
     Args:
         logits: (n, 2).
@@ -200,7 +204,9 @@ def reverse_xent_loss(logits: Tensor, soft_label: Tensor, *, floor: float = 0.01
 def adaptive_confidence_loss(
     logits: Tensor, soft_label: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
-    r"""(1 - b) CE(f, f_w) + b CE(f, f-hat), with a weight for each row (Guo et al. 2024, arXiv 2402.03749).
+    r"""(1 - b) CE(f, f_w) + b CE(f, f-hat), with a weight b for each row.
+
+    Guo et al. 2024, arXiv 2402.03749.
 
     b = e^{CE(f, f-hat)/T} / (e^{CE(f, f-hat)/T} + e^{CE(f, f_w)/T}), with no gradient; f-hat is the
     student's own verdict, p > 1/2.
@@ -219,8 +225,8 @@ def adaptive_confidence_loss(
 def alpha_at(progress: float, loss: ConfidenceLoss | EntropyLoss) -> float:
     """The confidence loss's weight when a share `progress` in [0, 1] of training is done.
 
-    It rises linearly from 0 and is continuous where it reaches `alpha_max` (Burns et al. 2023, A.4). The
-    schedule "step" is not.
+    It rises linearly from 0 and is continuous where it reaches `alpha_max` (Burns et al. 2023,
+    A.4). The schedule "step" is not.
     """
     if progress >= loss.warmup_fraction:
         return loss.alpha_max
@@ -242,17 +248,19 @@ class XentLoss(Description):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ConfidenceLoss(Description):
-    """The auxiliary confidence loss (Burns et al. 2023, eq. 1): alpha rises to `alpha_max`, then stays."""
+    """`confidence_loss` (Burns et al. 2023, eq. 1): alpha rises to `alpha_max`, then stays."""
 
     type: Literal["ConfidenceLoss"] = field(default="ConfidenceLoss", repr=False)
     alpha_max: Share = 0.5
     warmup_fraction: Share = 0.2
     """Share of training over which alpha rises from 0."""
     threshold: Literal["half", "mean"] | Annotated[float, Field(gt=0, lt=1)] = "half"
-    """Hardening threshold: "half" of each batch positive, the labels' "mean" positive, or a number."""
+    """Hardening threshold: "half" of each batch positive, the labels' "mean" positive, or a
+    number."""
     schedule: Literal["linear", "step"] = "linear"
     """"linear", the paper's; or "step", that of the code published later (openai/weak-to-strong):
-    alpha_max times the share of training that is done, and at the end of the warm-up a jump to alpha_max."""
+    alpha_max times the share of training that is done, and at the end of the warm-up a jump to
+    alpha_max."""
 
     def loss(self, logits: Tensor, soft_label: Tensor, progress: float) -> Tensor:
         """The loss of a batch when a share `progress` in [0, 1) of training is done."""
@@ -261,7 +269,7 @@ class ConfidenceLoss(Description):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EntropyLoss(Description):
-    """`entropy_loss`: the student's own entropy instead of its hardened prediction; alpha as in the paper."""
+    """`entropy_loss`: the student's entropy instead of its hardened prediction."""
 
     type: Literal["EntropyLoss"] = field(default="EntropyLoss", repr=False)
     alpha_max: Share = 0.5
@@ -274,7 +282,7 @@ class EntropyLoss(Description):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ProductLoss(Description):
-    """`product_loss`: the target is the product of the label and the student's own prediction, normalised."""
+    """`product_loss`: the target is the product of the label and the student's prediction."""
 
     type: Literal["ProductLoss"] = field(default="ProductLoss", repr=False)
     label_power: Power = 1.0

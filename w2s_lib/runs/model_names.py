@@ -1,4 +1,4 @@
-"""Names of models: `name`, `name@depth`, `hf:<owner>/<name>`, a local folder, `tfidf`; and of what exactly they mean."""
+"""Names of models: `name`, `name@depth`, `hf:<owner>/<name>`, a local folder, `tfidf`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def split_model(model: str) -> tuple[str, int | None]:
 
 
 def split_revision(model: str) -> tuple[str, str]:
-    """`hf:owner/name:revision@depth` -> (`hf:owner/name@depth`, revision); the revision is "" where none is given."""
+    """`hf:owner/name:revision@depth` -> (`hf:owner/name@depth`, revision or "")."""
     name, at, depth = model.partition("@")
     if not is_hub(name):
         return model, ""
@@ -41,13 +41,14 @@ def split_revision(model: str) -> tuple[str, str]:
 
 
 def canonical_model(model: str, revision: str) -> str:
-    """Checks a model's name, depth and revision; a depth that keeps every block is left out, so one model has one name."""
+    """Checks a model's name, depth and revision; a depth that keeps every block is left out."""
     name, depth = split_model(model)
     known = [*EMBEDDED_DEPTH, "tfidf"]
     require(
         name in known or (is_hub(name) and len(name) > 3) or is_folder(name),
         lambda: (
-            f"unknown model {name!r}: {nearest(name, known)} Also 'hf:<owner>/<name>' or a local folder with a '/' in it."
+            f"unknown model {name!r}: {nearest(name, known)} Also 'hf:<owner>/<name>' or a local "
+            "folder with a '/' in it."
         ),
     )
     require(depth is None or name != "tfidf", "'tfidf' has no depth")
@@ -74,7 +75,7 @@ def canonical_model(model: str, revision: str) -> str:
 
 
 def short_name(model: str) -> str:
-    """What figures and sentences call a model: "4 blocks" of the embedded one, "Qwen3-8B", "Qwen3-8B, 6 blocks", "TF-IDF"."""
+    """What figures call a model: "4 blocks" of the embedded one, "Qwen3-8B, 6 blocks", "TF-IDF"."""
     name, depth = split_model(split_revision(model)[0])
     if name in EMBEDDED_DEPTH:
         return f"{depth or EMBEDDED_DEPTH[name]} blocks"

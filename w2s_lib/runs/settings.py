@@ -12,7 +12,8 @@ from w2s_lib.runs.errors import require
 from w2s_lib.runs.losses import Share
 
 EMBEDDED_TASKS = ("movie", "amazon", "nyt", "tweets", "movie-preference")
-"""Tasks whose content comes with the library's pinned data, so that their name alone says what it is."""
+"""Tasks whose content comes with the library's pinned data, so that their name alone says what it
+is."""
 
 Rows = Annotated[int, Field(ge=2, multiple_of=2)]
 """A number of rows: even, as classes are balanced."""
@@ -31,15 +32,17 @@ class Task(Description):
     n_validation: Rows = 500
     n_test: Rows = 2000
     min_rating: NotNegative = 0.5
-    """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no clear
-    label; in comparisons, pairs whose mean ratings are closer than this."""
+    """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no
+    clear label; in comparisons, pairs whose mean ratings are closer than this."""
     template: str = "{text} It was"
-    """What the model reads; the state of its last token is classified (Gao et al. 2021 use the same ending)."""
+    """What the model reads; the state of its last token is classified (Gao et al. 2021 use the same
+    ending)."""
     label_words: str = "terrible/great"
-    """Zero-shot: the words, of one token each, that stand for label 0 and label 1 after the template."""
+    """Zero-shot: the words, of one token each, that stand for label 0 and label 1 after the
+    template."""
     max_tokens: Annotated[int, Field(ge=0)] = 0
-    """A longer text loses its beginning or its end; the template stays whole. 0: no text may exceed what
-    the model reads."""
+    """A longer text loses its beginning or its end; the template stays whole. 0: no text may exceed
+    what the model reads."""
     cut: Literal["end", "start"] = "end"
     """What a long text loses: its "end", or its "start", where what is judged comes last."""
     sha256: str = ""

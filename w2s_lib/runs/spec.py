@@ -1,7 +1,8 @@
 """What a run is: a frozen, nested, checked description with a canonical JSON form and a hash.
 
-A *run* is one model, fitted on one set of labels, then asked for its predictions. Its labels can come from another run, so a
-supervisor, a chain and a student are one type nested in itself, and `RunSpec.run_id` covers the whole lineage.
+A *run* is one model, fitted on one set of labels, then asked for its predictions. Its labels can
+come from another run, so a supervisor, a chain and a student are one type nested in itself, and
+`RunSpec.run_id` covers the whole lineage.
 """
 
 from __future__ import annotations
@@ -46,10 +47,9 @@ Device = Literal["cpu", "cuda"]
 Kind = Literal["classifier", "reader", "tfidf", "probe", "zero_shot"]
 
 _OF_A_MODEL = ("quantization", "precision", "device")
+_OF_CLASSIFIER = ("recipe", "lora", *_OF_A_MODEL, "loss", "start", "snapshots", "predict_halves")
 APPLIES: dict[Kind, tuple[str, ...]] = {
-    "classifier": (
-        *("recipe", "lora", *_OF_A_MODEL, "loss", "start", "snapshots", "predict_halves"),
-    ),
+    "classifier": _OF_CLASSIFIER,
     "reader": ("recipe", "lora", *_OF_A_MODEL),
     "probe": ("lora", *_OF_A_MODEL, "start", "predict_halves"),
     "zero_shot": (*_OF_A_MODEL, "predict_halves"),
@@ -67,7 +67,7 @@ class GroundTruth(Description):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FromRun(Description):
-    """Labels that another run gives to texts it was not trained on: soft, P(y=1), or `hard`, 0/1 at one half."""
+    """Labels that another run gives to texts it was not trained on: soft, P(y=1), or `hard`."""
 
     type: Literal["FromRun"] = field(default="FromRun", repr=False)
     run: RunSpec
@@ -80,10 +80,10 @@ class FromRun(Description):
 class Flip(Description):
     """Another run's labels dealt out at random among the rows of the same true class.
 
-    Accuracy, class balance and calibration stay exactly those of `run`; only *which* rows are wrong becomes
-    random. With `hard`, ground truth with random flips at the supervisor's accuracy. A control: are a
-    supervisor's errors harder to see through than random ones of the same number? (Burns et al. 2023,
-    simulated supervisors.)
+    Accuracy, class balance and calibration stay exactly those of `run`; only *which* rows are wrong
+    becomes random. With `hard`, ground truth with random flips at the supervisor's accuracy. A
+    control: are a supervisor's errors harder to see through than random ones of the same number?
+    (Burns et al. 2023, simulated supervisors.)
     """
 
     type: Literal["Flip"] = field(default="Flip", repr=False)
@@ -120,13 +120,15 @@ class Continue(Description):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunSpec(Description):
-    """One run. Built by `supervisor`, `student`, `ceiling`, `chain`, `generative`, `probe`, `zero_shot`."""
+    """One run. Built by `supervisor`, `student`, `ceiling` and the other arms."""
 
     model: str
-    """`smollm2-135m`, `name@depth`, `hf:<owner>/<name>`, a local folder (`./model@6`), or `tfidf`."""
+    """`smollm2-135m`, `name@depth`, `hf:<owner>/<name>`, a local folder (`./model@6`), or
+    `tfidf`."""
     revision: str = ""
-    """What exactly the name means: a hub model's commit, a folder's digest. `w2s_lib.models.pins.pin` fills
-    it in; until then it is "", or the branch or tag of a hub model that is wanted."""
+    """What exactly the name means: a hub model's commit, a folder's digest.
+    `w2s_lib.models.pins.pin` fills it in; until then it is "", or the branch or tag of a hub model
+    that is wanted."""
     task: Task = field(default_factory=Task)
     labels: Annotated[GroundTruth | FromRun | Flip | NextToken, Field(discriminator="type")] = (
         field(default_factory=GroundTruth)
@@ -147,7 +149,8 @@ class RunSpec(Description):
     ] = ()
     """Shares of training, in (0, 1), after which test and validation are predicted as well."""
     predict_halves: bool = True
-    """False: only test and validation are predicted, so nobody can learn from the run; it saves a fifth."""
+    """False: only test and validation are predicted, so nobody can learn from the run; it saves a
+    fifth."""
     quantization: Quantization = "nf4"
     precision: Precision = "bf16"
     device: Device = "cpu"
@@ -158,97 +161,62 @@ class RunSpec(Description):
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", canonical_model(self.model, self.revision))
         self._require_settings_that_apply()
-        require(
-            self.recipe.batch_size <= self.task.n_train,
-            f"Recipe.batch_size is {self.recipe.batch_size}, more than the {self.task.n_train} rows of a half",
-        )
-        require(
-            self.snapshots == tuple(sorted(set(self.snapshots))),
-            f"RunSpec.snapshots must be rising shares of training, not {self.snapshots!r}",
-        )
-        for parent, what in ((self.teacher, "labels"), (self.continued, "adapters")):
-            if parent is not None:
-                self._require_parent_that_fits(parent, what)
+        batch, rows, shares = self.recipe.batch_size, self.task.n_train, self.snapshots
+        require(batch <= rows, f"Recipe.batch_size is {batch}, more than the {rows} rows of a half")
+        rising = shares == tuple(sorted(set(shares)))
+        require(rising, f"RunSpec.snapshots must be rising shares of training, not {shares!r}")
         if self.teacher:
             self._require_teacher_that_labels(self.teacher)
         if self.continued:
             self._require_adapters_that_fit(self.continued)
 
     def _require_settings_that_apply(self) -> None:
-        require(
-            self.name != "tfidf" or (self.method == "finetune" and self.kind == "tfidf"),
-            f"'tfidf' is no language model: it learns labels, by no other method than its own, not "
-            f"{self.method!r} and {type(self.labels).__name__}",
-        )
-        require(
-            self.method == "finetune" or not isinstance(self.labels, NextToken),
-            f"NextToken gives no labels for a {self.method!r}",
-        )
-        require(
-            self.method != "zero_shot" or isinstance(self.labels, GroundTruth),
-            "zero_shot learns from no labels",
-        )
-        applies = APPLIES[self.kind]
+        labels, kind = type(self.labels).__name__, self.kind
+        learns = {"reader": ("NextToken",), "zero_shot": ("GroundTruth",)}
+        allowed = learns.get(kind, ("GroundTruth", "FromRun", "Flip"))
+        require(labels in allowed, f"RunSpec.labels is {labels}, which a {kind} does not learn")
+        alone = self.name != "tfidf" or kind == "tfidf"
+        require(alone, f"'tfidf' is no language model: it cannot be a {kind}")
         for name, default in _SETTINGS.items():
-            if name not in applies and getattr(self, name) != default:
-                raise SpecError(
-                    f"{name} does not apply to a {self.kind}: {getattr(self, name)!r} would be ignored"
-                )
-        require(
-            self.kind != "probe" or self.continued is not None or self.lora == Lora(),
-            "lora does not apply to a probe of a frozen model",
-        )
+            applies = name in APPLIES[kind] and (
+                name != "lora" or kind != "probe" or self.continued
+            )
+            if not applies and getattr(self, name) != default:
+                shown = f"{getattr(self, name)!r:.100}"
+                raise SpecError(f"{name} does not apply to a {kind}: {shown} would be ignored")
 
-    def _require_parent_that_fits(self, parent: RunSpec, what: str) -> None:
-        require(
-            parent.task == self.task,
-            f"the {what} come from a run on another task: {parent.task} against {self.task}",
-        )
-        require(
-            parent.seed == self.seed,
-            f"the {what} come from seed {parent.seed}, this run has seed {self.seed}: their halves would "
-            "overlap, since the seed draws them",
-        )
+    def _require_same(self, parent: RunSpec, what: str, *names: str) -> None:
+        for name in names:
+            mine, other = getattr(self, name), getattr(parent, name)
+            if mine != other:
+                raise SpecError(f"the {what} come from a run of {name} {other!r}, not {mine!r}")
 
     def _require_teacher_that_labels(self, teacher: RunSpec) -> None:
+        self._require_same(teacher, "labels", "task", "seed")  # the seed draws the halves
         own = isinstance(self.labels, FromRun) and self.labels.own_texts
-        require(
-            (teacher.half == self.half) == own,
-            "own_texts=True is for a run on the half that it then labels"
-            if own
-            else f"the labels' run was trained on the {self.half} half: the texts it would label",
-        )
-        require(
-            teacher.predict_halves and teacher.kind != "reader",
-            f"the run of {teacher.model!r} gives no labels: it predicts no half",
-        )
+        if own:
+            said = "own_texts=True is for a run on the half that it then labels"
+        else:
+            said = f"the labels' run was trained on the {self.half} half: the texts it would label"
+        require((teacher.half == self.half) == own, said)
+        labels = teacher.predict_halves and teacher.kind != "reader"
+        require(labels, f"the run of {teacher.model!r} gives no labels: it predicts no half")
 
     def _require_adapters_that_fit(self, earlier: RunSpec) -> None:
         """Refuses to start from a run whose adapters do not fit, or that has seen other texts."""
-        for name in ("name", "revision", *_OF_A_MODEL, "lora", "half"):
-            mine, other = getattr(self, name), getattr(earlier, name)
-            require(
-                mine == other,
-                f"a run starts from one of the same {name}, not from {other!r} for {mine!r}",
-            )
         require(earlier.trains, f"a {earlier.kind} has no adapters to start from")
-        if self.method == "finetune":
-            require(
-                self.model == earlier.model and earlier.kind == "reader",
-                "a classifier continues a NextToken run of the same model",
-            )
+        same = ("task", "seed", "name", "revision", *_OF_A_MODEL, "lora", "half")
+        self._require_same(earlier, "adapters", *same)
+        if self.kind != "probe":
+            fits = self.model == earlier.model and earlier.kind == "reader"
+            require(fits, "a classifier continues a NextToken run of the same model")
             return
-        require(
-            self.depth is not None and earlier.depth is not None,
-            "to probe a finetuned model, name both depths: 'name@20'",
-        )
-        layer, top = self.depth or 0, earlier.depth or 0
-        adapted = earlier.lora.n_adapted(top)
-        require(
-            top - adapted < layer <= top,
-            f"layer {layer} is not one of the {adapted} that were adapted, up to {top}: below them it is "
-            "the frozen model",
-        )
+        layer, top = self.depth, earlier.depth
+        if layer is None or top is None:
+            raise SpecError("to probe a finetuned model, name both depths: 'name@20'")
+        lowest = top - earlier.lora.n_adapted(top) + 1
+        said = f"layer {layer} is not one of the adapted layers, {lowest} to {top}"
+        require(lowest <= layer <= top, f"{said}: below them it is the frozen model")
 
     @property
     def name(self) -> str:
@@ -257,7 +225,7 @@ class RunSpec(Description):
 
     @property
     def depth(self) -> int | None:
-        """Blocks kept: None for a whole model whose depth only its configuration knows, and for `tfidf`."""
+        """Blocks kept: None for `tfidf`, and where only the model's configuration knows."""
         name, depth = split_model(self.model)
         return depth or EMBEDDED_DEPTH.get(name)
 
@@ -287,7 +255,7 @@ class RunSpec(Description):
 
     @property
     def training_key(self) -> RunSpec:
-        """The run without what only says which rows it predicts, and when: equal keys are one training."""
+        """The run without what only says what it predicts: equal keys are one training."""
         return replace(self, snapshots=(), predict_halves=True) if self.trains else self
 
     @property
@@ -319,7 +287,7 @@ class RunSpec(Description):
 
     @cached_property
     def run_id(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON: it covers the whole lineage.
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON, lineage included.
 
         Raises:
             SpecError: it is not said yet which weights or texts are meant: see `pinned`.
@@ -336,7 +304,7 @@ class RunSpec(Description):
         return self.map_lineage(lambda run: {"seed": seed})
 
     def map_lineage(self, change: Callable[[RunSpec], dict[str, Any]]) -> RunSpec:
-        """The same run, and all that it learns from, each with the settings that `change` gives for it."""
+        """The same lineage, each run of it with the settings that `change` gives for it."""
         settings: dict[str, Any] = {}
         if isinstance(self.labels, (FromRun, Flip)):
             settings["labels"] = replace(self.labels, run=self.labels.run.map_lineage(change))
@@ -345,11 +313,11 @@ class RunSpec(Description):
         return replace(self, **settings, **change(self))
 
     def parents(self) -> list[RunSpec]:
-        """The runs that this one needs directly: that which gives its labels, that which it starts from."""
+        """The runs that this one needs directly: its teacher, and the one that it continues."""
         return [run for run in (self.teacher, self.continued) if run is not None]
 
     def lineage(self) -> Iterator[RunSpec]:
-        """Every run that this one needs, the first teacher first, itself last; one needed twice comes twice."""
+        """Every run needed, the first teacher first, itself last; one needed twice comes twice."""
         for parent in self.parents():
             yield from parent.lineage()
         yield self
