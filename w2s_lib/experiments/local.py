@@ -15,14 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from w2s_lib.experiments.worker import Job, to_line, train
-from w2s_lib.runs.errors import (
-    AssetError,
-    DamagedRecord,
-    DeviceError,
-    SpecError,
-    StoreError,
-    TrainingError,
-)
+from w2s_lib.runs import errors
+from w2s_lib.runs.errors import TrainingError
 from w2s_lib.runs.folders import remove_parts
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.runs.store import user_store
@@ -30,12 +24,6 @@ from w2s_lib.training.execute import refuse_early
 
 Outcome = tuple[str, TrainingError | None]
 """A job's name, and why it failed."""
-
-ERRORS = {
-    error.__name__: error
-    for error in (AssetError, DamagedRecord, DeviceError, SpecError, StoreError, TrainingError)
-}
-"""What a worker raises comes out of the sweep under its own type."""
 
 
 def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
@@ -112,7 +100,7 @@ def _in_workers(jobs: dict[str, Job], n_workers: int) -> Iterator[Outcome]:
                 done |= {spec.run_id for spec in jobs[name]}
                 yield name, None
             else:
-                error = ERRORS.get(reply["error"], RuntimeError)(reply["message"])
+                error = getattr(errors, reply["error"], RuntimeError)(reply["message"])
                 if not isinstance(error, TrainingError):
                     raise error
                 yield name, error

@@ -6,17 +6,16 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from w2s_lib.experiments.results import Results
 from w2s_lib.models.pins import pin
-from w2s_lib.runs.errors import AssetError, SpecError, StoreError, nearest
+from w2s_lib.runs.errors import AssetError, SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, RunSpec
@@ -24,6 +23,8 @@ from w2s_lib.runs.store import find, published_store, require_writable, weights,
 
 SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take a row through a block, forward, for where no record tells more."""
+
+STORES, ENGINES = ("user", "published"), ("local", "ray")
 
 
 def run(spec: RunSpec) -> Record:
@@ -33,7 +34,7 @@ def run(spec: RunSpec) -> Record:
         SpecError, DeviceError, StoreError: before anything is trained.
         TrainingError, StoreError: later; nothing half-written stays.
     """
-    return _records([spec], workers=1, engine="local", progress=False)[0]
+    return _complete([spec], workers=1, engine="local", progress=False)[0][0]
 
 
 def sweep(
@@ -66,10 +67,12 @@ def sweep(
     """
     if not engine and os.environ.get("W2S_ENGINE") == "ray":
         workers = None  # a chapter's number is of this machine
-    seeded = [
-        s for spec in specs for s in ([spec] if seeds is None else map(spec.with_seed, seeds))
-    ]
-    return Results(_records(seeded, workers=workers, engine=engine, progress=progress))
+    wanted = list(specs)
+    if seeds is not None:
+        wanted = [spec.with_seed(seed) for spec in wanted for seed in seeds]
+    if not wanted:
+        raise SpecError("no specs to run, or no seeds")
+    return Results(_complete(wanted, workers=workers, engine=engine, progress=progress)[0])
 
 
 def train_missing(
@@ -95,36 +98,27 @@ def train_missing(
     Raises:
         SpecError, DeviceError, StoreError, TrainingError: see `sweep`.
     """
-    if store not in ("user", "published"):
-        raise SpecError(f"unknown store {store!r}: {nearest(store, ('user', 'published'))}")
-    specs = [pin(spec) for spec in specs]
-    how: dict[str, Any] = {"workers": workers, "engine": engine, "progress": progress}
-    if store == "user":
-        return set(_complete(specs, **how)[1])
-    require_writable(_published())
-    steps = [step for spec in specs for step in spec.lineage()]
-
-    def publish_found(spec: RunSpec) -> None:
-        record = find(spec)
-        assert record
-        publish(record)
-
-    records, missing = _complete(steps, finished=publish_found, **how)
-    for run_id in records.keys() - missing.keys():
-        publish(records[run_id])
-    return set(missing)
+    if store not in STORES:
+        raise SpecError(f"unknown store {store!r}: {nearest(store, STORES)}")
+    wanted = list(specs)
+    publishing = store == "published"
+    if publishing:
+        require_writable(_published())
+        wanted = [step for spec in wanted for step in spec.lineage()]
+    return _complete(
+        wanted, publishing=publishing, workers=workers, engine=engine, progress=progress
+    )[1]
 
 
-def publish(record: Record) -> Path:
+def publish(record: Record) -> None:
     """Copies a record to the published store, whole or not at all; its weights stay where they are.
 
     Raises:
         StoreError: there is no published store.
     """
-    path = _published() / f"{record.spec.run_id}.parquet"
-    if not path.is_file():
-        write(record, store=path.parent)
-    return path
+    store = _published()
+    if not (store / f"{record.spec.run_id}.parquet").is_file():
+        write(record, store=store)
 
 
 def _published() -> Path:
@@ -136,28 +130,14 @@ def _published() -> Path:
     return folder
 
 
-def _records(specs: Iterable[RunSpec], **how: Any) -> list[Record]:
-    """The records of these runs, each distinct one once, in the order asked for."""
-    wanted = {spec.run_id: spec for spec in map(pin, specs)}
-    if not wanted:
-        raise SpecError("no specs to run, or no seeds")
-    records, missing = _complete(wanted.values(), **how)
-    for run_id, spec in wanted.items():
-        if run_id in missing:
-            record = find(spec)
-            assert record, f"no record of {run_id}"
-            records[run_id] = record
-    return [records[run_id] for run_id in wanted]
-
-
 def _complete(
     specs: Iterable[RunSpec],
     *,
     workers: int | None,
     engine: str | None,
     progress: bool,
-    finished: Callable[[RunSpec], object] = lambda spec: None,
-) -> tuple[dict[str, Record], dict[str, RunSpec]]:
+    publishing: bool = False,
+) -> tuple[list[Record], set[str]]:
     """Trains what has no record.
 
     Args:
@@ -165,34 +145,68 @@ def _complete(
         workers: see `sweep`.
         engine: see `sweep`.
         progress: see `sweep`.
-        finished: called with each run as soon as its record is written.
+        publishing: copy each record to the published store, as soon as it is there.
 
     Returns:
-        The records that were there, and the runs that were not; both by their ids.
+        The records, each distinct one once, in the order asked for; the ids of those trained now.
     """
     if workers is not None and workers < 1:
         raise SpecError(f"workers must be at least 1, not {workers}")
     engine = engine or os.environ.get("W2S_ENGINE") or "local"
-    if engine not in ("local", "ray"):
-        raise SpecError(f"unknown engine {engine!r}: {nearest(engine, ('local', 'ray'))}")
-    specs = list(specs)
-    records, missing = find_missing(specs)
-    if not missing:
-        return records, missing
+    if engine not in ENGINES:
+        raise SpecError(f"unknown engine {engine!r}: {nearest(engine, ENGINES)}")
+    wanted = {spec.run_id: spec for spec in map(pin, specs)}
+    records, missing = find_missing(wanted.values())
+    for run_id in records.keys() - missing.keys() if publishing else ():
+        publish(records[run_id])
+    if missing:
+        n_runs = len({step.run_id for spec in wanted.values() for step in spec.lineage()})
+        failed: dict[str, TrainingError] = {}
+        with contextlib.closing(
+            _train(missing, records, n_runs, engine, workers, progress)
+        ) as ended:
+            for run_id, error in ended:
+                if error:
+                    failed[run_id] = error
+                else:
+                    records[run_id] = _recorded(missing[run_id])
+                    if publishing:
+                        publish(records[run_id])
+        if failed:
+            raise _failure(failed, missing)
+    return [records[run_id] for run_id in wanted], set(missing)
 
+
+def _train(
+    missing: dict[str, RunSpec],
+    records: dict[str, Record],
+    n_runs: int,
+    engine: str,
+    workers: int | None,
+    progress: bool,
+) -> Generator[tuple[str, TrainingError | None]]:
+    """Trains runs, after saying what it will cost; yields each id as soon as its run has ended.
+
+    Args:
+        missing: id -> what to train, teachers first.
+        records: what is known of the time that runs take.
+        n_runs: of how many these are the missing ones.
+        engine: "local" or "ray".
+        workers: see `sweep`.
+        progress: see `sweep`.
+    """
     from w2s_lib.training.execute import cost, trainings  # loads torch: only where needed
 
     module = _engine(engine)
     started_from = {s.start.run.run_id for s in missing.values() if isinstance(s.start, Continue)}
     jobs = {
-        name: {spec: spec.run_id in started_from for spec in specs}
-        for name, specs in trainings(missing.values()).items()
+        name: {spec: spec.run_id in started_from for spec in runs}
+        for name, runs in trainings(missing.values()).items()
     }
     slots = min(module.prepare(missing, workers), len(jobs))
     units = {name: cost(*job) for name, job in jobs.items()}
-    n_runs = len({step.run_id for spec in specs for step in spec.lineage()})
+    seconds = sum(units[name] * _rate(missing[name], records) for name in jobs)
     shared = f", {len(jobs)} trainings" if len(jobs) < len(missing) else ""
-    seconds = sum(units[name] * _rate(next(iter(job)), records) for name, job in jobs.items())
     time = f": about {seconds / slots / 60:.0f} min" if math.isfinite(seconds) else ""
     print(
         f"w2s: {len(missing)} of {n_runs} distinct runs to train{shared}{time} with {slots} "
@@ -202,19 +216,13 @@ def _complete(
     )
     size = {name: 1 + round(work / 1000) for name, work in units.items()}
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
-    failed: dict[str, Exception] = {}
-    with tqdm(total=sum(size.values()), desc="sweep", disable=not progress, bar_format=form) as bar:
-        with contextlib.closing(module.train_jobs(jobs, slots)) as outcomes:
-            for name, error in outcomes:
-                bar.update(size[name])
-                if error:
-                    failed |= {spec.run_id: error for spec in jobs[name]}
-                else:
-                    for spec in jobs[name]:
-                        finished(spec)
-    if failed:
-        raise _failure(failed, missing)
-    return records, missing
+    with (
+        tqdm(total=sum(size.values()), desc="sweep", disable=not progress, bar_format=form) as bar,
+        contextlib.closing(module.train_jobs(jobs, slots)) as ended,
+    ):
+        for name, error in ended:
+            bar.update(size[name])
+            yield from ((spec.run_id, error) for spec in jobs[name])
 
 
 def find_missing(specs: Iterable[RunSpec]) -> tuple[dict[str, Record], dict[str, RunSpec]]:
@@ -240,6 +248,12 @@ def find_missing(specs: Iterable[RunSpec]) -> tuple[dict[str, Record], dict[str,
     for spec in specs:
         need(spec)
     return records, missing
+
+
+def _recorded(spec: RunSpec) -> Record:
+    record = find(spec)
+    assert record, f"no record of {spec.run_id}"
+    return record
 
 
 def _engine(name: str) -> ModuleType:
@@ -269,7 +283,7 @@ def _rate(spec: RunSpec, records: dict[str, Record]) -> float:
     return SECONDS_A_UNIT if known or not cost(spec) else math.nan
 
 
-def _failure(failed: dict[str, Exception], missing: dict[str, RunSpec]) -> Exception:
+def _failure(failed: dict[str, TrainingError], missing: dict[str, RunSpec]) -> TrainingError:
     """One error for all runs that failed, of the first one's type, with the runs that need them."""
     teachers = {
         run_id: {step.run_id for step in list(spec.lineage())[:-1]} & failed.keys()
