@@ -193,9 +193,7 @@ def test_what_the_cluster_cannot_do_is_said_before_training(
     new = specs["student"].with_seed(7)
     with pytest.raises(SpecError, match="takes no number of workers"):
         train_missing([new], workers=2, progress=False)
-    with pytest.raises(
-        DeviceError, match="a run needs 1 GPU and no node of the Ray cluster has as much"
-    ):
+    with pytest.raises(DeviceError, match="a run needs a GPU"):
         train_missing([dataclasses.replace(new, device="cuda")], progress=False)
     with pytest.raises(SpecError, match="n_train"):
         train_missing(
@@ -238,16 +236,17 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
     """Its run is begun anew on the other node; by task ids, node ids and times in the workers' own logs."""
     monkeypatch.setenv("W2S_ENGINE", "ray")
     log, killed = Log(cluster.session), dict[str, Any]()
-    first, second = specs["tfidf"], specs["student"]
-    victim = dataclasses.replace(second, recipe=dataclasses.replace(second.recipe, epochs=100))
-    after = w2s.student("tfidf", specs["tfidf"])
+    first, after = specs["tfidf"], w2s.student("tfidf", specs["tfidf"])
+    student = specs["student"]
+    victim = dataclasses.replace(student, recipe=dataclasses.replace(student.recipe, epochs=400))
 
     def kill() -> None:
-        """Once the others' records are there, the node that trains the victim."""
-        others = [own_store / f"{spec.run_id}.parquet" for spec in (first, second, after)]
-        until(lambda: all(path.exists() for path in others) and log.of(victim.run_id))
-        started = log.of(victim.run_id)
-        node = next(n for n in cluster.nodes if n.node_id == started[0][4])
+        """Once the other records are there, the node that trains the victim."""
+        others = [own_store / f"{spec.run_id}.parquet" for spec in (first, after)]
+        for path in others:
+            until(path.exists)
+        until(lambda: log.of(victim.run_id))
+        node = next(n for n in cluster.nodes if n.node_id == log.of(victim.run_id)[0][4])
         records = {path: path.stat().st_mtime_ns for path in others}
         killed.update(at=f"{datetime.now()}", node=node.node_id, records=records)
         cluster.cluster.remove_node(node, allow_graceful=False)
@@ -256,7 +255,7 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    wanted = [first, second, victim, after]
+    wanted = [first, victim, after]
     frame = sweep(wanted, progress=False).frame
     killer.join()
     lines = log.lines()
@@ -274,7 +273,7 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
         and task == same_task
         and node == killed["node"] != other == finished_on
     )
-    for spec in (first, second, after):
+    for spec in (first, after):
         assert [line[2] for line in lines if line[1] == spec.run_id] == ["started", "recorded"]
     for path, written in killed["records"].items():
         assert path.stat().st_mtime_ns == written
@@ -308,7 +307,7 @@ def test_a_worker_with_less_memory_than_planned(
     try:
         recipe = dataclasses.replace(specs["student"].recipe, epochs=100_000)
         endless = dataclasses.replace(specs["student"], recipe=recipe)
-        with pytest.raises(TrainingError, match=f"{endless.run_id} has no record.*memory"):
+        with pytest.raises(TrainingError, match="for want of memory"):
             train_missing([endless], engine="ray", progress=False)
         assert not list(own_store.glob("*.parquet"))
     finally:

@@ -20,6 +20,7 @@ import w2s_lib as w2s
 from tests.conftest import pinned
 from tests.experiments.conftest import left_in
 from w2s_lib.experiments.sweep import find_missing, sweep, train_missing
+from w2s_lib.models.pins import pin
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import AssetError, DeviceError, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import SEMANTICS, Lora, Recipe, RunSpec, Task
@@ -344,7 +345,7 @@ def test_a_file_that_has_changed_is_said_before_training(
     path = tmp_path / "texts.csv"
     path.write_bytes(Path(specs["tfidf"].task.name).read_bytes())
     task = w2s.default_task(str(path), n_train=64, n_validation=40, n_test=80)
-    spec = w2s.supervisor("tfidf", task)
+    spec = pin(w2s.supervisor("tfidf", task))
     path.write_text(path.read_text() + "One more.,1\n")
     refused(spec, SpecError, "texts.csv", own_store)
     path.unlink()

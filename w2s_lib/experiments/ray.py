@@ -89,10 +89,10 @@ def train_jobs(jobs: dict[str, Job], slots: int) -> Iterator[Outcome]:
         teachers = [tasks[parent.run_id] for parent in first.parents() if parent.run_id in tasks]
         task = _task(ray, _train, max_retries=RETRIES, **takes).remote(to_line(job), *teachers)
         tasks |= {spec.run_id: task for spec in job}
-    for name, error in _outcomes(ray, {tasks[name]: name for name in jobs}):
+    for name, error in _outcomes(ray, {tasks[name]: f"run {name}" for name in jobs}):
         if error is not None and not isinstance(error, TrainingError):
             raise error
-        yield name, error
+        yield name.removeprefix("run "), error
 
 
 def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunSpec]) -> None:
@@ -110,7 +110,7 @@ def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunS
             }
             check = _task(ray, _check, **place)
             address = node["NodeManagerAddress"]
-            checks[check.remote(address, name, to_line(job))] = f"a check of node {address}"
+            checks[check.remote(address, name, to_line(job))] = f"the check of node {address}"
         ray.wait(
             list(checks), num_returns=len(checks)
         )  # they end together: none is to be cancelled
@@ -190,13 +190,12 @@ def _translated(ray: Any, error: Exception, name: str) -> Exception:
         )
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return TrainingError(
-            f"run {name} has no record: Ray stopped its worker for want of memory. Give its node "
-            "more memory or fewer CPUs (`ray start --num-cpus`), or lower recipe.batch_size"
+            f"Ray stopped {name} for want of memory: give its node more, or fewer CPUs "
+            "(`ray start --num-cpus`), or lower recipe.batch_size"
         )
     if isinstance(error, ray.exceptions.RayError):
         return TrainingError(
-            f"run {name} has no record: Ray lost it, for good or {RETRIES + 1} times: "
-            f"{type(error).__name__}: {error}"
+            f"Ray lost {name}, for good or {RETRIES + 1} times: {type(error).__name__}: {error}"
         )
     return error
 
