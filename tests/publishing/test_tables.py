@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from w2s_lib.publishing import tables
 from w2s_lib.publishing.tables import (
     planned_runs,
     profile_states,
@@ -204,9 +203,8 @@ def test_every_named_task_is_registered_with_what_was_run_on_it(folder: Path) ->
     assert table["commit"].str.fullmatch("[0-9a-f]{40}|").all() and (table["source"] != "").all()
 
 
-def test_the_same_runs_on_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_runs_on_another_device(tmp_path: Path) -> None:
     """Only seeds that have all of them, teachers moved to the device as well, TF-IDF where it is."""
-    monkeypatch.setattr(tables, "published_store", lambda: tmp_path / "records")
     words = RunSpec(model="tfidf", task=TASK, half="supervisor")
     naive, by_words = (
         RunSpec(model="smollm2-135m", task=TASK, labels=FromRun(run=run)) for run in (WEAK, words)
@@ -217,28 +215,24 @@ def test_the_same_runs_on_another_device(tmp_path: Path, monkeypatch: pytest.Mon
     also = dataclasses.replace(by_words, device="cuda")
     for spec, seeds in ((words, (0, 1)), (moved, (0, 1)), (also, (0,))):
         for seed in seeds:
-            publish(tmp_path / "records", spec.with_seed(seed))
-    found = published_on("cuda", [words, naive, by_words], [0, 1, 2])
+            publish(tmp_path, spec.with_seed(seed))
+    found = published_on("cuda", [words, naive, by_words], [0, 1, 2], tmp_path)
     assert list(found["run_id"]) == [words.run_id, moved.run_id, also.run_id] and set(
         found["seed"]
     ) == {0}
     assert list(found["depth"].isna()) == [True, False, False]
-    assert published_on("cuda", [WIDE], [0]).empty
-    monkeypatch.setattr(tables, "published_store", lambda: None)
-    assert published_on("cuda", [words], [0]).empty
+    assert published_on("cuda", [WIDE], [0], tmp_path).empty
 
 
 def test_a_profile_is_executed_where_runs_of_its_models_on_its_device_are_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    """Against the repository's own profiles, with made-up records."""
-    small = [f"hf:HuggingFaceTB/SmolLM2-{size}" for size in ("135M", "360M", "1.7B@24")]
-    rows = [("cpu", "smollm2-135m@4"), ("cuda", "tfidf"), ("cuda", "hf:Qwen/Qwen3-4B-Base")]
-    rows += [("cuda", name) for name in small]
-    monkeypatch.setattr(
-        tables, "published_runs", lambda: pd.DataFrame(rows, columns=["device", "model"])
-    )
-    states = profile_states().set_index("profile")
+    """Against the repository's own profiles, with records of a few models."""
+    small = [f"HuggingFaceTB/SmolLM2-{size}" for size in ("135M", "360M", "1.7B@24")]
+    publish(tmp_path, WEAK)
+    for name in ("Qwen/Qwen3-4B-Base", *small):
+        publish(tmp_path, RunSpec(model=f"hf:{name}", revision="0" * 40, task=TASK, device="cuda"))
+    states = profile_states(tmp_path).set_index("profile")
     assert states["runs"].to_dict() == {
         "laptop": 1,
         "gpu-embedded": 0,
@@ -255,8 +249,3 @@ def test_a_profile_is_executed_where_runs_of_its_models_on_its_device_are_publis
         states["models"]["gpu-embedded"] == "smollm2-135m"
         and "SmolLM2-1.7B" in states["models"]["gpu-small"]
     )
-
-
-def test_no_benchmarks_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_root", lambda: tmp_path)
-    assert tables.benchmarks() == {}

@@ -157,8 +157,8 @@ def contrast_interval(terms: Sequence[tuple[float, Arm]], *, metric: str = "accu
 def pgr_interval(*, weak: Arm, student: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
     """PGR of the means over seeds, with Fieller's interval over seeds and, paired, test rows.
 
-    Where the lower bound of ceiling minus weak is not above 0 there is no PGR: the value is NaN, and
-    the interval prints as "no gap to recover".
+    Where the lower bound of ceiling minus weak is not above 0 there is no PGR: the value is NaN,
+    and the interval prints as "no gap to recover".
 
     Raises:
         ValueError: the arms differ in seeds, task, test rows, labels or groups.

@@ -25,7 +25,7 @@ from w2s_lib.runs.model_names import split_model
 from w2s_lib.runs.record import Record, snapshots_of
 from w2s_lib.runs.rows import COLUMNS, row_of
 from w2s_lib.runs.spec import RunSpec
-from w2s_lib.runs.store import published_store, read
+from w2s_lib.runs.store import read
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.table import default_task
@@ -121,43 +121,49 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
     )
 
 
-def published_on(device: str, specs: Sequence[RunSpec], seeds: Sequence[int]) -> pd.DataFrame:
+def published_on(
+    device: str, specs: Sequence[RunSpec], seeds: Sequence[int], folder: Path | None = None
+) -> pd.DataFrame:
     """What is published of the same runs on another device; nothing is trained. Chapter: PGR.
 
     Args:
         device: "cpu" or "cuda".
         specs: the runs as they are elsewhere.
         seeds: those to look for; one is left out where it lacks any of the runs.
+        folder: as in `published_runs`.
 
     Returns:
         A row a run, as in `Results.frame`; no row where nothing is there.
     """
-    records: list[Record] = []
-    if (store := published_store()) is None:
-        return pd.DataFrame()
+    there, records = {path.stem: path for path in _records(folder)}, list[Record]()
     moved = [
         spec.map_lineage(lambda run: {} if run.name == "tfidf" else {"device": device})
         for spec in specs
     ]
     for seed in seeds:
-        paths = [store / f"{spec.with_seed(seed).run_id}.parquet" for spec in moved]
-        if all(path.is_file() for path in paths):
-            records += [read(path) for path in paths]
+        ids = [spec.with_seed(seed).run_id for spec in moved]
+        if there.keys() >= set(ids):
+            records += [read(there[run_id]) for run_id in ids]
     return Results(records).frame if records else pd.DataFrame()
 
 
-def profile_states() -> pd.DataFrame:
-    """The profiles in `book/profiles/`, a row each. Chapter: performance.
+def profile_states(folder: Path | None = None) -> pd.DataFrame:
+    """The profiles in `book/profiles/`, a row each, without sketches, which have a banner.
+
+    Args:
+        folder: as in `published_runs`.
 
     Returns:
         Columns `profile`, `device`, `models` (those that it names, without depth; else those of the
         chapters) and `runs`, how many published runs are of these models on this device: 0 where
         not every one of them has been trained there.
     """
-    root, runs, rows = _root(), published_runs(), []
+    root, runs, rows = _root(), published_runs(folder), []
     usual = _models([page.defaults() for page in chapters(root) if page.is_notebook])
     for path in sorted((root / "book" / "profiles").glob("*.yaml")):
         values = load_profile(root, path.stem)
+        if "banner" in values:
+            continue
         device = values.get("device", "cpu")
         models = _models([values, *values.get("variants", [])]) or usual
         there = [split_model(model)[0] for model in runs[runs["device"] == device]["model"]]
