@@ -8,7 +8,6 @@ has the same bits alone and in a sweep.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -19,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -27,7 +25,7 @@ from w2s_lib.models import backbone as models
 from w2s_lib.models.families import drop_norm, keep_blocks, require_trunk, skeleton, trunk_exact
 from w2s_lib.models.inputs import Inputs, row_values
 from w2s_lib.models.machine import hardware
-from w2s_lib.runs.folders import cache_dir, write_cached
+from w2s_lib.runs.folders import cache_dir, intact, locked, write_checked
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 from w2s_lib.tasks.table import TaskTable
 
@@ -94,7 +92,7 @@ class Trunk(Inputs):
         if last:
             folder = folder.with_name(f"{folder.name}-last")
         self.files = [folder / f"{start:06d}.npy" for start in range(0, len(self.order), CHUNK)]
-        if not all(file.is_file() for file in self.files):
+        if not all(map(intact, self.files)):
             started = time.monotonic()
             self._fill()
             self.seconds = time.monotonic() - started
@@ -146,14 +144,13 @@ class Trunk(Inputs):
         model = drop_norm(keep_blocks(whole, first, self.boundary))
         title = f"trunk of {self.boundary} blocks"
         with tqdm(total=len(self.files), desc=title, leave=False) as bar:
-            for timeout in (0, -1):
+            for wait in (False, True):
                 for number, file in enumerate(self.files):
-                    lock = FileLock(file.with_suffix(".lock"), timeout=timeout)
-                    with contextlib.suppress(Timeout), lock:
-                        if not file.is_file():
+                    with locked(file.with_suffix(".lock"), wait=wait) as mine:
+                        if mine and not intact(file):
                             texts = self.order[number * CHUNK :][:CHUNK]
                             states = self._compute(model, below, texts)
-                            write_cached(file, functools.partial(np.save, arr=states))
+                            write_checked(file, functools.partial(np.save, arr=states))
                             bar.update()
 
     @torch.inference_mode()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import mmap
 import os
 import platform
 import shutil
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -21,6 +23,7 @@ from w2s_lib.runs.errors import AssetError
 
 _PART = ".part-"
 _DAY = 24 * 3600
+_DIGEST = 32
 
 
 def repository_root() -> Path | None:
@@ -84,6 +87,50 @@ def write_cached(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             f"cannot write the cache {cache_dir()} ({error}): free some space there, or set "
             "W2S_CACHE to a folder that can be written"
         ) from error
+
+
+def write_checked(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """`write_cached` with the content's SHA-256 as the last 32 bytes, for `intact`.
+
+    Formats that know their own length, such as npy, are read as if the digest were not there.
+    """
+
+    def with_digest(file: IO[bytes]) -> None:
+        write(file)
+        file.flush()
+        digest = hashlib.sha256(Path(file.name).read_bytes()).digest()
+        file.seek(0, os.SEEK_END)
+        file.write(digest)
+
+    write_cached(path, with_digest)
+
+
+def intact(path: Path) -> bool:
+    """Whether a file of `write_checked` is there and whole; a damaged one is said.
+
+    It is read once a process, and again when its size or time has changed.
+
+    Raises:
+        AssetError: it is there and cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _intact(path, state.st_size, state.st_mtime_ns)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise AssetError(f"cannot read the cache's {path}: {error}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _intact(path: Path, size: int, mtime_ns: int) -> bool:
+    if size > _DIGEST:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as all_:
+            with memoryview(all_) as view, view[:-_DIGEST] as content:
+                if hashlib.sha256(content).digest() == view[-_DIGEST:]:
+                    return True
+    warnings.warn(f"w2s: damaged {path}: it is computed again", stacklevel=4)
+    return False
 
 
 @contextlib.contextmanager

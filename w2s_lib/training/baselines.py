@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -25,7 +24,7 @@ from w2s_lib.models.lora import merge_adapters
 from w2s_lib.models.machine import hardware
 from w2s_lib.models.trunk import Trunk, inputs_at, only_last, trunk_depth
 from w2s_lib.runs.errors import SpecError
-from w2s_lib.runs.folders import cache_dir, file_sha256, write_cached
+from w2s_lib.runs.folders import cache_dir, file_sha256, intact, locked, write_checked
 from w2s_lib.runs.labels import predicted_label
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.tasks.table import TaskTable
@@ -197,11 +196,11 @@ def layer_states(
     file = cache_dir() / "states" / f"{name}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with FileLock(file.with_suffix(".lock")):
-        if not file.is_file():
+    with locked(file.with_suffix(".lock"), wait=True):
+        if not intact(file):
             states = _compute_layer_states(run, table, rows, adapters)
             named = {str(layer): values for layer, values in states.items()}
-            write_cached(file, lambda part: np.savez(part, **named))
+            write_checked(file, lambda part: np.savez(part, **named))
     with np.load(file) as arrays:
         return {int(layer): arrays[layer] for layer in arrays.files}, time.monotonic() - started
 
