@@ -216,6 +216,26 @@ def test_two_trunks_have_the_same_bits_however_they_came_about(
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
+def test_a_damaged_chunk_of_a_trunk_is_computed_again(
+    spec: RunSpec,
+    table: TaskTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_cache: Callable[[Path], Path],
+) -> None:
+    """One bit of one chunk: it is said, and the states are those of before."""
+    monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / "cache")))
+    monkeypatch.setattr(trunk, "CHUNK", 2 * trunk.BATCH)
+    file = Trunk(spec, table, 1).files[1]
+    before = {path: path.read_bytes() for path in file.parent.iterdir()}
+    content = bytearray(before[file])
+    content[5000] ^= 1
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match=file.name):
+        assert Trunk(spec, table, 1).seconds > 0
+    assert {path: path.read_bytes() for path in file.parent.iterdir()} == before
+
+
 def test_a_trunk_goes_on_from_a_lower_one_that_somebody_has_begun(
     spec: RunSpec,
     table: TaskTable,
