@@ -73,8 +73,8 @@ class Results(Shown):
         """One row a run.
 
         Columns `record`, `run_id`, `role`, `model`, `depth`, `supervisor` and `supervisor_run`
-        (model and id of the run that gave the labels, or ""), `labels`, `loss` and `start` (with what
-        differs from the default), `method`, `lora_blocks`, `quantization`, `half`, `seed`,
+        (model and id of the run that gave the labels, or ""), `labels`, `loss` and `start` (with
+        what differs from the default), `method`, `lora_blocks`, `quantization`, `half`, `seed`,
         `n_train`, `task`, `accuracy` (test) and `validation_accuracy` (NaN where there is none),
         the losses of next-token runs, `seconds`, `device`, `hardware`, `date`, `commit` and `spec`.
         """

@@ -148,16 +148,11 @@ def error_correlation_interval(a: Arm, b: Arm) -> Interval:
     return mean_interval(z[0] * z[1], group)
 
 
-def _rows(supervisor: Floats, where: str) -> Floats:
+def _rows(right: Floats, where: str) -> Floats:
+    """1 where a row counts: of all rows, or by whether the supervisor is right there."""
     if where not in WHERE:
         raise ValueError(f"where is {where!r}: allowed are {', '.join(WHERE)}")
-    return (
-        np.ones_like(supervisor)
-        if where == "all"
-        else supervisor
-        if where == WHERE[1]
-        else 1 - supervisor
-    )
+    return dict(zip(WHERE, (np.ones_like(right), right, 1 - right), strict=True))[where]
 
 
 def _share(value: Floats, rows: Floats, group: Codes) -> Interval:
@@ -189,9 +184,8 @@ def _excess(
         above = int(np.clip(np.searchsorted(known, mean[0, seed]), 1, len(known) - 1))
         low, high = known[above - 1], known[above]
         share = np.clip((mean[0, seed] - low) / (high - low), 0, 1) if high > low else 1.0
-        expected[seed] = (1 - share) * same[order[above - 1], seed] + share * same[
-            order[above], seed
-        ]
+        below_it, above_it = same[order[above - 1], seed], same[order[above], seed]
+        expected[seed] = (1 - share) * below_it + share * above_it
     wrong = 1 - x[1]
     return wrong * (same[0] - expected), wrong, group, outside
 
