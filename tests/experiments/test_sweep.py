@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,12 +20,12 @@ from safetensors.torch import load_file
 import w2s_lib as w2s
 from tests.conftest import pinned
 from tests.experiments.conftest import left_in
-from w2s_lib.experiments.sweep import find_missing, sweep, train_missing
+from w2s_lib.experiments.sweep import find_missing, publish, sweep, train_missing
 from w2s_lib.models.pins import pin
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import AssetError, DeviceError, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import SEMANTICS, Lora, Recipe, RunSpec, Task
-from w2s_lib.runs.store import find
+from w2s_lib.runs.store import find, read
 
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),
@@ -213,6 +214,22 @@ def test_finished_records_are_copied_to_the_published_store(
     for path in own_store.glob("*.parquet"):
         path.unlink()
     assert w2s.run(taught).path == str(checkout / f"{taught.run_id}.parquet")
+
+
+def test_a_published_record_carries_the_rules_of_its_edition(
+    own_store: Path, checkout: Path, small_task: Task
+) -> None:
+    """One of the first edition, which had none, is copied as it is."""
+    first = w2s.run(w2s.supervisor("tfidf", small_task))
+    second = dataclasses.replace(first, spec=dataclasses.replace(first.spec, semantics=2))
+    rules = checkout.parent / "claims" / "second.yaml"
+    rules.parent.mkdir(parents=True)
+    rules.write_text("claims: []")
+    found = []
+    for record in (first, second):
+        publish(record)
+        found.append(read(checkout / f"{record.spec.run_id}.parquet").rules)
+    assert found == ["", hashlib.sha256(b"claims: []").hexdigest()]
 
 
 def test_publishing_without_a_published_store_is_said_before_training(

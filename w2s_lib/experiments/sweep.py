@@ -7,8 +7,8 @@ import math
 import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from w2s_lib.experiments.results import Results
 from w2s_lib.models.pins import pin
 from w2s_lib.runs.errors import AssetError, SpecError, StoreError, TrainingError, nearest
+from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, RunSpec
@@ -23,6 +24,9 @@ from w2s_lib.runs.store import find, published_store, require_writable, weights,
 
 SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take a row through a block, forward, for where no record tells more."""
+
+EDITIONS = {2: "second"}
+"""Training semantics -> the edition of the book, and of its rules. The first had no file of them."""
 
 STORES, ENGINES = ("user", "published"), ("local", "ray")
 
@@ -58,7 +62,7 @@ def sweep(
             engine="ray" it is an error; where `W2S_ENGINE` names Ray, it is not used.
         engine: "local" for this machine, or "ray" for the Ray cluster that is running here or at
             `RAY_ADDRESS`; by default what `W2S_ENGINE` says, else "local".
-        progress: one bar with the time left.
+        progress: one bar with the time left. (`TQDM_DISABLE=1` hides all bars.)
 
     Raises:
         SpecError, DeviceError, StoreError: no specs, or one of them cannot be run: before anything
@@ -113,12 +117,15 @@ def train_missing(
 def publish(record: Record) -> None:
     """Copies a record to the published store, whole or not at all; its weights stay where they are.
 
+    The copy carries the SHA-256 of its edition's rules: so they are older than what they decide.
+
     Raises:
         StoreError: there is no published store.
     """
     store = _published()
+    rules = store.parent / "claims" / f"{EDITIONS.get(record.spec.semantics)}.yaml"
     if not (store / f"{record.spec.run_id}.parquet").is_file():
-        write(record, store=store)
+        write(record, store=store, rules=file_sha256(rules) if rules.is_file() else "")
 
 
 def _published() -> Path:
@@ -169,9 +176,11 @@ def _complete(
                 if error:
                     failed[run_id] = error
                 else:
-                    records[run_id] = _recorded(missing[run_id])
+                    record = find(missing[run_id])
+                    assert record, f"no record of {run_id}"
+                    records[run_id] = record
                     if publishing:
-                        publish(records[run_id])
+                        publish(record)
         if failed:
             raise _failure(failed, missing)
     return [records[run_id] for run_id in wanted], set(missing)
@@ -197,7 +206,7 @@ def _train(
     """
     from w2s_lib.training.execute import cost, trainings  # loads torch: only where needed
 
-    module = _engine(engine)
+    module = import_module(f"w2s_lib.experiments.{engine}")
     started_from = {s.start.run.run_id for s in missing.values() if isinstance(s.start, Continue)}
     jobs = {
         name: {spec: spec.run_id in started_from for spec in runs}
@@ -248,22 +257,6 @@ def find_missing(specs: Iterable[RunSpec]) -> tuple[dict[str, Record], dict[str,
     for spec in specs:
         need(spec)
     return records, missing
-
-
-def _recorded(spec: RunSpec) -> Record:
-    record = find(spec)
-    assert record, f"no record of {spec.run_id}"
-    return record
-
-
-def _engine(name: str) -> ModuleType:
-    if name == "ray":
-        from w2s_lib.experiments import ray
-
-        return ray
-    from w2s_lib.experiments import local
-
-    return local
 
 
 def _rate(spec: RunSpec, records: dict[str, Record]) -> float:
