@@ -237,7 +237,10 @@ def _memory_and_time(plan: Plan, workers: int | None) -> list[str]:
     if trained:
         most = max(trained, key=memory)
         n_bytes, what = memory(most), f"{most.role} {most.model} on {most.task.name}"
-        lines.append(f"memory     at most about {n_bytes / 2**30:.1f} GiB: {what}")
+        lines.append(
+            f"memory     a step at its longest texts about {n_bytes / 2**30:.1f} GiB: {what};"
+        )
+        lines.append("           the libraries and the texts' states come on top")
     if any(spec.role == "generative" for spec in trained):
         lines.append("           and, for a run that reads, the logits of its words")
     if any(needs_download(spec.task) and not spec.task.max_tokens for spec in missing):
