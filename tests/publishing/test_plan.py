@@ -21,6 +21,7 @@ from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
 from w2s_lib.runs.store import user_store
 from w2s_lib.tasks import hub as registry
 from w2s_lib.tasks import table as tasks
+from w2s_lib.tasks.table import default_task
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 BOOK = {
@@ -170,9 +171,9 @@ def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.Mo
 
 
 def test_an_assumed_length_is_said(tiny_models: Path) -> None:
-    spec = pinned(f"{tiny_models}/llama", task=Task(name="sciq"))
+    spec = pinned(f"{tiny_models}/llama", task=default_task("sciq"))
     assert "have 128 tokens" in plan.describe(planned(spec), 1)
-    short = dataclasses.replace(spec, task=Task(name="boolq", max_tokens=64))
+    short = dataclasses.replace(spec, task=default_task("boolq", max_tokens=64))
     assert "128 tokens" not in plan.describe(planned(short), 1)
 
 

@@ -38,6 +38,7 @@ from w2s_lib.runs.spec import (
 PINS = Path(__file__).with_name("pinned_ids.json")
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 COMMIT = "0123456789" * 4
+SIZES: dict[str, Any] = {"n_train": 1000, "n_validation": 500, "n_test": 2000}
 LOSSES = get_args(get_args(Loss)[0])
 
 WEAK = RunSpec(model="smollm2-135m@4", half="supervisor")
@@ -166,6 +167,7 @@ ALTERNATIVES: dict[type[Description], dict[str, Any]] = {
 def test_every_field_is_in_the_json(kind: Any) -> None:
     """A field that did not reach the JSON would give two different runs one id."""
     base = {
+        Task: SIZES,
         RunSpec: {
             "model": "hf:a/b",
             "revision": "main",
@@ -247,11 +249,11 @@ def test_what_is_not_pinned_has_no_id() -> None:
     assert not hub.pinned
     assert not RunSpec(model="hf:c/d", revision=COMMIT, labels=FromRun(run=hub)).pinned
     assert not RunSpec(model="./folder").pinned
-    assert not RunSpec(model="tfidf", task=Task(name="own.csv")).pinned
+    assert not RunSpec(model="tfidf", task=Task(name="own.csv", **SIZES)).pinned
     for spec in (
         RunSpec(model="hf:a/b@6", revision=COMMIT),
         RunSpec(model="./folder", revision="ab" * 32),
-        RunSpec(model="tfidf", task=Task(name="own.csv", sha256="ab" * 32)),
+        RunSpec(model="tfidf", task=Task(name="own.csv", sha256="ab" * 32, **SIZES)),
     ):
         assert spec.pinned and re.fullmatch("[0-9a-f]{16}", spec.run_id)
     with pytest.raises(SpecError, match="hf:a/b"):
@@ -396,6 +398,7 @@ def test_json_of_something_else_is_refused(text: str) -> None:
         (lambda: RunSpec(model="hf:a/b", seed=True), ["RunSpec.seed", "True"]),
         (lambda: RunSpec(model="hf:a/b", seed=-1), ["RunSpec.seed", "-1", "0"]),
         (lambda: Task(n_train=3), ["Task.n_train", "3", "multiple of 2"]),
+        (lambda: Task(name="amazon", n_train=400), ["'amazon'", "n_validation", "n_test"]),
         (lambda: Task(template="It was"), ["Task.template", "{text}", "'It was'"]),
         (lambda: Recipe(learning_rate=math.nan), ["Recipe.learning_rate", "nan"]),
         (lambda: Recipe(weight_decay=math.inf), ["Recipe.weight_decay", "inf"]),

@@ -124,15 +124,17 @@ def test_the_default_tables_and_draws_are_pinned():
 
 
 def test_min_rating_is_a_parameter():
-    wide, narrow = (load_table(Task(name="tweets", min_rating=limit)).frame for limit in (0.0, 2.0))
+    wide, narrow = (
+        load_table(default_task("tweets", min_rating=limit)).frame for limit in (0.0, 2.0)
+    )
     assert len(narrow) < 3163 < len(wide)
     assert wide["rating"].abs().min() > 0 and narrow["rating"].abs().min() > 2
 
 
 def test_a_caller_cannot_spoil_the_table_of_another():
-    frame = load_table(Task(name="nyt")).frame
+    frame = load_table(default_task("nyt")).frame
     frame.loc[:, "label"] = 1
-    assert load_table(Task(name="nyt")).frame["label"].nunique() == 2
+    assert load_table(default_task("nyt")).frame["label"].nunique() == 2
 
 
 def test_default_sizes_fit_and_can_be_overridden():
@@ -369,7 +371,8 @@ def test_missing_text_in_json_is_an_empty_text(tmp_path):
 
 
 def test_unknown_tasks_and_fields_are_refused_with_the_nearest():
-    for ask in (default_task, lambda name: load_table(Task(name=name))):
+    sizes = {"n_train": 2, "n_validation": 2, "n_test": 2}
+    for ask in (default_task, lambda name: load_table(Task(name=name, **sizes))):
         for name, near in (("movi", "'movie'"), ("own.txt", ".parquet"), ("a\0b", ".parquet")):
             with pytest.raises(SpecError, match=near):
                 ask(name)

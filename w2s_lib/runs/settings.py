@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from w2s_lib.runs.description import STRICT, Description
 from w2s_lib.runs.errors import require
@@ -15,6 +16,7 @@ EMBEDDED_TASKS = ("movie", "amazon", "nyt", "tweets", "movie-preference")
 """Tasks whose content comes with the library's pinned data, so that their name alone says what it
 is."""
 
+SIZES = ("n_train", "n_validation", "n_test")
 Rows = Annotated[int, Field(ge=2, multiple_of=2)]
 """A number of rows: even, as classes are balanced."""
 Positive = Annotated[float, Field(gt=0)]
@@ -23,7 +25,11 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Task(Description):
-    """A named task and how many rows of it are used."""
+    """A named task and how many rows of it are used.
+
+    The sizes below are those of `movie`. They belong to it, not to others: of any other task all three
+    are given, as `default_task` does. In JSON they are left out wherever they are equal to these.
+    """
 
     name: str = "movie"
     """An embedded task, one of `hub_tasks`, a path to a user's file, or `hf:<dataset>`."""
@@ -47,6 +53,17 @@ class Task(Description):
     """What a long text loses: its "end", or its "start", where what is judged comes last."""
     sha256: str = ""
     """A user's file: the digest of its content, so that a changed file is another task."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_sizes(cls, given: Any) -> Any:
+        settings = given.kwargs or {} if isinstance(given, ArgsKwargs) else {}
+        name = settings.get("name", "movie")
+        absent = [size for size in SIZES if name != "movie" and size not in settings]
+        require(
+            not absent, f"Task {name!r} without {absent}: give it, or use default_task({name!r})"
+        )
+        return given
 
     def __post_init__(self) -> None:
         require(

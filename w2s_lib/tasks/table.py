@@ -69,6 +69,10 @@ class TaskTable:
         return np.concatenate([np.asarray(rows) + side * len(self.frame) for side in sides])
 
 
+SIZES: dict[str, Any] = {"n_train": 1000, "n_validation": 500, "n_test": 2000}
+"""Of a task that declares no others, such as a user's file."""
+
+
 def default_task(name: str, **overrides: Any) -> Task:
     """The task of that name with the settings that it declares. Nothing is read, nothing fetched.
 
@@ -81,7 +85,8 @@ def default_task(name: str, **overrides: Any) -> Task:
     """
     _require_known(name)
     declared = EMBEDDED.get(name) or HUB_TASKS.get(name)
-    return Task(**{"name": name, **(declared.settings if declared else {}), **overrides})
+    declared_settings = declared.settings if declared else {}
+    return Task(**{"name": name, **SIZES, **declared_settings, **overrides})
 
 
 def _require_known(name: str) -> None:
@@ -206,7 +211,7 @@ def _load(name: str, min_rating: float, sha256: str) -> TaskTable:
     # Kept, so that nobody needs the network or the task's function again.
     if from_hub is not None and not (file := cached_table(name, digest)).is_file():
         write_cached(file, from_hub.to_parquet)
-    return TaskTable(Task(name=name), frame, tuple(ratings), digest, int((~kept).sum()))
+    return TaskTable(Task(name=name, **SIZES), frame, tuple(ratings), digest, int((~kept).sum()))
 
 
 def _digest(frame: pd.DataFrame) -> str:
