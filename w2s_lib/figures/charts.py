@@ -25,6 +25,7 @@ from w2s_lib.figures.style import (
     SHAPES,
     STUDENT,
     levels,
+    line_colours,
     padded_domain,
     spread,
     use_theme,
@@ -112,7 +113,9 @@ def curves(
     along = alt.Scale(domain=list(ends), nice=False, zero=False)
     style: Row = {
         "x": alt.X("x:Q", title=x_title, axis=axis, scale=along),
-        "color": alt.Color("line:N", scale=scale(list(lines), COLOURS), legend=legend),
+        "color": alt.Color(
+            "line:N", scale=scale(list(lines), line_colours(list(lines))), legend=legend
+        ),
         "shape": alt.Shape("line:N", scale=scale(list(lines), SHAPES), legend=legend),
     }
     y = measure(y_title, domain)

@@ -22,6 +22,8 @@ SUPERVISOR, STUDENT, RIVAL = "#D55E00", "#0072B2", "#009E73"
 """What a colour means on every page; truth and ceiling are grey. Of Okabe & Ito (2008)."""
 COLOURS = (STUDENT, RIVAL, "#CC79A7", SUPERVISOR)
 """Of lines that are told apart by nothing else; each has a contrast of 3:1 on white and on dark."""
+MEANING = {"supervisor": SUPERVISOR, "student": STUDENT, "ceiling": GREY}
+"""Of lines that are called so."""
 STUDENTS = (STUDENT, "#3D8FD1", "#7A7FD6", "#00808F")
 """Of students of several supervisors, whose marks have shapes of their own too."""
 SHAPES = ("circle", "square", "triangle-up", "diamond")
@@ -40,6 +42,12 @@ def use_theme() -> None:
     alt.theme.register("w2s", enable=True)(_theme)
     alt.renderers.register("w2s", _mime_bundle)
     alt.renderers.enable("w2s")
+
+
+def line_colours(names: Sequence[str]) -> list[str]:
+    """A colour a line: what its name means, else the next of `COLOURS` that is not taken."""
+    free = [colour for colour in COLOURS if colour not in map(MEANING.get, names)]
+    return [MEANING.get(name) or free.pop(0) for name in names]
 
 
 def wrapped(title: str, width: int = 78) -> alt.TitleParams:
