@@ -27,8 +27,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Task(Description):
     """A named task and how many rows of it are used.
 
-    The sizes below are those of `movie`. They belong to it, not to others: of any other task all three
-    are given, as `default_task` does. In JSON they are left out wherever they are equal to these.
+    The sizes below are those of `movie`. They belong to it, not to others: of any other task all
+    three are given, as `default_task` does. In JSON they are left out where they equal these.
     """
 
     name: str = "movie"
