@@ -33,7 +33,7 @@ def repository_root() -> Path | None:
 
 
 def cache_dir() -> Path:
-    """The folder of converted assets: `W2S_CACHE` where it is set, else the platform's cache folder."""
+    """The folder of converted assets: `W2S_CACHE` if it is set, else the platform's."""
     return (
         Path(os.environ.get("W2S_CACHE") or user_cache_dir("w2s", appauthor=False))
         .expanduser()
@@ -59,7 +59,7 @@ def _sha256_of_state(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file whole or not at all, also where the power fails: a temporary one is synced, then renamed.
+    """Writes a file whole or not at all: a temporary one is put on the disk, then renamed.
 
     Args:
         path: the file; one of that name is replaced. Its mode is what the umask gives.

@@ -1,6 +1,7 @@
 """A finished run, and its file: predictions as Parquet columns, all else in the metadata.
 
-The metadata holds format, spec, metrics, provenance, the digest of the edition's rules, and a digest of all of it.
+The metadata holds format, spec, metrics, provenance, the digest of the edition's rules, and a
+digest of all of it.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class Record:
         name, frame = snapshot_column(share), self.predictions
         if name not in frame:
             raise StoreError(
-                f"record {self.spec.run_id} has no snapshot at {share}: it has {snapshots_of(frame)}"
+                f"record {self.spec.run_id} has no snapshot at {share}: it has "
+                f"{snapshots_of(frame)}"
             )
         frame = frame[frame[name].notna()].assign(p=lambda rows: rows[name])[
             ["split", "label", "p", "group"]
@@ -98,9 +100,12 @@ class Record:
         return Record(self.spec, frame, accuracies(frame), self.provenance)
 
     def at_median(self) -> Record:
-        """The run's answers with the threshold that calls half of each split 1: `p` becomes its rank there, in (0, 1).
+        """The run's answers with the threshold that calls half of each split 1.
 
-        No label is used for it. Where classes are balanced it takes out that a run may prefer one of them, and leaves how well
+        `p` becomes its rank in its split, in (0, 1).
+
+        No label is used for it. Where classes are balanced it takes out that a run may prefer
+        one of them, and leaves how well
         it ranks. Equal `p` share a rank.
         """
         of_split = self.predictions.groupby("split", sort=False)["p"]
@@ -116,13 +121,15 @@ class Record:
         """
         if self.provenance["task_digest"] != task_digest:
             raise StoreError(
-                f"record {self.spec.run_id} was made on task {self.provenance['task_digest'][:12]}, not on "
+                f"record {self.spec.run_id} was made on task "
+                f"{self.provenance['task_digest'][:12]}, not on "
                 f"{task_digest[:12]}: predictions of different tasks are not joined"
             )
         missing = np.setdiff1d(rows, self.predictions.index.to_numpy())
         if len(missing):
             raise StoreError(
-                f"record {self.spec.run_id} has no prediction for {len(missing)} rows, the first is {missing[0]}"
+                f"record {self.spec.run_id} has no prediction for {len(missing)} rows, the first is "
+                f"{missing[0]}"
             )
         return self.predictions["p"].loc[np.asarray(rows)].to_numpy()
 

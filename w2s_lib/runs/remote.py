@@ -21,7 +21,7 @@ _KEY = re.compile(r"//([^/@:]+:[^@]*)@")
 
 
 class UrlStore(Store):
-    """A prefix of an object store. Objects are put whole; fetched adapters are kept in the cache."""
+    """A prefix of an object store. Objects are put whole; fetched adapters stay in the cache."""
 
     def __init__(self, url: str) -> None:
         self.address = url.rstrip("/")
@@ -101,7 +101,7 @@ class UrlStore(Store):
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[tuple[Any, str]]:
-        """The file system and the prefix in it; what goes wrong there is said by the store's name."""
+        """The file system and the prefix in it; errors there are said by the store's name."""
         from fsspec.core import url_to_fs  # slow, and not needed where records are in a folder
 
         try:

@@ -185,7 +185,7 @@ class FolderStore(Store):
 
 
 def user_store() -> Store:
-    """`W2S_STORE`; else `.w2s/records` at the repository's root; else the platform's data folder."""
+    """`W2S_STORE`; else `.w2s/records` in the repository; else the platform's data folder."""
     chosen = os.environ.get("W2S_STORE", "")
     if "://" in chosen and not chosen.startswith("file://"):
         from w2s_lib.runs.remote import UrlStore
@@ -199,7 +199,7 @@ def user_store() -> Store:
 
 
 def published_store() -> Path | None:
-    """`book/results/`; None where `W2S_PUBLISHED=0` hides it or no repository is around the library."""
+    """`book/results/`; None where `W2S_PUBLISHED=0` hides it or there is no repository."""
     root = repository_root()
     return (
         root / "book" / "results" if root and os.environ.get("W2S_PUBLISHED", "1") != "0" else None
