@@ -105,8 +105,7 @@ class Record:
         `p` becomes its rank in its split, in (0, 1).
 
         No label is used for it. Where classes are balanced it takes out that a run may prefer
-        one of them, and leaves how well
-        it ranks. Equal `p` share a rank.
+        one of them, and leaves how well it ranks. Equal `p` share a rank.
         """
         of_split = self.predictions.groupby("split", sort=False)["p"]
         p = ((of_split.rank() - 0.5) / of_split.transform("size")).astype(np.float32)
