@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.folders import file_sha256
+from w2s_lib.runs.settings import EMBEDDED_TASKS
 from w2s_lib.runs.spec import Task
 from w2s_lib.tasks.readers import hub_frame
 from w2s_lib.tasks.splits import splits
@@ -415,6 +416,7 @@ def test_describing_a_task_reads_nothing(tmp_path, monkeypatch):
     assert [texts_a_row(default_task(name)) for name in ("movie", "movie-preference")] == [1, 2]
     assert [texts_a_row(default_task(name)) for name in ("sst2", "anthropic_hh")] == [1, 2]
     assert list(tmp_path.iterdir()) == []
+    assert set(EMBEDDED) == set(EMBEDDED_TASKS)  # whose name alone pins them
 
 
 def test_duplicates_are_dropped_with_a_warning_that_counts_them(tmp_path):
