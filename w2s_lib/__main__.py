@@ -25,7 +25,7 @@ Options = dict[str, Any]
 def whole(options: Options, name: str, default: Any, *, least: int) -> Any:
     """A setting that is a whole number; the default where it is not set."""
     value = options.pop(name, default)
-    if value is not default and (type(value) is not int or value < least):
+    if value is not None and (type(value) is not int or value < least):
         raise book.UsageError(f"{name} must be a whole number from {least} up, not {value!r}")
     return value
 
