@@ -29,25 +29,14 @@ def pgr_calculator(
     """
     words = {"weak": "weak supervisor", "student": "strong student", "ceiling": "strong ceiling"}
     starts = {"weak": weak, "student": student, "ceiling": ceiling}
-    sliders = [
-        alt.param(
-            name=key,
-            value=starts[key],
-            bind=alt.binding_range(min=0.4, max=1, step=0.01, name=word),
-        )
-        for key, word in words.items()
-    ]
+    sliders = [_slider(key, starts[key], (0.4, 1, 0.01), word) for key, word in words.items()]
     rows = chart([{"key": key, "role": word} for key, word in words.items()]).transform_calculate(
         value="datum.key == 'weak' ? weak : datum.key == 'student' ? student : ceiling",
         start="weak",
     )
     x = measure("accuracy", (0.4, 1.0), alt.X)
-    y = alt.Y(
-        "role:N",
-        title=None,
-        sort=list(words.values()),
-        axis=alt.Axis(ticks=False, domain=False, labelPadding=6),
-    )
+    axis = alt.Axis(ticks=False, domain=False, labelPadding=6)
+    y = alt.Y("role:N", title=None, sort=list(words.values()), axis=axis)
     colour = alt.Color(
         "role:N", legend=None, scale=scale(list(words.values()), (SUPERVISOR, STUDENT, GREY))
     )
@@ -127,22 +116,15 @@ def confidence_explorer(
     }
     order = [f"text {i}" for i in range(1, len(predictions) + 1)]
     sliders = [
-        alt.param(
-            name="alpha", value=alpha, bind=alt.binding_range(min=0, max=1, step=0.05, name="alpha")
-        ),
-        alt.param(
-            name="threshold",
-            value=threshold,
-            bind=alt.binding_range(min=0.05, max=0.95, step=0.05, name="threshold t"),
-        ),
+        _slider("alpha", alpha, (0, 1, 0.05), "alpha"),
+        _slider("threshold", threshold, (0.05, 0.95, 0.05), "threshold t"),
+    ]
+    texts = [
+        {"text": text, "prediction": float(p), "label": float(label)}
+        for text, p, label in zip(order, predictions, soft_labels, strict=True)
     ]
     rows = (
-        chart(
-            [
-                {"text": text, "prediction": float(p), "label": float(label)}
-                for text, p, label in zip(order, predictions, soft_labels, strict=True)
-            ]
-        )
+        chart(texts)
         .transform_calculate(hard="datum.prediction > threshold ? 1 : 0")
         .transform_calculate(target="(1 - alpha) * datum.label + alpha * datum.hard")
         .transform_calculate(
@@ -157,13 +139,10 @@ def confidence_explorer(
     )
     width, height, names = 330, 30 * len(order), list(words.values())
     x = measure("P(y = 1)", (0.0, 1.0), alt.X)
-    y = alt.Y(
-        "text:N",
-        title=None,
-        sort=order,
-        axis=alt.Axis(ticks=False, domain=False, labelPadding=14, grid=True),
-    )
+    axis = alt.Axis(ticks=False, domain=False, labelPadding=14, grid=True)
+    y = alt.Y("text:N", title=None, sort=order, axis=axis)
     legend = {"title": None, "legend": alt.Legend(symbolStrokeWidth=2)}
+    sizes = alt.Scale(type="ordinal", domain=names, range=[200, 50, 90, 110])
     marks = rows.transform_fold(list(words), as_=["key", "value"]).transform_calculate(
         what=f"{json.dumps(words)}[datum.key]"
     )
@@ -184,11 +163,7 @@ def confidence_explorer(
                 "what:N", scale=scale(names, (SUPERVISOR, STUDENT, RIVAL, COLOURS[2])), **legend
             ),
             shape=alt.Shape("what:N", scale=scale(names, SHAPES), **legend),
-            size=alt.Size(
-                "what:N",
-                scale=alt.Scale(type="ordinal", domain=names, range=[200, 50, 90, 110]),
-                **legend,
-            ),
+            size=alt.Size("what:N", scale=sizes, **legend),
         ),
         *(
             rows.mark_text(align="right").encode(
@@ -215,6 +190,12 @@ def confidence_explorer(
             "and targets and loss follow"
         ),
     )
+
+
+def _slider(name: str, value: float, ends: tuple[float, float, float], label: str) -> alt.Parameter:
+    low, high, step = ends
+    bound = alt.binding_range(min=low, max=high, step=step, name=label)
+    return alt.param(name=name, value=value, bind=bound)
 
 
 use_theme()
