@@ -26,7 +26,7 @@ SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take a row through a block, forward, for where no record tells more."""
 
 EDITIONS = {2: "second"}
-"""Training semantics -> the edition of the book, and of its rules. The first had no file of them."""
+"""Training semantics -> the edition of the book, and of its rules. The first had no such file."""
 
 STORES, ENGINES = ("user", "published"), ("local", "ray")
 
