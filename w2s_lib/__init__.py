@@ -39,7 +39,7 @@ _WHERE = {
     "figures.style": "use_theme",
     "publishing.claims": "decide scorecard untested",
     "publishing.tables": (
-        "benchmarks planned_runs profile_states published_on published_runs registered_tasks"
+        "benchmarks planned_runs profile_states published published_runs registered_tasks"
     ),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}

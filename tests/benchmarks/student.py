@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from w2s_lib.measures.metrics import accuracy_interval, difference_interval
+from w2s_lib.measures.metrics import contrast_interval
 
 from .common import MODEL, UNPUBLISHED, block_flops, cold, matmul_rate, measured
 
@@ -178,8 +178,8 @@ def compare(model: str, task: Any, device: str) -> dict[str, Any]:
     test = records[0].predictions.query("split == 'test'").index.to_numpy()
     as_plain = w2s.accuracy(theirs["p"][test], table.frame["label"].to_numpy()[test])
     other = records[0].predictions.assign(p=theirs["p"][records[0].predictions.index.to_numpy()])
-    difference = difference_interval([records[0]], [w2s.Record(spec, other, {}, {})])
-    both = accuracy_interval(records)
+    difference = contrast_interval([(1, [records[0]]), (-1, [w2s.Record(spec, other, {}, {})])])
+    both = contrast_interval([(1, records)])
     peak = max(r.provenance["peak_memory_bytes"] for r in records) / 2**30
     rows = []
     for name, seconds, memory, work, accuracy in (

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.measures.test_metrics import arm
+from tests.measures.test_metrics import accuracy_interval, arm, difference_interval
 from w2s_lib.measures.agreement import (
     agreement_difference_interval,
     agreement_interval,
@@ -18,14 +18,8 @@ from w2s_lib.measures.agreement import (
     excess_agreement_interval,
     stop_early,
 )
-from w2s_lib.measures.metrics import (
-    accuracy_interval,
-    agreement,
-    contrast_interval,
-    difference_interval,
-)
+from w2s_lib.measures.metrics import agreement, contrast_interval
 
-RIGHT, WRONG = "supervisor right", "supervisor wrong"
 WEAK = [[1, 1, 1, 0, 0, 0, 1, 1], [1, 1, 0, 0, 0, 1, 1, 1]]
 STUDENT = [[1, 1, 0, 0, 1, 1, 1, 1], [1, 0, 0, 0, 1, 1, 1, 1]]
 
@@ -55,18 +49,16 @@ def test_contrast_by_hand():
     assert contrast_interval([(2, a), (-1, b)]).value == pytest.approx(
         2 * accuracy_interval(a).value - accuracy_interval(b).value
     )
-    with pytest.raises(ValueError, match="at least one term"):
-        contrast_interval([])
 
 
 def validated(*seeds):
     """An arm of which only the answers on four validation rows count, given as P(y = 1)."""
+    rows = {"split": ["test", *["validation"] * 4], "label": 1, "group": 0}
+    task = SimpleNamespace(name="movie", sha256="")
     return [
         SimpleNamespace(
-            spec=SimpleNamespace(seed=seed),
-            predictions=pd.DataFrame(
-                {"split": ["test", *["validation"] * 4], "p": [0.9, *p]}, index=[9, 2, 4, 6, 8]
-            ),
+            spec=SimpleNamespace(seed=seed, task=task),
+            predictions=pd.DataFrame(rows | {"p": [0.9, *p]}, index=[9, 2, 4, 6, 8]),
         )
         for seed, p in enumerate(seeds)
     ]
@@ -87,13 +79,12 @@ def test_early_stopping_on_weak_labels_by_hand():
     found = stop_early(moments, weak)
     assert [share for share, _ in found] == [0.5, 0.1]
     assert [record for _, record in found] == [moments[0.5][0], moments[0.1][1]]
-    with pytest.raises(ValueError, match="differ in seeds or validation rows"):
-        stop_early({1.0: moments[1.0][::-1]}, weak)
-    moments[1.0][0].predictions = moments[1.0][0].predictions.drop(index=4)
-    with pytest.raises(ValueError, match="differ in seeds or validation rows"):
-        stop_early(moments, weak)
-    with pytest.raises(ValueError):
+    assert stop_early(moments, weak[::-1]) == found  # in the order of the seeds
+    with pytest.raises(ValueError, match="seeds"):
         stop_early(moments, weak[:1])
+    moments[1.0][0].predictions = moments[1.0][0].predictions.drop(index=4)
+    with pytest.raises(ValueError, match="after 100%, seed 0: its validation rows"):
+        stop_early(moments, weak)
 
 
 def test_agreement_by_hand():
@@ -102,31 +93,27 @@ def test_agreement_by_hand():
     Seed 1: equal on rows 0 2 3 5 6 7; of the errors (rows 2 3 4) it repeats two. So 11 of 16, and 3 of 6 on errors.
     """
     student, weak = arm(STUDENT), arm(WEAK)
-    assert agreement_interval(student, weak).value == 11 / 16
-    assert agreement_interval(student, weak, where=WRONG).value == pytest.approx(3 / 6)
-    assert agreement_interval(student, weak, where=RIGHT).value == pytest.approx(8 / 10)
+    found = agreement_interval(student, weak)
+    assert found.overall.value == 11 / 16
+    assert found.supervisor_wrong.value == pytest.approx(3 / 6)
+    assert found.supervisor_right.value == pytest.approx(8 / 10)
     one = agreement(STUDENT[0], WEAK[0], [1] * 8)
-    many = [np.tile(x[0], 50) for x in (STUDENT, WEAK)]
-    assert one.supervisor_wrong == pytest.approx(
-        agreement_interval(*(arm([x]) for x in many), where=WRONG).value
-    )
-    assert (
-        format(agreement_interval(arm(STUDENT[:1]), arm(WEAK[:1]), where=WRONG))
-        == "too few such rows"
-    )
-    with pytest.raises(ValueError, match="where is 'errors'"):
-        agreement_interval(student, weak, where="errors")
+    many = [arm([np.tile(x[0], 50)]) for x in (STUDENT, WEAK)]
+    assert one.supervisor_wrong == pytest.approx(agreement_interval(*many).supervisor_wrong.value)
+    few = agreement_interval(arm(STUDENT[:1]), arm(WEAK[:1]))
+    assert format(few.supervisor_wrong) == "too few such rows"
 
 
 def test_agreement_at_its_ends():
     """A copy agrees everywhere, its opposite nowhere; and a difference of an arm with itself is 0, exactly."""
     student, weak, opposite = arm(STUDENT), arm(WEAK), arm(1 - np.array(WEAK))
-    for where in ("all", RIGHT, WRONG):
-        assert agreement_interval(weak, weak, where=where).value == 1
-        assert agreement_interval(opposite, weak, where=where).value == 0
-        same = agreement_difference_interval(student, student, weak, where=where)
-        assert (same.value, same.low, same.high) == (0, 0, 0)
-        assert agreement_difference_interval(weak, opposite, weak, where=where).value == 1
+    for value, found in (
+        (1, agreement_interval(weak, weak)),
+        (0, agreement_interval(opposite, weak)),
+        (0, agreement_difference_interval(student, student, weak)),
+        (1, agreement_difference_interval(weak, opposite, weak)),
+    ):
+        assert [(x.value, x.low, x.high) for x in vars(found).values()] == [(value,) * 3] * 3
 
 
 def test_excess_is_the_students_own_distance_from_a_mixture_of_ceilings():
@@ -155,7 +142,7 @@ def test_a_ceiling_has_no_excess_over_itself():
 def test_accuracy_alone_makes_no_excess_and_copying_does():
     """Agreement on errors falls with accuracy in a world where nobody copies; the excess stays at 0, and copying lifts it."""
     honest, ladder, weak = world()
-    raw = [agreement_interval(rung, weak, where=WRONG).value for rung in ladder]
+    raw = [agreement_interval(rung, weak).supervisor_wrong.value for rung in ladder]
     assert raw[0] > raw[1] > raw[2] + 0.1
     fair = excess_agreement_interval(honest, ladder, weak)
     assert abs(fair.value) < 0.015 and fair.high - fair.low < 0.03

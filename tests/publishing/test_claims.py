@@ -66,7 +66,7 @@ def test_what_cannot_be_decided_is_named():
     with pytest.raises(SpecError, match=r"better.*'bas'.*'base'"):
         decide(Claim(**GIVEN | {"arms": {"a": "bas", "b": "itself"}}))
     other = w2s.ceiling("smollm2-135m@2", w2s.default_task("movie", n_train=16))
-    with pytest.raises(StoreError, match=r"better.*3 of 3"):
+    with pytest.raises(StoreError, match=r"better.*7, 8, 9"):
         decide(Claim(**GIVEN), arms={"base": other, "itself": other, "seeds": [7, 8, 9]})
 
 
@@ -74,7 +74,6 @@ def test_what_cannot_be_decided_is_named():
     ({"clam": "x"}, "clam"),
     ({"holds": {"end": "low", "is": "=>", "value": 0.0}}, "=>"),
     ({"measure": "diference"}, "diference.*did you mean 'difference'"),
-    ({"arms": {"a": "base", "c": "itself"}}, "a, b.*a, c"),
     ({"source": {"key": 3, "where": "x"}}, "source.key"),
     ({"frozen": "before"}, "frozen"),
 ])  # fmt: skip
@@ -87,7 +86,7 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path):
     for given, top, words in (
         ([GIVEN, GIVEN], {}, "better"),
         ([{k: v for k, v in GIVEN.items() if k != "quantity"}], {}, "quantity"),
-        ([GIVEN], {"level": 0.9}, r"0\.9.*0\.95"),
+        ([GIVEN], {"level": 0.9}, r"level.*0\.95"),
         ([GIVEN], {"untestd": []}, "untestd"),
     ):
         with pytest.raises(SpecError, match=f"(?s){words}"):

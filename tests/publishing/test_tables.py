@@ -12,7 +12,7 @@ import pytest
 from w2s_lib.publishing.tables import (
     planned_runs,
     profile_states,
-    published_on,
+    published,
     published_runs,
     registered_tasks,
     write_tables,
@@ -203,25 +203,15 @@ def test_every_named_task_is_registered_with_what_was_run_on_it(folder: Path) ->
     assert table["commit"].str.fullmatch("[0-9a-f]{40}|").all() and (table["source"] != "").all()
 
 
-def test_the_same_runs_on_another_device(tmp_path: Path) -> None:
-    """Only seeds that have all of them, teachers moved to the device as well, TF-IDF where it is."""
-    words = RunSpec(model="tfidf", task=TASK, half="supervisor")
-    naive, by_words = (
-        RunSpec(model="smollm2-135m", task=TASK, labels=FromRun(run=run)) for run in (WEAK, words)
-    )
-    moved = dataclasses.replace(
-        naive, device="cuda", labels=FromRun(run=dataclasses.replace(WEAK, device="cuda"))
-    )
-    also = dataclasses.replace(by_words, device="cuda")
-    for spec, seeds in ((words, (0, 1)), (moved, (0, 1)), (also, (0,))):
+def test_what_is_published_of_some_arms(tmp_path: Path) -> None:
+    """Only seeds that have all of them."""
+    student = RunSpec(model="smollm2-135m", task=TASK, labels=FromRun(run=WEAK))
+    for spec, seeds in ((WEAK, (0, 1)), (student, (0, 2))):
         for seed in seeds:
             publish(tmp_path, spec.with_seed(seed))
-    found = published_on("cuda", [words, naive, by_words], [0, 1, 2], tmp_path)
-    assert list(found["run_id"]) == [words.run_id, moved.run_id, also.run_id] and set(
-        found["seed"]
-    ) == {0}
-    assert list(found["depth"].isna()) == [True, False, False]
-    assert published_on("cuda", [WIDE], [0], tmp_path).empty
+    found = published([WEAK, student], [0, 1, 2], tmp_path)
+    assert list(found.frame["run_id"]) == [WEAK.run_id, student.run_id]
+    assert len(published([WIDE], [0], tmp_path)) == 0
 
 
 def test_a_profile_is_executed_where_runs_of_its_models_on_its_device_are_published(

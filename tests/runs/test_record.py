@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from w2s_lib.measures.metrics import accuracy_interval, difference_interval
+from w2s_lib.measures.metrics import contrast_interval
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.record import Record, accuracies, snapshot_column, snapshots_of
 from w2s_lib.runs.spec import RunSpec
@@ -62,8 +62,8 @@ def test_a_run_as_it_was_by_hand() -> None:
 
 def test_an_early_run_is_measured_as_any_other() -> None:
     record = by_hand()
-    assert accuracy_interval([record.at(0.25)]).value == 0
-    assert difference_interval([record], [record.at(0.25)]).value == 1
+    assert contrast_interval([(1, [record.at(0.25)])]).value == 0
+    assert contrast_interval([(1, [record]), (-1, [record.at(0.25)])]).value == 1
 
 
 @pytest.mark.parametrize("share", [0.3, 0.0, 1.0])
@@ -77,7 +77,7 @@ def test_a_share_that_was_not_asked_for_is_an_error_that_says_what_there_is(shar
 
 def test_answers_at_their_median_by_hand() -> None:
     """Two rows of test, of validation and of a half: the larger p of each says 1, whatever it is. Equal ones are a tie."""
-    even = by_hand().at_median()
+    even = by_hand().at_median
     assert even.predictions["p"].to_list() == [0.75, 0.25, 0.75, 0.25, 0.25, 0.75]
     assert even.metrics == {"accuracy": 1.0, "validation_accuracy": 1.0, "supervisor_accuracy": 0.0}
     biased = dataclasses.replace(
@@ -85,18 +85,18 @@ def test_answers_at_their_median_by_hand() -> None:
     )
     assert (
         accuracies(biased.predictions)["accuracy"] == 0.5
-        and biased.at_median().metrics == even.metrics
+        and biased.at_median.metrics == even.metrics
     )
     same = dataclasses.replace(
         by_hand(), predictions=by_hand().predictions.assign(p=np.float32(0.7))
-    ).at_median()
+    ).at_median
     assert set(same.predictions["p"]) == {0.5} and list(same.predictions) == [
         "split",
         "label",
         "p",
         "group",
     ]
-    assert accuracy_interval([even]).value == 1  # it is measured as any other
+    assert contrast_interval([(1, [even])]).value == 1  # it is measured as any other
 
 
 def test_an_early_run_labels_nobody() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import w2s_lib as w2s
 from tests.conftest import pinned
 from tests.tasks.test_tasks import write
-from w2s_lib.measures.metrics import accuracy_interval, difference_interval
+from w2s_lib.measures.metrics import contrast_interval
 from w2s_lib.models import backbone as models
 from w2s_lib.models.classifier import Classifier
 from w2s_lib.models.inputs import Inputs
@@ -263,8 +263,8 @@ def test_a_finetuned_comparison(
     weak = w2s.supervisor("smollm2-135m@2", task, **quick | {"recipe": recipe})
     record, student = (w2s.run(spec) for spec in (weak, w2s.student("tfidf", weak)))
     assert record.metrics["accuracy"] > 0.8 and student.metrics["accuracy"] > 0.8
-    assert accuracy_interval([record]).value == pytest.approx(record.metrics["accuracy"])
-    assert difference_interval([record], [student]).value == pytest.approx(
+    assert contrast_interval([(1, [record])]).value == pytest.approx(record.metrics["accuracy"])
+    assert contrast_interval([(1, [record]), (-1, [student])]).value == pytest.approx(
         record.metrics["accuracy"] - student.metrics["accuracy"]
     )
     parts = splits(table, 0)

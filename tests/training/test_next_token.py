@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import w2s_lib as w2s
-from w2s_lib.measures.metrics import accuracy_interval, difference_interval
+from w2s_lib.measures.metrics import contrast_interval
 from w2s_lib.models import backbone as models
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import SpecError
@@ -184,9 +184,9 @@ def test_its_record_has_validation_rows_alone_and_two_losses(
 
 def test_it_has_no_accuracy(ran: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="test"):
-        accuracy_interval([ran.record])
+        contrast_interval([(1, [ran.record])])
     with pytest.raises(ValueError, match="test"):
-        difference_interval([ran.record], [ran.record])
+        contrast_interval([(1, [ran.record]), (-1, [ran.record])])
 
 
 def test_a_sweep_shows_it_with_no_accuracy(

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import pandas as pd
 
 from w2s_lib.figures.table import Shown, Table, table
 from w2s_lib.measures.agreement import (
-    WHERE,
     agreement_difference_interval,
     agreement_interval,
     error_correlation_interval,
@@ -29,7 +28,7 @@ from w2s_lib.measures.metrics import Agreement, contrast_interval, pgr, pgr_inte
 from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.model_names import short_name
 from w2s_lib.runs.record import Record
-from w2s_lib.runs.rows import COLUMNS, row_of_record
+from w2s_lib.runs.rows import COLUMNS, row_of
 from w2s_lib.runs.spec import Flip, FromRun, NextToken, RunSpec
 
 SAME = ("recipe", "lora", "precision", "quantization", "device")
@@ -66,7 +65,7 @@ class Results(Shown):
         self.threshold = threshold
         self._arms: dict[str, dict[int, Record]] = {}
         for record in self.all_records:
-            self._arms.setdefault(_arm_key(record.spec), {})[record.spec.seed] = record
+            self._arms.setdefault(_arm_key(record.spec.to_json()), {})[record.spec.seed] = record
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -78,7 +77,7 @@ class Results(Shown):
         `n_train`, `task`, `accuracy` (test) and `validation_accuracy` (NaN where there is none),
         the losses of next-token runs, `seconds`, `device`, `hardware`, `date`, `commit` and `spec`.
         """
-        rows = [row_of_record(record) | {"record": record} for record in self.all_records]
+        rows = [row_of(record) | {"record": record} for record in self.all_records]
         return pd.DataFrame(rows, columns=[*COLUMNS, "record"]).astype(COLUMNS)
 
     def with_threshold(self, threshold: str) -> Results:
@@ -98,22 +97,14 @@ class Results(Shown):
         kept = [record for record in self.all_records if record.spec.seed in wanted]
         return Results(kept, threshold=self.threshold)
 
-    def records(self, arm: Arm, seeds: Sequence[int] | None = None) -> list[Any]:
-        """The records of an arm, one a seed, as they are stored: the threshold plays no part.
-
-        Args:
-            arm: see the module.
-            seeds: which ones; by default all that there are.
+    def records(self, arm: Arm) -> list[Any]:
+        """The records of an arm by rising seed, as they are stored: the threshold plays no part.
 
         Raises:
-            SpecError: there is no run of this arm, or not at one of these seeds.
+            SpecError: there is no run of this arm.
         """
         found = self._of(arm)
-        absent = [seed for seed in seeds or () if seed not in found]
-        require(
-            not absent, f"no run of {_label(arm)} at seeds {absent}: it has seeds {sorted(found)}"
-        )
-        return [found[seed] for seed in (sorted(found) if seeds is None else seeds)]
+        return [found[seed] for seed in sorted(found)]
 
     def accuracy(self, arm: Arm) -> Interval:
         """Test accuracy."""
@@ -129,11 +120,10 @@ class Results(Shown):
 
     def contrast(self, terms: Sequence[tuple[float, Arm]], *, metric: str = "accuracy") -> Interval:
         """A weighted sum of accuracies (or AUCs), such as [(1, a), (-1, b), (-1, c), (1, d)]."""
-        weights = [weight for weight, _ in terms]
-        return self._paired(
-            [arm for _, arm in terms],
-            lambda *found: contrast_interval(list(zip(weights, found, strict=True)), metric=metric),
-        )
+        weights, arms = zip(*terms, strict=True)
+        found, note = self._paired(*arms)
+        interval = contrast_interval(list(zip(weights, found, strict=True)), metric=metric)
+        return interval.with_note(note)
 
     def gap(self, *, weak: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
         """The ceiling minus the supervisor: what a student could recover."""
@@ -150,10 +140,8 @@ class Results(Shown):
         for field in SAME:
             a, b = getattr(one.spec, field), getattr(other.spec, field)
             require(a == b, f"no PGR: the student's {field} is {a!r}, the ceiling's {b!r}")
-        return self._paired(
-            [weak, student, ceiling],
-            lambda w, s, c: pgr_interval(weak=w, student=s, ceiling=c, metric=metric),
-        )
+        (w, s, c), note = self._paired(weak, student, ceiling)
+        return pgr_interval(weak=w, student=s, ceiling=c, metric=metric).with_note(note)
 
     def pgr_end_point_error(self, cells: Sequence[tuple[Arm, Arm]]) -> Interval:
         """How far PGR is from 0 for the supervisor itself, and from 1 for the ceiling itself.
@@ -170,39 +158,39 @@ class Results(Shown):
 
     def agreement(self, student: Arm, supervisor: Arm) -> Agreement[Interval]:
         """How often a student repeats its supervisor: overall, where that is right, where wrong."""
-        return self._split([student, supervisor], agreement_interval)
+        found, note = self._paired(student, supervisor)
+        return agreement_interval(*found).with_note(note)
 
     def agreement_difference(self, a: Arm, b: Arm, supervisor: Arm) -> Agreement[Interval]:
         """Agreement of `a` with the supervisor minus that of `b`, paired by seed and test row."""
-        return self._split([a, b, supervisor], agreement_difference_interval)
+        found, note = self._paired(a, b, supervisor)
+        return agreement_difference_interval(*found).with_note(note)
 
     def excess_agreement(
         self, student: Arm, *, ceilings: Sequence[Arm], supervisor: Arm
     ) -> Interval:
         """Agreement on the supervisor's errors beyond what accuracy explains.
 
-        See `measures.metrics.excess_agreement_interval`.
+        See `measures.agreement.excess_agreement_interval`.
         """
-        return self._paired(
-            [student, supervisor, *ceilings],
-            lambda s, w, *tops: excess_agreement_interval(s, tops, w),
-        )
+        (s, w, *tops), note = self._paired(student, supervisor, *ceilings)
+        return excess_agreement_interval(s, tops, w).with_note(note)
 
     def excess_agreement_difference(
         self, large: tuple[Arm, Sequence[Arm]], small: tuple[Arm, Sequence[Arm]], *, supervisor: Arm
     ) -> Interval:
         """`excess_agreement` of a large student minus a small one's: (student, ceilings) each."""
-        n = len(large[1])
-        return self._paired(
-            [supervisor, large[0], small[0], *large[1], *small[1]],
-            lambda w, big, little, *tops: excess_agreement_difference_interval(
-                (big, tops[:n]), (little, tops[n:]), w
-            ),
-        )
+        arms = [large[0], *large[1], small[0], *small[1]]
+        (w, *found), note = self._paired(supervisor, *arms)
+        first, second = found[: len(large[1]) + 1], found[len(large[1]) + 1 :]
+        return excess_agreement_difference_interval(
+            (first[0], first[1:]), (second[0], second[1:]), w
+        ).with_note(note)
 
     def error_correlation(self, a: Arm, b: Arm) -> Interval:
         """Correlation (phi) of two arms' errors over test rows, averaged over seeds."""
-        return self._paired([a, b], error_correlation_interval)
+        found, note = self._paired(a, b)
+        return error_correlation_interval(*found).with_note(note)
 
     def by_seed(self, measure: str, *args: Any, **kwargs: Any) -> dict[int, float]:
         """A measure's value a seed, for dots in a figure: `runs.by_seed("difference", a, b)`."""
@@ -218,15 +206,11 @@ class Results(Shown):
         self, pairs: Mapping[str, tuple[Arm, Arm]], *, metric: str = "accuracy"
     ) -> Comparison:
         """Several differences at once, by label: a table, and `.plot()`."""
-        how = {"metric": metric}
-        return Comparison(
-            {label: self.difference(*pair, **how) for label, pair in pairs.items()},
-            {
-                label: list(self.by_seed("difference", *pair, **how).values())
-                for label, pair in pairs.items()
-            },
-            metric,
-        )
+        intervals, seeds = {}, {}
+        for label, pair in pairs.items():
+            intervals[label] = self.difference(*pair, metric=metric)
+            seeds[label] = list(self.by_seed("difference", *pair, metric=metric).values())
+        return Comparison(intervals, seeds, metric)
 
     def __len__(self) -> int:
         """How many runs there are."""
@@ -235,7 +219,7 @@ class Results(Shown):
     def _table(self) -> Table:
         """An arm a row: what it is, as far as arms differ in it, its test accuracy, its seeds."""
         arms = [list(arm.values()) for arm in self._arms.values()]
-        rows = pd.DataFrame([row_of_record(arm[0]) for arm in arms])
+        rows = pd.DataFrame([row_of(arm[0]) for arm in arms])
         varying = [name for name in VARIANTS if rows[name].nunique() > 1]
         rows = rows[["role", "model", "supervisor", *varying]]
         for name in ("model", "supervisor"):
@@ -253,9 +237,9 @@ class Results(Shown):
             return found if arm.share == 1 else {s: r.at(arm.share) for s, r in found.items()}
         if not isinstance(arm, RunSpec):
             return {record.spec.seed: record for record in arm}
-        if found := self._arms.get(_arm_key(arm), {}):
-            return found
-        loose = _arm_key(arm, pins=False)
+        key, loose = _arm_key(arm.to_json()), _arm_key(arm.to_json(), pins=False)
+        if key in self._arms:
+            return self._arms[key]
         like = [key for key in self._arms if _arm_key(key, pins=False) == loose]
         if len(like) == 1:
             return self._arms[like[0]]
@@ -263,21 +247,17 @@ class Results(Shown):
         have = dict.fromkeys(_label(record.spec) for record in self.all_records)
         raise NoSuchRun(f"there is {what} of {_label(arm)}; there is: {'; '.join(have) or 'none'}")
 
-    def _split(self, arms: Sequence[Arm], measure: Callable[..., Interval]) -> Agreement[Interval]:
-        return Agreement(*(self._paired(arms, partial(measure, where=where)) for where in WHERE))
-
-    def _paired(self, arms: Sequence[Arm], measure: Callable[..., Interval]) -> Interval:
+    def _paired(self, *arms: Arm) -> tuple[list[list[Record]], str]:
+        """The arms at the seeds that all of them have; a note where some arm has more."""
         found = [self._of(arm) for arm in arms]
         seeds = sorted(set.intersection(*(set(arm) for arm in found)))
         if not seeds:
             have = ", ".join(f"{_label(a)} {sorted(f)}" for a, f in zip(arms, found, strict=True))
             raise NoSuchRun(f"the arms have no seed in common: {have}")
         cut = THRESHOLDS[self.threshold]
-        interval = measure(*([cut(arm[seed]) for seed in seeds] for arm in found))
-        if all(len(arm) == len(seeds) for arm in found):
-            return interval
-        note = f"seeds {_seeds(seeds)} alone, which all arms have"
-        return replace(interval, note=f"{interval.note}; {note}" if interval.note else note)
+        more = any(len(arm) > len(seeds) for arm in found)
+        note = f"seeds {_seeds(seeds)} alone, which all arms have" if more else ""
+        return [[cut(arm[seed]) for seed in seeds] for arm in found], note
 
 
 class NoSuchRun(SpecError):
@@ -299,25 +279,17 @@ class Comparison(Shown):
     @property
     def frame(self) -> pd.DataFrame:
         """A row a comparison: `difference` (an `Interval`), `detectable`, `seeds`, `note`."""
-        return pd.DataFrame(
-            [
-                (label, found, found.detectable, found.n_seeds, found.note)
-                for label, found in self.intervals.items()
-            ],
-            columns=["comparison", "difference", "detectable", "seeds", "note"],
-        )
+        rows = [(label, x, x.detectable, x.n_seeds, x.note) for label, x in self.intervals.items()]
+        columns = ["comparison", "difference", "detectable", "seeds", "note"]
+        return pd.DataFrame(rows, columns=columns)
 
     def plot(self, *, title: str = "", **options: Any) -> Any:
         """A row a comparison, a line at no difference. Options: `figures.charts.accuracy_dots`."""
         from w2s_lib.figures.charts import accuracy_dots  # loads altair
 
-        options = {
-            "x_title": f"difference in test {self.metric}",
-            "references": {"no difference": 0.0},
-            "number": "+.3f",
-            "seeds": self.seeds,
-        } | options
-        return accuracy_dots(self.intervals, title=title, **options)
+        options.setdefault("x_title", f"difference in test {self.metric}")
+        usual = {"references": {"no difference": 0.0}, "number": "+.3f", "seeds": self.seeds}
+        return accuracy_dots(self.intervals, title=title, **usual | options)
 
     def _table(self) -> Table:
         rows = self.frame
@@ -339,17 +311,13 @@ def _at_validation_median(record: Record) -> Record:
 
 THRESHOLDS: dict[str, Callable[[Any], Any]] = {
     "half": lambda record: record,
-    "median": lambda record: record.at_median(),
+    "median": lambda record: record.at_median,
     "validation median": _at_validation_median,
 }
 
 
-def _arm_key(spec: RunSpec | str, *, pins: bool = True) -> str:
-    return _keyed(spec.to_json() if isinstance(spec, RunSpec) else spec, pins)
-
-
 @lru_cache(maxsize=4096)
-def _keyed(text: str, pins: bool) -> str:
+def _arm_key(text: str, *, pins: bool = True) -> str:
     """A spec's JSON without seeds; with `pins=False` also without what pins its models and data."""
     dropped = {"seed"} if pins else {"seed", "revision", "sha256"}
 

@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from w2s_lib.measures.intervals import Codes, Floats, Interval, mean_interval, ratio_interval
-from w2s_lib.measures.metrics import Arm, Record, correctness, predicted_label, rows_of
+from w2s_lib.measures.metrics import Agreement, Arm, correctness, joined, predicted_label
+from w2s_lib.runs.record import Record
 
 __all__ = [
     "agreement_difference_interval",
@@ -24,32 +25,27 @@ __all__ = [
     "stop_early",
 ]
 
-WHERE = ("all", "supervisor right", "supervisor wrong")
 
-
-def agreement_interval(student: Arm, supervisor: Arm, *, where: str = "all") -> Interval:
+def agreement_interval(student: Arm, supervisor: Arm) -> Agreement[Interval]:
     """Share of test rows on which a student says what its supervisor says.
 
     Args:
         student: one record a seed.
         supervisor: the same of its supervisor.
-        where: "all" rows, or those where the "supervisor right" or "supervisor wrong".
 
     Raises:
-        ValueError: another `where`; see `metrics.difference_interval`.
+        ValueError: see `metrics.contrast_interval`.
 
     Source: Burns et al. 2023, arXiv 2312.09390, section 5.1.2.
     """
     x, group = correctness(student=student, supervisor=supervisor)
-    return _share((x[0] == x[1]).astype(float), _rows(x[1], where), group)
+    return _by_supervisor((x[0] == x[1]).astype(float), x[1], group)
 
 
-def agreement_difference_interval(
-    a: Arm, b: Arm, supervisor: Arm, *, where: str = "all"
-) -> Interval:
+def agreement_difference_interval(a: Arm, b: Arm, supervisor: Arm) -> Agreement[Interval]:
     """Agreement of arm `a` with the supervisor minus that of `b`. Args: `agreement_interval`."""
     x, group = correctness(a=a, b=b, supervisor=supervisor)
-    return _share((x[0] == x[2]).astype(float) - (x[1] == x[2]), _rows(x[2], where), group)
+    return _by_supervisor((x[0] == x[2]).astype(float) - (x[1] == x[2]), x[2], group)
 
 
 def excess_agreement_interval(student: Arm, ceilings: Sequence[Arm], supervisor: Arm) -> Interval:
@@ -74,10 +70,10 @@ def excess_agreement_interval(student: Arm, ceilings: Sequence[Arm], supervisor:
         was not between those of the ceilings, where the nearest one stands in.
 
     Raises:
-        ValueError: fewer than two ceilings; see `metrics.difference_interval`.
+        ValueError: fewer than two ceilings; see `metrics.contrast_interval`.
     """
     top, wrong, group, outside = _excess(student, ceilings, supervisor)
-    return _noted(ratio_interval(top, wrong, group), outside)
+    return ratio_interval(top, wrong, group).with_note(_beyond(outside))
 
 
 def excess_agreement_difference_interval(
@@ -92,10 +88,9 @@ def excess_agreement_difference_interval(
         small: the same of the small one.
         supervisor: the one supervisor of both.
     """
-    supervisor = list(supervisor)
     top, wrong, group, outside = _excess(*large, supervisor)
     less, _, _, more = _excess(*small, supervisor)
-    return _noted(ratio_interval(top - less, wrong, group), outside + more)
+    return ratio_interval(top - less, wrong, group).with_note(_beyond(outside + more))
 
 
 def stop_early(moments: Mapping[float, Arm], supervisor: Arm) -> list[tuple[float, Record]]:
@@ -103,7 +98,7 @@ def stop_early(moments: Mapping[float, Arm], supervisor: Arm) -> list[tuple[floa
 
     Args:
         moments: share of training -> the student as it was then, one record a seed; rising.
-        supervisor: one record a seed, in the same order of seeds.
+        supervisor: one record a seed.
 
     Returns:
         A seed at a time: the share, and the record of the student then; of equally good ones the
@@ -114,19 +109,11 @@ def stop_early(moments: Mapping[float, Arm], supervisor: Arm) -> list[tuple[floa
 
     Source: Burns et al. 2023, arXiv 2312.09390, section 5.1.1.
     """
-    kept = []
-    for its, *run in zip(supervisor, *moments.values(), strict=True):
-        said = [rows_of(record, "validation")["p"] for record in (its, *run)]
-        if len({record.spec.seed for record in (its, *run)}) > 1 or any(
-            not rows.index.equals(said[0].index) for rows in said
-        ):
-            raise ValueError("the records differ in seeds or validation rows")
-        agree = [
-            float(np.mean(predicted_label(rows) == predicted_label(said[0]))) for rows in said[1:]
-        ]
-        best = int(np.argmax(agree))
-        kept.append((list(moments)[best], run[best]))
-    return kept
+    arms = {f"after {share:.0%}": arm for share, arm in moments.items()}
+    says = predicted_label(joined({"supervisor": supervisor} | arms, "validation")[0])
+    best = (says[1:] == says[0]).mean(axis=2).argmax(axis=0)  # (seeds,)
+    by_seed = [sorted(arm, key=lambda record: record.spec.seed) for arm in moments.values()]
+    return [(list(moments)[k], by_seed[k][seed]) for seed, k in enumerate(best)]
 
 
 def error_correlation_interval(a: Arm, b: Arm) -> Interval:
@@ -136,7 +123,7 @@ def error_correlation_interval(a: Arm, b: Arm) -> Interval:
     each seed's errors are taken as known, which over thousands of rows changes little.
 
     Raises:
-        ValueError: an arm that is right, or wrong, on every row; see `metrics.difference_interval`.
+        ValueError: an arm that is right, or wrong, on every row; see `metrics.contrast_interval`.
     """
     x, group = correctness(a=a, b=b)
     spread = x.std(axis=2, keepdims=True)
@@ -148,18 +135,14 @@ def error_correlation_interval(a: Arm, b: Arm) -> Interval:
     return mean_interval(z[0] * z[1], group)
 
 
-def _rows(right: Floats, where: str) -> Floats:
-    """1 where a row counts: of all rows, or by whether the supervisor is right there."""
-    if where not in WHERE:
-        raise ValueError(f"where is {where!r}: allowed are {', '.join(WHERE)}")
-    return dict(zip(WHERE, (np.ones_like(right), right, 1 - right), strict=True))[where]
+def _by_supervisor(value: Floats, right: Floats, group: Codes) -> Agreement[Interval]:
+    """The mean of a value over all rows, and over those where the supervisor is right or wrong."""
 
+    def among(rows: Floats) -> Interval:
+        share = ratio_interval(value * rows, rows, group)
+        return replace(share, note="too few such rows") if np.isnan(share.value) else share
 
-def _share(value: Floats, rows: Floats, group: Codes) -> Interval:
-    if rows.all():
-        return mean_interval(value, group)
-    share = ratio_interval(value * rows, rows, group)
-    return replace(share, note="too few such rows") if np.isnan(share.value) else share
+    return Agreement(mean_interval(value, group), among(right), among(1 - right))
 
 
 def _excess(
@@ -169,29 +152,23 @@ def _excess(
         raise ValueError(
             f"a student's accuracy is placed between at least two ceilings, not {len(ceilings)}"
         )
-    x, group = correctness(
-        student=student,
-        supervisor=supervisor,
-        **{f"ceiling {i}": arm for i, arm in enumerate(ceilings)},
-    )
+    named = {f"ceiling {i}": arm for i, arm in enumerate(ceilings)}
+    x, group = correctness(student=student, supervisor=supervisor, **named)
     same = (x == x[1]).astype(float)
-    mean = x.mean(axis=2)  # (arms, seeds)
+    accuracy = x.mean(axis=2)  # (arms, seeds)
     expected, outside = np.empty_like(same[0]), 0
-    for seed in range(x.shape[1]):
-        order = 2 + np.argsort(mean[2:, seed], kind="stable")
-        known = mean[order, seed]
-        outside += not known[0] <= mean[0, seed] <= known[-1]
-        above = int(np.clip(np.searchsorted(known, mean[0, seed]), 1, len(known) - 1))
-        low, high = known[above - 1], known[above]
-        share = np.clip((mean[0, seed] - low) / (high - low), 0, 1) if high > low else 1.0
-        below_it, above_it = same[order[above - 1], seed], same[order[above], seed]
-        expected[seed] = (1 - share) * below_it + share * above_it
+    for seed, own in enumerate(accuracy[0]):
+        order = 2 + np.argsort(accuracy[2:, seed], kind="stable")
+        known = accuracy[order, seed]
+        outside += not known[0] <= own <= known[-1]
+        place = np.interp(own, known, np.arange(len(known)))  # in the order of accuracy
+        below, above = order[int(np.floor(place))], order[int(np.ceil(place))]
+        share = place % 1
+        expected[seed] = (1 - share) * same[below, seed] + share * same[above, seed]
     wrong = 1 - x[1]
     return wrong * (same[0] - expected), wrong, group, outside
 
 
-def _noted(interval: Interval, outside: int) -> Interval:
-    if not outside:
-        return interval
-    what = f"accuracy beyond that of the ceilings in {outside} case{'s' * (outside > 1)}"
-    return replace(interval, note=f"{interval.note}; {what}" if interval.note else what)
+def _beyond(outside: int) -> str:
+    cases = "case" if outside == 1 else "cases"
+    return f"accuracy beyond that of the ceilings in {outside} {cases}" if outside else ""

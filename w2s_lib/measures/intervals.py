@@ -26,7 +26,7 @@ problems in interval estimation", Journal of the Royal Statistical Society B 16.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,8 +56,6 @@ class Interval:
     n_seeds: int = 1
     n_items: int = 0
     """Test rows."""
-    n_groups: int = 0
-    """Independent groups among them: as many as rows where rows stand alone."""
     note: str = ""
     detectable: float = math.nan
     """The smallest true difference that data like these show with some 80% power (70% from 3
@@ -88,6 +86,10 @@ class Interval:
         """Two decimals."""
         return format(self, ".2f")
 
+    def with_note(self, note: str) -> Interval:
+        """The same with one more note, if it says anything."""
+        return replace(self, note="; ".join(filter(None, (self.note, note))))
+
 
 def mean_interval(x: Floats, group: Codes) -> Interval:
     """The mean of x, shape (S seeds, n rows), over fresh seeds and fresh rows.
@@ -104,7 +106,7 @@ def mean_interval(x: Floats, group: Codes) -> Interval:
         value,
         value - half,
         value + half,
-        **_counts(x, group),
+        **_counts(x),
         detectable=half + power,
         strict_low=value - strict,
         strict_high=value + strict,
@@ -120,7 +122,7 @@ def ratio_interval(top: Floats, bottom: Floats, group: Codes) -> Interval:
     of such r is then unbounded, and the ratio has no meaning.
     """
     n, d = float(top.mean()), float(bottom.mean())
-    counts = _counts(top, group)
+    counts = _counts(top)
     half, power, wide = (
         squared_half_widths(np.stack([top, bottom]), group, q)
         for q in ((1 + LEVEL) / 2, POWER, STRICT)
@@ -168,18 +170,14 @@ def squared_half_widths(x: Floats, group: Codes, quantile: float) -> Floats:
     ms_seed = by_seed @ by_seed.T * g / (s - 1)
     ms_row, ms_rest = by_row @ by_row.T * s / (g - 1), rest @ rest.T / ((s - 1) * (g - 1))
     share, axes = np.linalg.eigh(ms_row - ms_rest)
-    row = (
-        axes * np.maximum(share, 0.0) @ axes.T
-    )  # a variance is never below 0, its estimate can be: cut there
+    # A variance is never below 0, but its estimate can be: it is cut there.
+    row = axes * np.maximum(share, 0.0) @ axes.T
     t_seed = float(stdtrit(s - 1, quantile))
     both: Floats = (t_seed**2 * ms_seed + t_row**2 * row) / (s * g)
     return both
 
 
-def _counts(x: Floats, group: Codes) -> dict[str, Any]:
-    return {
-        "n_seeds": x.shape[0],
-        "n_items": x.shape[1],
-        "n_groups": int(group.max()) + 1,
-        "note": ROWS_ONLY if x.shape[0] == 1 else "",
-    }
+def _counts(x: Floats) -> dict[str, Any]:
+    n_seeds, n_items = x.shape
+    note = ROWS_ONLY if n_seeds == 1 else ""
+    return {"n_seeds": n_seeds, "n_items": n_items, "note": note}

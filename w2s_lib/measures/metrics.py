@@ -8,9 +8,9 @@ chapter (`book/pgr.md`) motivates them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,14 @@ from scipy.stats import rankdata
 
 from w2s_lib.measures.intervals import Codes, Floats, Interval, mean_interval, ratio_interval
 from w2s_lib.runs.labels import predicted_label
+from w2s_lib.runs.record import Record
 
 __all__ = [
     "Agreement",
     "Interval",
     "accuracy",
-    "accuracy_interval",
     "agreement",
     "contrast_interval",
-    "difference_interval",
     "pgr",
     "pgr_interval",
     "pgr_table",
@@ -35,19 +34,7 @@ __all__ = [
 ]
 
 
-class Record(Protocol):
-    """What these functions read of a finished run."""
-
-    @property
-    def predictions(self) -> pd.DataFrame:
-        """Index row; columns `split`, `label`, `p` = P(y = 1), `group`."""
-
-    @property
-    def spec(self) -> Any:
-        """A `RunSpec`, of which `seed`, `task.name` and `task.sha256` are read."""
-
-
-Arm: TypeAlias = Iterable[Record]
+Arm: TypeAlias = Sequence[Record]
 """One record a seed."""
 Labels: TypeAlias = npt.NDArray[np.int8]
 T = TypeVar("T")
@@ -60,6 +47,10 @@ class Agreement(Generic[T]):
     overall: T
     supervisor_right: T
     supervisor_wrong: T
+
+    def with_note(self: Agreement[Interval], note: str) -> Agreement[Interval]:
+        """The same with one more note on each interval, if it says anything."""
+        return Agreement(*(interval.with_note(note) for interval in vars(self).values()))
 
 
 def accuracy(p: npt.ArrayLike, label: npt.ArrayLike) -> float:
@@ -118,38 +109,19 @@ def agreement(
     return Agreement(float(np.mean(same)), share(right), share(~right))
 
 
-def accuracy_interval(records: Arm) -> Interval:
-    """Test accuracy of one arm: the mean, with an interval over seeds and test rows.
-
-    From a single seed the interval covers the test rows only, and its note says so.
-    """
-    return contrast_interval([(1, records)])
-
-
-def difference_interval(a: Arm, b: Arm, *, metric: str = "accuracy") -> Interval:
-    """The metric of arm `a` minus that of arm `b`, paired by seed and test row.
-
-    Its `detectable` is the smallest true difference that data like these show with 80% power:
-    report it beside a null.
-
-    Raises:
-        ValueError: the arms differ in seeds, task, test rows, labels or groups.
-    """
-    return contrast_interval([(1, a), (-1, b)], metric=metric)
-
-
 def contrast_interval(terms: Sequence[tuple[float, Arm]], *, metric: str = "accuracy") -> Interval:
-    """A weighted sum over arms, such as [(1, a), (-1, b), (-1, c), (1, d)].
+    """A weighted sum over arms, paired by seed and test row: [(1, a), (-1, b)] is a difference.
+
+    Its `detectable` is the smallest true sum that data like these show with 80% power: report it
+    beside a null. From a single seed the interval covers the test rows only, and its note says so.
 
     Args:
         terms: weights and arms, each arm one record a seed.
         metric: "accuracy" or "auc".
 
     Raises:
-        ValueError: no terms; another metric; see `difference_interval`.
+        ValueError: another metric; the arms differ in seeds, task, test rows, labels or groups.
     """
-    if not terms:
-        raise ValueError("a contrast needs at least one term")
     x, group = scores(metric, **{f"term {i}": records for i, (_, records) in enumerate(terms)})
     return mean_interval(np.tensordot([weight for weight, _ in terms], x, axes=1), group)
 
@@ -170,10 +142,9 @@ def pgr_interval(*, weak: Arm, student: Arm, ceiling: Arm, metric: str = "accura
 def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a cell of `Results.frame`: a student, its supervisor, the ceiling of its model.
 
-    Columns: `supervisor`, `model`, `depth` (NA for a whole hub model); `weak`, `student`,
-    `ceiling`, `gap` and `pgr`, each an `Interval`; `seeds`, a list of (seed, student accuracy,
-    PGR). Ordered by depth, models without one last and in the order of the frame, then by the
-    supervisor's accuracy.
+    Columns: `supervisor`, `model`, `depth` (NA for a whole hub model); `weak`, `student`, `ceiling`
+    and `pgr`, each an `Interval`; `seeds`, a list of (seed, student accuracy, PGR). The models are
+    in the order of the frame, the supervisors of each by their accuracy.
 
     Raises:
         ValueError: no student, no supervisor or ceiling for one, or two runs of a seed in a cell
@@ -183,41 +154,33 @@ def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
     students = runs[runs["role"] == "student"]
     if students.empty:
         raise ValueError("no run has the role 'student'")
-    order = list(students["model"].unique())
-    for (supervisor, model), cell in students.groupby(["supervisor", "model"], sort=False):
+    for (model, supervisor), cell in students.groupby(["model", "supervisor"], sort=False):
         arms = {
             "weak": runs[(runs["role"] == "supervisor") & (runs["model"] == supervisor)],
             "student": cell,
             "ceiling": runs[(runs["role"] == "ceiling") & (runs["model"] == model)],
         }
-        try:
-            x, group = correctness(**{arm: list(frame["record"]) for arm, frame in arms.items()})
-        except ValueError as error:
-            raise ValueError(f"student {model!r} of supervisor {supervisor!r}: {error}") from error
-        of_seed = zip(
-            sorted(record.spec.seed for record in cell["record"]), x.mean(axis=2).T, strict=True
-        )
+        named = {
+            f"{arm} of student {model!r} of supervisor {supervisor!r}": list(frame["record"])
+            for arm, frame in arms.items()
+        }
+        x, group = correctness(**named)
+        of_seed = zip(sorted(cell["seed"]), *x.mean(axis=2), strict=True)
         cells.append(
             {
                 "supervisor": supervisor,
                 "model": model,
                 "depth": cell["depth"].iloc[0],
                 **{arm: mean_interval(values, group) for arm, values in zip(arms, x, strict=True)},
-                "gap": mean_interval(x[2] - x[0], group),
                 "pgr": ratio_interval(x[1] - x[0], x[2] - x[0], group),
                 "seeds": [
-                    (seed, float(s), float(pgr(weak=w, student=s, ceiling=c)))
-                    for seed, (w, s, c) in of_seed
+                    (seed, float(s), pgr(weak=float(w), student=float(s), ceiling=float(c)))
+                    for seed, w, s, c in of_seed
                 ],
             }
         )
-    cells.sort(
-        key=lambda row: (
-            math.inf if pd.isna(row["depth"]) else row["depth"],
-            order.index(row["model"]),
-            row["weak"].value,
-        )
-    )
+    order = list(students["model"].unique())
+    cells.sort(key=lambda cell: (order.index(cell["model"]), cell["weak"].value))
     return pd.DataFrame(cells).astype({"depth": "Int64"})
 
 
@@ -247,7 +210,7 @@ def scores(metric: str, **arms: Arm) -> tuple[Floats, Codes]:
 
 def correctness(**arms: Arm) -> tuple[Floats, Codes]:
     """1 where an answer is the ground truth, else 0; its mean is the accuracy. See `scores`."""
-    p, label, group = joined(**arms)
+    p, label, group = joined(arms)
     return (predicted_label(p) == label).astype(np.float64), group
 
 
@@ -266,7 +229,7 @@ def placements(**arms: Arm) -> tuple[Floats, Codes]:
     Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more
     correlated receiver operating characteristic curves", Biometrics 44.
     """
-    p, label, group = joined(**arms)
+    p, label, group = joined(arms)
     positive = label == 1
     if positive.all() or not positive.any():
         raise ValueError("an AUC needs test rows of both classes")
@@ -285,11 +248,11 @@ SCORES: dict[str, Callable[..., tuple[Floats, Codes]]] = {
 }
 
 
-def joined(**arms: Arm) -> tuple[Floats, Labels, Codes]:
-    """P(y = 1), shape (arms, seeds, test rows); labels and group codes, (test rows,).
+def joined(arms: Mapping[str, Arm], split: str = "test") -> tuple[Floats, Labels, Codes]:
+    """P(y = 1) of a split, shape (arms, seeds, rows); labels and group codes, (rows,).
 
     Raises:
-        ValueError: the arms differ in seeds, task, test rows, labels or groups.
+        ValueError: the arms differ in seeds, task, rows, labels or groups.
     """
     by_seed = {
         arm: sorted(records, key=lambda record: record.spec.seed) for arm, records in arms.items()
@@ -302,14 +265,18 @@ def joined(**arms: Arm) -> tuple[Floats, Labels, Codes]:
         if found != wanted:
             raise ValueError(f"{arm}: the seeds are {found}, those of {next(iter(seeds))} {wanted}")
     first = next(iter(by_seed.values()))[0]
-    task, rows, p = first.spec.task, rows_of(first), []
+    task, rows, p = first.spec.task, rows_of(first, split), []
     for arm, record in [(arm, record) for arm, records in by_seed.items() for record in records]:
-        other, table, where = record.spec.task, rows_of(record), f"{arm}, seed {record.spec.seed}"
+        other, table, where = (
+            record.spec.task,
+            rows_of(record, split),
+            f"{arm}, seed {record.spec.seed}",
+        )
         if (other.name, other.sha256) != (task.name, task.sha256):
             raise ValueError(f"{where}: task {other.name!r} cannot be joined to task {task.name!r}")
         if not table[["label", "group"]].equals(rows[["label", "group"]]):
             raise ValueError(
-                f"{where}: its test rows, labels or groups are not those of the other records"
+                f"{where}: its {split} rows, labels or groups are not those of the other records"
             )
         p.append(table["p"].to_numpy(np.float64))
     (label,) = _binary(label=rows["label"])
@@ -317,7 +284,7 @@ def joined(**arms: Arm) -> tuple[Floats, Labels, Codes]:
     return np.array(p).reshape(len(arms), len(wanted), len(rows)), label, group
 
 
-def rows_of(record: Record, split: str = "test") -> pd.DataFrame:
+def rows_of(record: Record, split: str) -> pd.DataFrame:
     """A record's predictions of a split, by row. `ValueError` if there are none, or one twice."""
     table = record.predictions
     table = table[table["split"] == split].sort_index()

@@ -8,26 +8,23 @@ Chapter: scorecard.
 from __future__ import annotations
 
 import datetime
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from w2s_lib.experiments.results import Results, Snapshot
 from w2s_lib.measures.claims import Rule, margin, verdict
 from w2s_lib.measures.intervals import LEVEL, Interval
 from w2s_lib.publishing.chapters import Chapter, planned_names
 from w2s_lib.publishing.references import Work, works
+from w2s_lib.publishing.tables import book_root, published
 from w2s_lib.runs.errors import SpecError, StoreError, nearest, require
-from w2s_lib.runs.folders import repository_root
-from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import RunSpec
-from w2s_lib.runs.store import read
 
 MEASURES = {
     "pgr": ".2f",
@@ -78,28 +75,16 @@ class Claim(Part):
     holds: Rule
     fails: Rule
 
-    @model_validator(mode="after")
-    def _known(self) -> Claim:
-        require(
-            self.measure in MEASURES,
-            lambda: f"unknown measure {self.measure!r}: {nearest(self.measure, MEASURES)}",
-        )
-        takes = inspect.signature(self._method()).parameters.values()
-        wanted = [one.name for one in takes if one.default is one.empty and one.name != "self"]
-        require(
-            set(self.arms) == set(wanted),
-            f"{self.measure} is of {', '.join(wanted)}, not of {', '.join(self.arms)}",
-        )
-        return self
-
-    def _method(self) -> Callable[..., Any]:
-        method: Callable[..., Any] = getattr(Results, self.measure.partition(".")[0])
-        return method
+    @field_validator("measure")
+    @classmethod
+    def _known(cls, measure: str) -> str:
+        require(measure in MEASURES, f"unknown measure {measure!r}: {nearest(measure, MEASURES)}")
+        return measure
 
     def compute(self, runs: Results, arms: Mapping[str, Any]) -> Interval:
         """The claim's quantity, of arms by the measure's arguments."""
-        found = self._method()(runs, **arms)
-        part = self.measure.partition(".")[2]
+        method, _, part = self.measure.partition(".")
+        found = getattr(runs, method)(**arms)
         interval: Interval = getattr(found, part) if part else found
         return interval
 
@@ -107,7 +92,8 @@ class Claim(Part):
 class ClaimsFile(Part):
     """What a file of claims holds."""
 
-    level: float
+    level: float = Field(ge=LEVEL, le=LEVEL)
+    """The intervals have this one."""
     multiplicity: str = ""
     claims: list[Claim] = Field(default_factory=list)
     untested: list[Untested] = Field(default_factory=list)
@@ -158,18 +144,11 @@ def claims(edition: str | Path = "first") -> ClaimsFile:
     ids = [claim.id for claim in found.claims]
     twice = sorted({name for name in ids if ids.count(name) > 1})
     require(not twice, f"{path.name}: there are two claims of the same id: {', '.join(twice)}")
-    require(
-        found.level == LEVEL, f"{path.name}: level is {found.level}, but the intervals have {LEVEL}"
-    )
     return found
 
 
 def decide(
-    claim: str | Claim,
-    runs: Results | None = None,
-    arms: Mapping[str, Any] | None = None,
-    *,
-    edition: str = "first",
+    claim: str | Claim, runs: Results | None = None, arms: Mapping[str, Any] | None = None
 ) -> Decision:
     """A claim's quantity, computed from records, and its verdict.
 
@@ -179,31 +158,33 @@ def decide(
             `seeds`.
         arms: name -> arm, such as a chapter's `globals()`; by default those of its `specs` cell
             with the parameters as they stand in it.
-        edition: which file of claims.
 
     Raises:
         SpecError: there is no such claim; the chapter has no arm of a name; `claims`.
         StoreError: a record is not published.
     """
     if isinstance(claim, str):
-        known = {one.id: one for one in claims(edition).claims}
+        known = {one.id: one for one in claims().claims}
         require(claim in known, f"there is no claim {claim!r}: {nearest(claim, known)}")
         claim = known[claim]
     space = _names(claim.chapter) if arms is None else arms
     given = {role: _named(names, space, claim) for role, names in claim.arms.items()}
     if runs is None:
-        runs = Results(_published(claim, given.values(), space["seeds"]))
-    at_half, at_median = (
-        claim.compute(runs.with_threshold(threshold), given) for threshold in ("half", "median")
-    )
-    rule = partial(
-        verdict, holds=claim.holds, fails=claim.fails, ratio=claim.measure.startswith("pgr")
-    )
+        seeds = set(space["seeds"])
+        runs = published(_specs(given.values()), seeds)
+        if absent := seeds - {record.spec.seed for record in runs.all_records}:
+            raise StoreError(
+                f"claim {claim.id!r}: not all runs of seeds {sorted(absent)} are published"
+            )
+    at_half = claim.compute(runs.with_threshold("half"), given)
+    at_median = claim.compute(runs.with_threshold("median"), given)
+    ratio = claim.measure.startswith("pgr")
+    rule = partial(verdict, holds=claim.holds, fails=claim.fails, ratio=ratio)
     words = rule(at_half), rule(at_half, strict=True), rule(at_median)
     return Decision(claim, at_half, at_median, *words)
 
 
-def scorecard(edition: str = "first") -> pd.DataFrame:
+def scorecard() -> pd.DataFrame:
     """Every claim with what was measured and its verdict, a row a claim, in the order of its file.
 
     Returns:
@@ -216,7 +197,7 @@ def scorecard(edition: str = "first") -> pd.DataFrame:
         SpecError, StoreError: see `decide`; or a source that `references.bib` does not have.
     """
     known, rows = works(_book() / "references.bib"), []
-    for claim in claims(edition).claims:
+    for claim in claims().claims:
         found = decide(claim)
         exact = claim.holds.end == "value"
         rows.append(
@@ -236,22 +217,16 @@ def scorecard(edition: str = "first") -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["measure", "arms", "holds", "fails"])
 
 
-def untested(edition: str = "first") -> pd.DataFrame:
+def untested() -> pd.DataFrame:
     """The claims that the book does not test: columns `claim`, `source` and `reason`."""
     known = works(_book() / "references.bib")
-    found = claims(edition).untested
-    rows = [(one.claim, _source(one.source, known), one.reason) for one in found]
+    rows = [(one.claim, _source(one.source, known), one.reason) for one in claims().untested]
     return pd.DataFrame(rows, columns=["claim", "source", "reason"])
 
 
 @cache
 def _names(chapter: str) -> dict[str, Any]:
     return planned_names(Chapter(chapter, _book().parent), {})
-
-
-@cache
-def _record(path: Path) -> Record:
-    return read(path)
 
 
 def _named(given: Any, space: Mapping[str, Any], claim: Claim) -> Any:
@@ -277,20 +252,8 @@ def _specs(arm: Any) -> Iterator[RunSpec]:
             yield from _specs(part)
 
 
-def _published(claim: Claim, arms: Iterable[Any], seeds: Iterable[int]) -> list[Record]:
-    ids = {spec.with_seed(seed).run_id for spec in _specs(arms) for seed in seeds}
-    paths = [_book() / "results" / f"{run_id}.parquet" for run_id in sorted(ids)]
-    if absent := [path.stem for path in paths if not path.is_file()]:
-        raise StoreError(
-            f"claim {claim.id!r}: {len(absent)} of {len(paths)} runs are not published"
-        )
-    return [_record(path) for path in paths]
-
-
 def _book() -> Path:
-    if (root := repository_root()) is None:
-        raise StoreError("there is no book around this library: claims stand in a checkout of it")
-    return root / "book"
+    return book_root() / "book"
 
 
 def _source(source: Source, known: Mapping[str, Work]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,15 @@ ROLES = ("supervisor", "ceiling", "student", "generative", "baseline")
 ORDER = ["task", "n_train", "place", "model", "supervisor", "labels", "loss", "start"]
 ORDER += ["lora_blocks", "quantization", "method", "seed", "run_id"]
 PREDICTION = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("row", pa.int32()),
-        ("split", pa.string()),
-        ("label", pa.int8()),
-        ("p", pa.float32()),
-        ("group", pa.int32()),
-        ("share", pa.float64()),
-    ]
+    {
+        "run_id": pa.string(),
+        "row": pa.int32(),
+        "split": pa.string(),
+        "label": pa.int8(),
+        "p": pa.float32(),
+        "group": pa.int32(),
+        "share": pa.float64(),
+    }
 )
 
 
@@ -76,7 +77,7 @@ def planned_runs(root: Path | None = None) -> set[str]:
     """The ids of all runs that the chapters plan as published, teachers included."""
     specs = [
         spec
-        for page in chapters(root or _root())
+        for page in chapters(root or book_root())
         if page.is_notebook
         for spec in planned_specs(page, {})
     ]
@@ -121,30 +122,21 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
     )
 
 
-def published_on(
-    device: str, specs: Sequence[RunSpec], seeds: Sequence[int], folder: Path | None = None
-) -> pd.DataFrame:
-    """What is published of the same runs on another device; nothing is trained. Chapter: PGR.
+def published(arms: Iterable[RunSpec], seeds: Iterable[int], folder: Path | None = None) -> Results:
+    """What is published of some arms: the seeds that have all of them. Nothing is trained.
 
     Args:
-        device: "cpu" or "cuda".
-        specs: the runs as they are elsewhere.
-        seeds: those to look for; one is left out where it lacks any of the runs.
+        arms: specs; their own seed does not matter.
+        seeds: those to look for.
         folder: as in `published_runs`.
-
-    Returns:
-        A row a run, as in `Results.frame`; no row where nothing is there.
     """
-    there, records = {path.stem: path for path in _records(folder)}, list[Record]()
-    moved = [
-        spec.map_lineage(lambda run: {} if run.name == "tfidf" else {"device": device})
-        for spec in specs
-    ]
+    there, found = {path.stem: path for path in _records(folder)}, list[Record]()
+    arms = list(arms)
     for seed in seeds:
-        ids = [spec.with_seed(seed).run_id for spec in moved]
-        if there.keys() >= set(ids):
-            records += [read(there[run_id]) for run_id in ids]
-    return Results(records).frame if records else pd.DataFrame()
+        ids = dict.fromkeys(arm.with_seed(seed).run_id for arm in arms)
+        if ids.keys() <= there.keys():
+            found += [_read(there[run_id]) for run_id in ids]
+    return Results(found)
 
 
 def profile_states(folder: Path | None = None) -> pd.DataFrame:
@@ -158,7 +150,7 @@ def profile_states(folder: Path | None = None) -> pd.DataFrame:
         chapters) and `runs`, how many published runs are of these models on this device: 0 where
         not every one of them has been trained there.
     """
-    root, runs, rows = _root(), published_runs(folder), []
+    root, runs, rows = book_root(), published_runs(folder), []
     usual = _models([page.defaults() for page in chapters(root) if page.is_notebook])
     for path in sorted((root / "book" / "profiles").glob("*.yaml")):
         values = load_profile(root, path.stem)
@@ -185,7 +177,7 @@ def benchmarks() -> dict[str, Any]:
 
     A part that nobody has measured yet is not there. Chapter: performance.
     """
-    path = _root() / "book" / "benchmarks.json"
+    path = book_root() / "book" / "benchmarks.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
 
@@ -208,22 +200,25 @@ def write_tables(folder: Path, target: Path) -> None:
     table = pa.Table.from_pandas(runs, preserve_index=False).replace_schema_metadata(None)
     pq.write_table(table, target / "runs.parquet", compression="zstd")
     names = ["run_id", "split", "label", "share"]
-    with pq.ParquetWriter(
-        target / "predictions.parquet", PREDICTION, compression="zstd", use_dictionary=names
-    ) as writer:
+    how = {"compression": "zstd", "use_dictionary": names}
+    with pq.ParquetWriter(target / "predictions.parquet", PREDICTION, **how) as writer:
         for path in _records(folder):
             writer.write_table(_predictions(path))
 
 
+@cache
+def _read(path: Path) -> Record:
+    return read(path)
+
+
 def _records(folder: Path | None) -> list[Path]:
-    return sorted((folder or _root() / "book" / "results").glob("*.parquet"))
+    return sorted((folder or book_root() / "book" / "results").glob("*.parquet"))
 
 
-def _root() -> Path:
+def book_root() -> Path:
+    """The checkout around this library. `StoreError` where there is none."""
     if (root := repository_root()) is None:
-        raise StoreError(
-            "there is no book around this library: records are published in a checkout of it"
-        )
+        raise StoreError("there is no book around this library: it stands in a checkout of it")
     return root
 
 
@@ -236,7 +231,7 @@ def _run(path: Path) -> dict[str, Any]:
         raise DamagedRecord(f"damaged record {path}: {type(error).__name__}: {error}.") from error
     if spec.run_id != path.stem:
         raise DamagedRecord(f"damaged record {path}: it is of run {spec.run_id}.")
-    return row_of(spec, metrics, provenance)
+    return row_of(Record(spec, pd.DataFrame(), metrics, provenance))
 
 
 def _predictions(path: Path) -> pa.Table:

@@ -99,6 +99,7 @@ class Record:
         ]
         return Record(self.spec, frame, accuracies(frame), self.provenance)
 
+    @cached_property
     def at_median(self) -> Record:
         """The run's answers with the threshold that calls half of each split 1.
 

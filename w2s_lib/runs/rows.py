@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from w2s_lib.runs.description import Description
 from w2s_lib.runs.record import Record
-from w2s_lib.runs.spec import Continue, Flip, FromRun, RunSpec
+from w2s_lib.runs.spec import Continue, Flip, FromRun
 
 TEXT = (
     "run_id role model supervisor supervisor_run labels loss method start lora_blocks quantization "
@@ -23,8 +22,9 @@ COLUMNS = (
 """Column -> type of a table with a row a run."""
 
 
-def row_of(spec: RunSpec, metrics: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+def row_of(record: Record) -> dict[str, Any]:
     """A run's row: its spec, metrics and provenance, as in `COLUMNS`."""
+    spec, metrics, made = record.spec, record.metrics, record.provenance
     teacher = spec.labels.run if isinstance(spec.labels, (FromRun, Flip)) else None
     start = spec.start.run.run_id if isinstance(spec.start, Continue) else ""
     same = ("run_id", "role", "model", "depth", "method", "quantization", "half", "seed", "device")
@@ -45,11 +45,6 @@ def row_of(spec: RunSpec, metrics: Mapping[str, Any], made: Mapping[str, Any]) -
         **{name: made.get(name) for name in ("seconds", "hardware", "date", "commit")},
         "spec": spec.to_json(),
     }
-
-
-def row_of_record(record: Record) -> dict[str, Any]:
-    """The row of a record: see `row_of`."""
-    return row_of(record.spec, record.metrics, record.provenance)
 
 
 def _words(part: Description) -> str:
