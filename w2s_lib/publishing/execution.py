@@ -126,7 +126,7 @@ def execute_one(job: Job) -> float:
 def pair(jobs: list[Job], *, workers: int | None) -> None:
     """Puts executed notebooks beside their sources for JupyterLab.
 
-    It pairs them by jupytext's line in `pyproject.toml`.
+    It pairs them by `book/jupytext.toml`.
 
     A notebook that is there is left as it is, unless its source was edited by other means since
     then.

@@ -26,7 +26,7 @@ from w2s_lib.publishing.references import listing, problems, works
 
 TABLES = ("runs.csv", "runs.parquet", "predictions.parquet")
 NOT_PAGES = shutil.ignore_patterns(
-    "results", "profiles", "_ext", "constraints.txt", "*.ipynb", ".*", "__pycache__"
+    "results", "profiles", "_ext", "*.toml", "constraints.txt", "*.ipynb", ".*", "__pycache__"
 )
 CHAPTER_LINK = re.compile(r"\]\(([\w/.-]+)\.md(#[^)\s]*)?\)")
 INSTALL = """\
