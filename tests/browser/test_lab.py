@@ -44,7 +44,13 @@ def lab(tmp_path_factory, browser):
     shutil.copy(ROOT / "pyproject.toml", root)
     book = root / "book"
     (book / "profiles").mkdir(parents=True)
-    for name in ("pgr.md", "jupytext.toml", "references.bib", "constraints.txt", "profiles/laptop.yaml"):
+    for name in (
+        "pgr.md",
+        "jupytext.toml",
+        "references.bib",
+        "constraints.txt",
+        "profiles/laptop.yaml",
+    ):
         shutil.copy(ROOT / "book" / name, book / name)
     (book / "_toc.yml").write_text("format: jb-book\nroot: pgr\n")
     for name, values in SETTINGS.items():
