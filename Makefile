@@ -5,10 +5,11 @@ PYTHON ?= python3
 RUN = -m w2s_lib $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c book/constraints.txt
 
-.PHONY: help book page try test retrain plan run records gpu-check serve lab clean
+.PHONY: help book try test retrain plan run records gpu-check serve lab clean
 help clean: ; @$(PYTHON) $(RUN)
-book page try retrain plan run records serve lab: .venv/book.stamp ; @.venv/bin/python $(RUN)
-test gpu-check: .venv/test.stamp ; @.venv/bin/python $(RUN)
+book try retrain plan run records serve lab: .venv/book.stamp ; @.venv/bin/python $(RUN)
+test: .venv/test.stamp ; @.venv/bin/python -m tests
+gpu-check: .venv/test.stamp ; @.venv/bin/python -m tests gpu-check $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 
 .venv/book.stamp: pyproject.toml book/constraints.txt
 	@echo "Installing the book's packages into .venv, once; with PyTorch among them this takes a few minutes."

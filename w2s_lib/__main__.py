@@ -98,19 +98,6 @@ def make_book(options: Options, *, retrain: bool = False) -> int:
     return 0
 
 
-def page(options: Options) -> int:
-    """Executes the chapters asked for and checks their sources; makes no pages."""
-    from w2s_lib.publishing import execution
-    from w2s_lib.publishing.pages import source_problems
-
-    jobs, workers = take_jobs(options)
-    wrong = [f"{job.name}: {problem}" for job in jobs for problem in source_problems(job.chapter)]
-    print_table(execution.execute(jobs, workers=workers))
-    if wrong:
-        raise book.BookError("\n  ".join(["What is wrong in the sources:", *wrong]))
-    return 0
-
-
 def print_table(table: list[Any]) -> None:
     """What was executed: a line a chapter."""
     width = max(len(name) for name in ["chapter", *(row[0] for row in table)])
@@ -176,56 +163,6 @@ def records(options: Options) -> int:
     return 0
 
 
-def test(options: Options) -> int:
-    """Runs the linter on library, tests and chapters, the type checker, and the tests.
-
-    File by file, in two processes.
-    """
-    steps = [
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "--quiet", "."],
-        ["mypy"],
-        ["pytest", "-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"],
-    ]
-    # In a chapter an import stands where it is first needed, and a last expression is there to be
-    # shown.
-    lint = [sys.executable, "-m", "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
-    failed = [
-        page.name
-        for page in book.chapters(ROOT)
-        if page.is_notebook
-        and subprocess.run(
-            [*lint, "--stdin-filename", f"book/{page.name}.py", "-"],
-            input=page.script(),
-            text=True,
-            encoding="utf-8",
-        ).returncode
-    ]
-    failed += [step[0] for step in steps if tool(*step)]
-    if subprocess.call([Path(sys.executable).with_name("lint-imports"), "--no-cache"]):
-        failed.append("import-linter")
-    print(f"Failed: {', '.join(failed)}" if failed else "Linter, types and tests passed.")
-    return 1 if failed else 0
-
-
-def gpu_check(options: Options) -> int:
-    """Proves the CUDA path.
-
-    Its tests, its benchmark, then the records of the PGR chapter on the GPU; resumes.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        raise book.BookError("gpu-check needs a CUDA device, and torch sees none")
-    for step in (
-        ["pytest", "-m", "gpu", "tests/training/test_gpu.py"],
-        ["tests.benchmarks", "gpu"],
-    ):
-        if tool(*step):
-            raise book.BookError(f"gpu-check stopped at: python -m {' '.join(step)}")
-    return records({"profile": "gpu-embedded", "chapters": "pgr"} | options)
-
-
 def serve(options: Options) -> int:
     """Serves the built book on localhost (PORT=8000; 0 takes a free port)."""
     from w2s_lib.publishing.pages import serve as serve_pages
@@ -272,6 +209,9 @@ def usage(options: Options) -> int:
     """Lists what there is to do."""
     for name, (verb, _) in VERBS.items():
         print(f"make {name:<9} {(verb.__doc__ or '').splitlines()[0]}")
+    print(
+        "make test      Checks everything.\nmake gpu-check Proves the CUDA path, then trains the PGR chapter's runs there."
+    )
     print("\nParameters go by their names: make book CHAPTERS=pgr PROFILE=gpu SEEDS=0,1 WORKERS=2")
     return 0
 
@@ -280,13 +220,10 @@ def usage(options: Options) -> int:
 VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
     "help": (usage, ()),
     "book": (make_book, None),
-    "page": (page, None),
-    "test": (test, ()),
     "retrain": (retrain, None),
     "plan": (plan, None),
     "run": (run, None),
     "records": (records, None),
-    "gpu-check": (gpu_check, None),
     "serve": (serve, ("port",)),
     "lab": (lab, ("port",)),
     "try": (try_out, None),

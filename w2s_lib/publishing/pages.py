@@ -29,6 +29,8 @@ NOT_PAGES = shutil.ignore_patterns(
     "results", "profiles", "_ext", "*.toml", "constraints.txt", "*.ipynb", ".*", "__pycache__"
 )
 CHAPTER_LINK = re.compile(r"\]\(([\w/.-]+)\.md(#[^)\s]*)?\)")
+LABELS = {"parameters": "Parameters", "specs": "Set-up: the runs"}
+"""What the page calls these folded cells."""
 INSTALL = """\
 # This notebook needs w2s_lib, the library of the book that it comes from.
 from importlib.util import find_spec
@@ -95,6 +97,8 @@ def downloadable(page: Chapter, notebooks: set[str]) -> Any:
     """The executed notebook, with a first cell that gets the library where it is missing."""
     notebook = nbformat.read(page.executed, as_version=4)
     for cell in notebook.cells:
+        for tag in LABELS.keys() & set(cell.metadata.get("tags", [])):
+            cell.metadata["mystnb"] = {"code_prompt_show": LABELS[tag]}
         if cell.cell_type == "markdown":
             cell.source = relinked(cell.source, notebooks)
         for output in cell.get("outputs", []):
