@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import gpu, growth, student
-from w2s_lib.experiments import sweep
+from tests.benchmarks import gpu, growth, student, sweep
 
 from .common import keep
 

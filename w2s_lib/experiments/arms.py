@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.model_names import split_revision
 from w2s_lib.runs.spec import (
     APPLIES,
+    TAUGHT,
+    Centred,
     Continue,
     Flip,
     FromRun,
     GroundTruth,
+    Hard,
     Kind,
     NextToken,
+    NoisyTruth,
     RunSpec,
     Task,
     XentLoss,
 )
 from w2s_lib.tasks.table import default_task
 
+Taught: TypeAlias = FromRun | Hard | Centred | Flip
+"""Labels that come from a run."""
 INHERITED = ("quantization", "precision", "device")
 """What a student takes over from its teacher, and any run from the one whose adapters it
 continues."""
@@ -68,16 +74,12 @@ def _classifier(model: str) -> Kind:
     return "tfidf" if model == "tfidf" else "classifier"
 
 
-def _labels(teacher: RunSpec | FromRun | Flip, *, hard: bool = False) -> FromRun | Flip:
+def _labels(teacher: RunSpec | Taught) -> Taught:
     if isinstance(teacher, RunSpec):
-        return FromRun(run=teacher, hard=hard)
-    if not isinstance(teacher, (FromRun, Flip)):
-        raise SpecError(
-            f"the teacher must be a RunSpec, or FromRun or Flip around one, not {teacher!r}"
-        )
-    if hard and not teacher.hard:
-        name = type(teacher).__name__
-        raise SpecError(f"say hard=True in the labels themselves: {name}(run=..., hard=True)")
+        return FromRun(run=teacher)
+    if not isinstance(teacher, TAUGHT):
+        names = ", ".join(label.__name__ for label in TAUGHT)
+        raise SpecError(f"the teacher must be a RunSpec, or one of {names}, not {teacher!r}")
     return teacher
 
 
@@ -93,30 +95,35 @@ def supervisor(model: str, task: Task | str, **settings: Any) -> RunSpec:
         task: a task's name or a `Task`.
         **settings: `recipe`, `lora`, `quantization`, `precision`, `device`, `seed`; `start`, a run
             whose adapters it continues, with its LoRA, quantization, precision and device;
-            `snapshots`, `predict_halves`: see `RunSpec`. To `tfidf` only `seed` applies.
+            `predict_halves` (here True by default, so that it can teach). To `tfidf` only the last
+            and `seed` apply.
 
     Raises:
         SpecError: a setting that is unknown or does not apply.
     """
+    settings = {"predict_halves": True} | settings
     return _spec(_classifier(model), model, task, settings, half="supervisor")
 
 
-def ceiling(model: str, task: Task | str, **settings: Any) -> RunSpec:
+def ceiling(
+    model: str, task: Task | str, *, noise: float | None = None, **settings: Any
+) -> RunSpec:
     """The strong ceiling: ground truth, on the student half, the very texts that the student sees.
 
-    Args and raises: `supervisor`.
+    Args:
+        model: see `supervisor`.
+        task: see `supervisor`.
+        noise: the share of either class's labels that is flipped at random: see `NoisyTruth`.
+        **settings: see `supervisor`; `predict_halves` is False by default.
+
+    Raises:
+        SpecError: see `supervisor`.
     """
-    return _spec(_classifier(model), model, task, settings, half="student")
+    labels = GroundTruth() if noise is None else NoisyTruth(share=noise)
+    return _spec(_classifier(model), model, task, settings, half="student", labels=labels)
 
 
-def student(
-    model: str,
-    teacher: RunSpec | FromRun | Flip,
-    *,
-    hard: bool = False,
-    loss: Any = None,
-    **settings: Any,
-) -> RunSpec:
+def student(model: str, teacher: RunSpec | Taught, *, loss: Any = None, **settings: Any) -> RunSpec:
     """The strong student: its teacher's labels, on the half that the teacher was not trained on.
 
     It inherits its teacher's quantization, precision and device where they are not given; `tfidf`
@@ -124,19 +131,18 @@ def student(
 
     Args:
         model: see `supervisor`.
-        teacher: the run whose labels it learns; or `FromRun` or `Flip` around it.
-        hard: labels made 0 or 1.
+        teacher: the run whose labels it learns as they come; or `Hard`, `Centred` or `Flip`
+            around it.
         loss: `XentLoss()`, naive finetuning, by default; or another loss, such as
             `ConfidenceLoss(...)`.
-        **settings: see `supervisor`. The seed is the teacher's, since the seed draws the halves.
+        **settings: see `supervisor`; `predict_halves=True` for a student that will teach. The seed
+            is the teacher's, since the seed draws the halves.
 
     Raises:
         SpecError: a setting that is unknown or does not apply; a teacher that gives no labels.
     """
-    labels = _labels(teacher, hard=hard)
-    half = labels.run.half
-    if not (isinstance(labels, FromRun) and labels.own_texts):
-        half = "student" if half == "supervisor" else "supervisor"
+    labels = _labels(teacher)
+    half = "student" if labels.run.half == "supervisor" else "supervisor"
     return _spec(
         _classifier(model),
         model,
@@ -149,9 +155,7 @@ def student(
     )
 
 
-def chain(
-    models: Sequence[str], task: Task | str, *, own_texts: bool = False, **settings: Any
-) -> list[RunSpec]:
+def chain(models: Sequence[str], task: Task | str, **settings: Any) -> list[RunSpec]:
     """Bootstrapping through intermediate models: each learns from the one before.
 
     Rungs alternate halves, so that each labels only texts that it was not trained on. Chapter:
@@ -160,9 +164,8 @@ def chain(
     Args:
         models: from the weakest to the strongest.
         task: see `supervisor`.
-        own_texts: a control: from the second rung on all learn on the student half, so each labels
-            its own training texts.
-        **settings: of every rung, so they must apply to each: see `supervisor`.
+        **settings: of every rung, so they must apply to each: see `supervisor`. All but the last
+            predict the halves.
 
     Raises:
         SpecError: fewer than two models; see `supervisor`.
@@ -170,9 +173,9 @@ def chain(
     if len(models) < 2:
         raise SpecError(f"a chain needs at least two models, not {list(models)}")
     steps = [supervisor(models[0], task, **settings)]
-    for model in models[1:]:
-        own = own_texts and len(steps) > 1
-        steps.append(student(model, FromRun(run=steps[-1], own_texts=own), **settings))
+    for rung, model in enumerate(models[1:], 2):
+        teaches = {"predict_halves": rung < len(models)}
+        steps.append(student(model, steps[-1], **teaches | settings))
     return steps
 
 
@@ -197,7 +200,7 @@ def probe(
     model: str,
     task: Task | str | None = None,
     *,
-    teacher: RunSpec | FromRun | Flip | None = None,
+    teacher: RunSpec | Taught | None = None,
     **settings: Any,
 ) -> RunSpec:
     """A linear probe on the last token's state after `model`'s depth, on the student half.
@@ -240,3 +243,20 @@ def zero_shot(model: str, task: Task | str, **settings: Any) -> RunSpec:
         **settings: `quantization`, `precision`, `device`, `seed`, `predict_halves`.
     """
     return _spec("zero_shot", model, task, settings, half="student", method="zero_shot")
+
+
+def transfer(run: RunSpec, task: Task | str) -> RunSpec:
+    """A finetuned run's answers on another task's test and validation texts; nothing is trained.
+
+    A record of its own, keyed by the run and the task. Whoever trains the run keeps its adapters
+    for it.
+
+    Args:
+        run: a finetuned classifier.
+        task: what it is asked about.
+
+    Raises:
+        SpecError: a run that is no such classifier, or was trained on that task.
+    """
+    settings = {"start": run, "seed": run.seed}
+    return _spec("transfer", run.model, task, settings, method="transfer")

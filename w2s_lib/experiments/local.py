@@ -44,7 +44,7 @@ def train_jobs(jobs: dict[str, Job], slots: int) -> Iterator[Outcome]:
     Jobs that need one that failed are left out.
 
     Args:
-        jobs: name -> what is trained together, teachers first.
+        jobs: id -> what is trained, teachers first.
         slots: more than one are processes of their own.
 
     Yields:
@@ -67,14 +67,14 @@ def _in_this_process(jobs: dict[str, Job]) -> Iterator[Outcome]:
             except TrainingError as error:
                 yield name, error
             else:
-                done |= {spec.run_id for spec in job}
+                done.add(name)
                 yield name, None
 
 
 def _in_workers(jobs: dict[str, Job], n_workers: int) -> Iterator[Outcome]:
     needed, done = _needed(jobs), set[str]()
-    waiting = dict(sorted(jobs.items(), key=lambda item: _order(next(iter(item[1])))))
-    cuda = any(spec.device == "cuda" for job in jobs.values() for spec in job)
+    waiting = dict(sorted(jobs.items(), key=lambda item: _order(item[1][0])))
+    cuda = any(spec.device == "cuda" for spec, _ in jobs.values())
     devices = gpus() if cuda else []
     events: Events = queue.SimpleQueue()
     workers: list[Worker | None] = [None] * n_workers
@@ -97,7 +97,7 @@ def _in_workers(jobs: dict[str, Job], n_workers: int) -> Iterator[Outcome]:
                 if name:
                     yield name, TrainingError(worker.epitaph(name, memory=n_killed > n_before))
             elif not reply:
-                done |= {spec.run_id for spec in jobs[name]}
+                done.add(name)
                 yield name, None
             else:
                 error = getattr(errors, reply["error"], RuntimeError)(reply["message"])
@@ -204,10 +204,9 @@ def killed_for_memory() -> int:
 
 def _needed(jobs: dict[str, Job]) -> dict[str, set[str]]:
     """Each job's teachers among the runs of all jobs."""
-    ids = {spec.run_id for job in jobs.values() for spec in job}
     return {
-        name: ids & {parent.run_id for spec in job for parent in spec.parents()}
-        for name, job in jobs.items()
+        name: jobs.keys() & {parent.run_id for parent in spec.parents()}
+        for name, (spec, _) in jobs.items()
     }
 
 

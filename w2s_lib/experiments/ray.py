@@ -83,13 +83,12 @@ def train_jobs(jobs: dict[str, Job], slots: int) -> Iterator[Outcome]:
     Jobs that need one that failed are yielded too, with its error.
     """
     ray, tasks = connect(), dict[str, Any]()
-    for job in jobs.values():
-        first = next(iter(job))
-        takes = {"num_cpus": 1, "num_gpus": int(_resource(first) == "GPU")}
-        teachers = [tasks[parent.run_id] for parent in first.parents() if parent.run_id in tasks]
-        task = _task(ray, _train, max_retries=RETRIES, **takes).remote(to_line(job), *teachers)
-        tasks |= {spec.run_id: task for spec in job}
-    for name, error in _outcomes(ray, {tasks[name]: f"run {name}" for name in jobs}):
+    for name, (spec, adapters) in jobs.items():
+        takes = {"num_cpus": 1, "num_gpus": int(_resource(spec) == "GPU")}
+        teachers = [tasks[parent.run_id] for parent in spec.parents() if parent.run_id in tasks]
+        line = to_line((spec, adapters))
+        tasks[name] = _task(ray, _train, max_retries=RETRIES, **takes).remote(line, *teachers)
+    for name, error in _outcomes(ray, {task: f"run {name}" for name, task in tasks.items()}):
         if error is not None and not isinstance(error, TrainingError):
             raise error
         yield name.removeprefix("run "), error
@@ -102,7 +101,7 @@ def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunS
     checks = {}
     with user_store().probe() as name:
         for kind, node in nodes:
-            job = {spec: False for spec in missing.values() if _resource(spec) == kind}
+            lines = [to_line((s, False)) for s in missing.values() if _resource(s) == kind]
             place = {
                 "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
                 "num_cpus": 0,
@@ -110,7 +109,7 @@ def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunS
             }
             check = _task(ray, _check, **place)
             address = node["NodeManagerAddress"]
-            checks[check.remote(address, name, to_line(job))] = f"the check of node {address}"
+            checks[check.remote(address, name, lines)] = f"the check of node {address}"
         ray.wait(
             list(checks), num_returns=len(checks)
         )  # they end together: none is to be cancelled
@@ -119,13 +118,13 @@ def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunS
                 raise error
 
 
-def _check(node: str, name: str, line: str) -> None:
+def _check(node: str, name: str, lines: list[str]) -> None:
     """On a node: raises what would stop one of these runs there.
 
     Args:
         node: its address, for the message.
         name: of the file that the sweep has left in the store.
-        line: the runs.
+        lines: the runs.
     """
     store = user_store()
     if store.get(name) is None:
@@ -134,7 +133,7 @@ def _check(node: str, name: str, line: str) -> None:
             "name in W2S_STORE a folder that all nodes share, or a URL such as s3://bucket/prefix. "
             "Nothing was trained."
         )
-    refuse_early(from_line(line))
+    refuse_early([from_line(line)[0] for line in lines])
 
 
 def _train(line: str, *teachers: None) -> None:
@@ -148,19 +147,16 @@ def _train(line: str, *teachers: None) -> None:
 
     here, job = ray.get_runtime_context(), from_line(line)
 
-    def say(what: str, spec: RunSpec) -> None:
+    def say(what: str) -> None:
         now = datetime.now().isoformat(" ", "milliseconds")
         print(
-            f"w2s: {now} run {spec.run_id} {what}, task {here.get_task_id()}, "
+            f"w2s: {now} run {job[0].run_id} {what}, task {here.get_task_id()}, "
             f"node {here.get_node_id()}",
             flush=True,
         )
 
-    for spec in job:
-        say("started", spec)
-    trained = train(job)
-    for spec in job:
-        say("recorded" if spec.run_id in trained else "was there", spec)
+    say("started")
+    say("recorded" if train(job) else "was there")
 
 
 def _outcomes(ray: Any, waiting: dict[Any, str]) -> Iterator[tuple[str, Exception | None]]:

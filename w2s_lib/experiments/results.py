@@ -1,6 +1,6 @@
 """What a sweep returns: its runs, asked by arm. Seeds are paired here, so a chapter need not do it.
 
-An arm is a `RunSpec` (its own seed does not matter), a `Snapshot` of one, or a list of records.
+An arm is a `RunSpec` (its own seed does not matter), or a list of records.
 Every measure takes the seeds that all its arms have; where some arm has more, the interval's note
 says which were used. `book/pgr.md` shows the measures at work.
 """
@@ -8,8 +8,8 @@ says which were used. `book/pgr.md` shows the measures at work.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
@@ -19,50 +19,31 @@ from w2s_lib.figures.table import Shown, Table, table
 from w2s_lib.measures.agreement import (
     agreement_difference_interval,
     agreement_interval,
+    asymmetry_interval,
     error_correlation_interval,
-    excess_agreement_difference_interval,
     excess_agreement_interval,
+    transmitted_errors_interval,
 )
 from w2s_lib.measures.intervals import Interval
-from w2s_lib.measures.metrics import Agreement, contrast_interval, pgr, pgr_interval
-from w2s_lib.runs.errors import SpecError, nearest, require
+from w2s_lib.measures.metrics import METRICS, Agreement, collapsed, contrast_interval, pgr_interval
+from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.model_names import short_name
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.rows import COLUMNS, row_of
-from w2s_lib.runs.spec import Flip, FromRun, NextToken, RunSpec
+from w2s_lib.runs.spec import NextToken, RunSpec
 
 SAME = ("recipe", "lora", "precision", "quantization", "device")
 """In what a student and its ceiling must not differ, for their PGR to mean something."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """An arm as it was after a share of its training, in (0, 1]; 1 is its end.
-
-    Raises:
-        SpecError: the run was not asked for a snapshot there.
-    """
-
-    spec: RunSpec
-    share: float
-
-    def __post_init__(self) -> None:
-        have = (*self.spec.snapshots, 1.0)
-        require(self.share in have, f"no snapshot at {self.share!r}: the run has {have}")
-
-
-Arm: TypeAlias = RunSpec | Snapshot | Sequence[Any]
+Arm: TypeAlias = RunSpec | Sequence[Any]
 
 
 class Results(Shown):
     """The runs of a sweep, by arm. In a notebook it shows itself as a table, an arm a row."""
 
-    def __init__(self, records: Iterable[Record], *, threshold: str = "half") -> None:
-        """Args: see `with_threshold`."""
-        if threshold not in THRESHOLDS:
-            raise SpecError(f"unknown threshold {threshold!r}: {nearest(threshold, THRESHOLDS)}")
+    def __init__(self, records: Iterable[Record]) -> None:
         self.all_records = tuple(records)
-        self.threshold = threshold
         self._arms: dict[str, dict[int, Record]] = {}
         for record in self.all_records:
             self._arms.setdefault(_arm_key(record.spec.to_json()), {})[record.spec.seed] = record
@@ -80,25 +61,14 @@ class Results(Shown):
         rows = [row_of(record) | {"record": record} for record in self.all_records]
         return pd.DataFrame(rows, columns=[*COLUMNS, "record"]).astype(COLUMNS)
 
-    def with_threshold(self, threshold: str) -> Results:
-        """The same runs, whose answers are cut at another threshold.
-
-        Args:
-            threshold: "half": P(y = 1) above 0.5; "median": above the model's own median on the
-                same split; "validation median": above its median on the validation texts. The
-                latter two use no label. Classes are balanced, so they take out that a run may
-                prefer one class, and leave how well it ranks.
-        """
-        return Results(self.all_records, threshold=threshold)
-
     def with_seeds(self, seeds: Iterable[int]) -> Results:
         """The same arms, with these seeds alone."""
         wanted = set(seeds)
         kept = [record for record in self.all_records if record.spec.seed in wanted]
-        return Results(kept, threshold=self.threshold)
+        return Results(kept)
 
     def records(self, arm: Arm) -> list[Any]:
-        """The records of an arm by rising seed, as they are stored: the threshold plays no part.
+        """The records of an arm by rising seed, as they are stored.
 
         Raises:
             SpecError: there is no run of this arm.
@@ -107,7 +77,7 @@ class Results(Shown):
         return [found[seed] for seed in sorted(found)]
 
     def accuracy(self, arm: Arm) -> Interval:
-        """Test accuracy."""
+        """Test accuracy; the threshold is the model's own median on validation texts."""
         return self.contrast([(1, arm)])
 
     def auc(self, arm: Arm) -> Interval:
@@ -115,11 +85,11 @@ class Results(Shown):
         return self.contrast([(1, arm)], metric="auc")
 
     def difference(self, a: Arm, b: Arm, *, metric: str = "accuracy") -> Interval:
-        """Test accuracy (or "auc") of `a` minus that of `b`, paired by seed and test row."""
+        """Test accuracy (or another of `METRICS`) of `a` minus `b`, paired by seed and row."""
         return self.contrast([(1, a), (-1, b)], metric=metric)
 
     def contrast(self, terms: Sequence[tuple[float, Arm]], *, metric: str = "accuracy") -> Interval:
-        """A weighted sum of accuracies (or AUCs), such as [(1, a), (-1, b), (-1, c), (1, d)]."""
+        """A weighted sum of metrics, such as [(1, a), (-1, b), (-1, c), (1, d)]."""
         weights, arms = zip(*terms, strict=True)
         found, note = self._paired(*arms)
         interval = contrast_interval(list(zip(weights, found, strict=True)), metric=metric)
@@ -143,19 +113,6 @@ class Results(Shown):
         (w, s, c), note = self._paired(weak, student, ceiling)
         return pgr_interval(weak=w, student=s, ceiling=c, metric=metric).with_note(note)
 
-    def pgr_end_point_error(self, cells: Sequence[tuple[Arm, Arm]]) -> Interval:
-        """How far PGR is from 0 for the supervisor itself, and from 1 for the ceiling itself.
-
-        Args:
-            cells: supervisor and ceiling; the largest deviation over all of them is given.
-        """
-        off = 0.0
-        for weak, ceiling in cells:
-            low, high = self.accuracy(weak).value, self.accuracy(ceiling).value
-            for student, end in ((low, 0), (high, 1)) if high > low else ():
-                off = max(off, abs(pgr(weak=low, student=student, ceiling=high) - end))
-        return Interval(off, off, off, strict_low=off, strict_high=off)
-
     def agreement(self, student: Arm, supervisor: Arm) -> Agreement[Interval]:
         """How often a student repeats its supervisor: overall, where that is right, where wrong."""
         found, note = self._paired(student, supervisor)
@@ -165,6 +122,19 @@ class Results(Shown):
         """Agreement of `a` with the supervisor minus that of `b`, paired by seed and test row."""
         found, note = self._paired(a, b, supervisor)
         return agreement_difference_interval(*found).with_note(note)
+
+    def asymmetry(self, a: Arm, b: Arm, supervisor: Arm) -> Interval:
+        """See `measures.agreement.asymmetry_interval`: below 0, `a` unlearns errors above all."""
+        found, note = self._paired(a, b, supervisor)
+        return asymmetry_interval(*found).with_note(note)
+
+    def transmitted_errors(self, student: Arm, supervisor: Arm) -> Interval:
+        """Errors on its own teacher's errors beyond those on another seed's teacher's.
+
+        See `measures.agreement.transmitted_errors_interval`.
+        """
+        found, note = self._paired(student, supervisor)
+        return transmitted_errors_interval(*found).with_note(note)
 
     def excess_agreement(
         self, student: Arm, *, ceilings: Sequence[Arm], supervisor: Arm
@@ -176,21 +146,22 @@ class Results(Shown):
         (s, w, *tops), note = self._paired(student, supervisor, *ceilings)
         return excess_agreement_interval(s, tops, w).with_note(note)
 
-    def excess_agreement_difference(
-        self, large: tuple[Arm, Sequence[Arm]], small: tuple[Arm, Sequence[Arm]], *, supervisor: Arm
-    ) -> Interval:
-        """`excess_agreement` of a large student minus a small one's: (student, ceilings) each."""
-        arms = [large[0], *large[1], small[0], *small[1]]
-        (w, *found), note = self._paired(supervisor, *arms)
-        first, second = found[: len(large[1]) + 1], found[len(large[1]) + 1 :]
-        return excess_agreement_difference_interval(
-            (first[0], first[1:]), (second[0], second[1:]), w
-        ).with_note(note)
-
     def error_correlation(self, a: Arm, b: Arm) -> Interval:
         """Correlation (phi) of two arms' errors over test rows, averaged over seeds."""
         found, note = self._paired(a, b)
         return error_correlation_interval(*found).with_note(note)
+
+    def collapsed(self, arm: Arm) -> list[int]:
+        """The seeds under which an arm says one thing, or knows nothing: `metrics.collapsed`."""
+        return [seed for seed, record in sorted(self._of(arm).items()) if collapsed(record)]
+
+    def metrics(self, arms: Mapping[str, Arm]) -> pd.DataFrame:
+        """Every metric of every arm, an `Interval` each, and its collapsed seeds; a row an arm."""
+        rows = []
+        for label, arm in arms.items():
+            values = {metric: self.contrast([(1, arm)], metric=metric) for metric in METRICS}
+            rows.append({"arm": label, **values, "collapsed": _seeds(self.collapsed(arm))})
+        return pd.DataFrame(rows)
 
     def by_seed(self, measure: str, *args: Any, **kwargs: Any) -> dict[int, float]:
         """A measure's value a seed, for dots in a figure: `runs.by_seed("difference", a, b)`."""
@@ -232,9 +203,6 @@ class Results(Shown):
         return table(rows)
 
     def _of(self, arm: Arm) -> dict[int, Any]:
-        if isinstance(arm, Snapshot):
-            found = self._of(arm.spec)
-            return found if arm.share == 1 else {s: r.at(arm.share) for s, r in found.items()}
         if not isinstance(arm, RunSpec):
             return {record.spec.seed: record for record in arm}
         key, loose = _arm_key(arm.to_json()), _arm_key(arm.to_json(), pins=False)
@@ -254,10 +222,9 @@ class Results(Shown):
         if not seeds:
             have = ", ".join(f"{_label(a)} {sorted(f)}" for a, f in zip(arms, found, strict=True))
             raise NoSuchRun(f"the arms have no seed in common: {have}")
-        cut = THRESHOLDS[self.threshold]
         more = any(len(arm) > len(seeds) for arm in found)
         note = f"seeds {_seeds(seeds)} alone, which all arms have" if more else ""
-        return [[cut(arm[seed]) for seed in seeds] for arm in found], note
+        return [[arm[seed] for seed in seeds] for arm in found], note
 
 
 class NoSuchRun(SpecError):
@@ -302,20 +269,6 @@ class Comparison(Shown):
 VARIANTS = ("labels", "loss", "method", "start", "lora_blocks", "quantization", "device")
 
 
-def _at_validation_median(record: Record) -> Record:
-    """P(y = 1) in the same order, above 1/2 where above its median on the validation texts."""
-    rows = record.predictions
-    above = rows["p"] > rows.loc[rows["split"] == "validation", "p"].median()
-    return replace(record, predictions=rows.assign(p=(rows["p"].rank(pct=True) + above) / 2))
-
-
-THRESHOLDS: dict[str, Callable[[Any], Any]] = {
-    "half": lambda record: record,
-    "median": lambda record: record.at_median,
-    "validation median": _at_validation_median,
-}
-
-
 @lru_cache(maxsize=4096)
 def _arm_key(text: str, *, pins: bool = True) -> str:
     """A spec's JSON without seeds; with `pins=False` also without what pins its models and data."""
@@ -330,12 +283,9 @@ def _arm_key(text: str, *, pins: bool = True) -> str:
 
 
 def _label(arm: Arm) -> str:
-    if isinstance(arm, Snapshot):
-        return f"{_label(arm.spec)} after {arm.share:.0%}"
     if not isinstance(arm, RunSpec):
         return f"{len(arm)} records"
-    labels = arm.labels
-    teacher = f" of {labels.run.model}" if isinstance(labels, (FromRun, Flip)) else ""
+    teacher = f" of {arm.teacher.model}" if arm.teacher else ""
     return f"{arm.role} {arm.model}{teacher}"
 
 

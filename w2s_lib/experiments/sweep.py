@@ -204,21 +204,17 @@ def _train(
         workers: see `sweep`.
         progress: see `sweep`.
     """
-    from w2s_lib.training.execute import cost, trainings  # loads torch: only where needed
+    from w2s_lib.training.execute import cost  # loads torch: only where needed
 
     module = import_module(f"w2s_lib.experiments.{engine}")
     started_from = {s.start.run.run_id for s in missing.values() if isinstance(s.start, Continue)}
-    jobs = {
-        name: {spec: spec.run_id in started_from for spec in runs}
-        for name, runs in trainings(missing.values()).items()
-    }
+    jobs = {run_id: (spec, run_id in started_from) for run_id, spec in missing.items()}
     slots = min(module.prepare(missing, workers), len(jobs))
-    units = {name: cost(*job) for name, job in jobs.items()}
+    units = {run_id: cost(spec) for run_id, spec in missing.items()}
     seconds = sum(units[name] * _rate(missing[name], records) for name in jobs)
-    shared = f", {len(jobs)} trainings" if len(jobs) < len(missing) else ""
     time = f": about {seconds / slots / 60:.0f} min" if math.isfinite(seconds) else ""
     print(
-        f"w2s: {len(missing)} of {n_runs} distinct runs to train{shared}{time} with {slots} "
+        f"w2s: {len(missing)} of {n_runs} distinct runs to train{time} with {slots} "
         f"worker{'s' if slots > 1 else ''}, shared trunks extra",
         file=sys.stderr,
         flush=True,
@@ -231,7 +227,7 @@ def _train(
     ):
         for name, error in ended:
             bar.update(size[name])
-            yield from ((spec.run_id, error) for spec in jobs[name])
+            yield name, error
 
 
 def find_missing(specs: Iterable[RunSpec]) -> tuple[dict[str, Record], dict[str, RunSpec]]:

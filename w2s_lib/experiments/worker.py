@@ -6,7 +6,6 @@ ends, its parent is gone, however it went, and the worker ends too.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
@@ -20,55 +19,48 @@ from w2s_lib.runs.folders import remove_parts
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import claim, find, user_store, weights
 
-Job = dict[RunSpec, bool]
-"""Runs that share one training -> whether another run starts from their adapters."""
+Job = tuple[RunSpec, bool]
+"""A run, and whether another one starts from its adapters."""
 
 POLL_SECONDS = 1.0
 """How often a process looks whether another one has finished a run."""
 
 
-def train(job: Job) -> set[str]:
-    """Trains the runs of a job that have no record yet, each once among all processes.
+def train(job: Job) -> bool:
+    """Trains a run that has no record yet, once among all processes; says whether it was done here.
 
     A run that another process is training is waited for. Where that one dies, it is trained here.
-
-    Returns:
-        The ids of the runs that were trained here.
     """
-    waiting = False
-    while missing := _missing(job):
-        with contextlib.ExitStack() as claims:
-            ids = sorted(spec.run_id for spec in missing)
-            if all(claims.enter_context(claim(run_id)) for run_id in ids):
-                missing = _missing(job)  # another process may just have finished them
-                if missing:
-                    from w2s_lib.training.execute import execute  # loads torch
+    waiting, (spec, _) = False, job
+    while _missing(job):
+        with claim(spec.run_id) as mine:
+            if mine and (missing := _missing(job)):  # another process may just have finished it
+                from w2s_lib.training.execute import execute  # loads torch
 
-                    execute(*missing)
-                return {spec.run_id for spec in missing}
+                execute(spec)
+            if mine:
+                return missing
         if not waiting:
-            print(f"w2s: waiting for another process that trains {', '.join(ids)}", file=sys.stderr)
+            print(f"w2s: waiting for another process that trains {spec.run_id}", file=sys.stderr)
         waiting = True
         time.sleep(POLL_SECONDS)
-    return set()
+    return False
 
 
-def _missing(job: Job) -> list[RunSpec]:
-    return [
-        spec
-        for spec, adapters in job.items()
-        if find(spec) is None or (adapters and weights(spec) is None)
-    ]
+def _missing(job: Job) -> bool:
+    spec, adapters = job
+    return find(spec) is None or (adapters and weights(spec) is None)
 
 
 def to_line(job: Job) -> str:
     """A job as one line of JSON."""
-    return json.dumps({spec.to_json(): adapters for spec, adapters in job.items()}) + "\n"
+    return json.dumps([job[0].to_json(), job[1]]) + "\n"
 
 
 def from_line(line: str) -> Job:
     """The inverse of `to_line`."""
-    return {RunSpec.from_json(text): adapters for text, adapters in json.loads(line).items()}
+    text, adapters = json.loads(line)
+    return RunSpec.from_json(text), adapters
 
 
 def main() -> None:

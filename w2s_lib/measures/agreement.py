@@ -1,28 +1,35 @@
 """Agreement of a student with its supervisor as intervals: raw, beyond accuracy, shared errors.
 
-With binary labels two runs agree on a row when both are right or both are wrong, so everything here
-is a function of correctness, joined by seed and row as in `metrics`. Arms are given as one record a
-seed. Chapters: imitation, confidence loss.
+Answers are those at the validation median. With binary labels two runs agree on a row when both are
+right or both are wrong, so everything here is a function of correctness, joined by seed and row as
+in `metrics`. Arms are given as one record a seed. Chapters: imitation, confidence loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from w2s_lib.measures.intervals import Codes, Floats, Interval, mean_interval, ratio_interval
-from w2s_lib.measures.metrics import Agreement, Arm, correctness, joined, predicted_label
-from w2s_lib.runs.record import Record
+from w2s_lib.measures.intervals import (
+    Codes,
+    Floats,
+    Interval,
+    mean_interval,
+    ratio_interval,
+    smooth_interval,
+)
+from w2s_lib.measures.metrics import Agreement, Arm, correctness
 
 __all__ = [
     "agreement_difference_interval",
     "agreement_interval",
+    "asymmetry_interval",
     "error_correlation_interval",
-    "excess_agreement_difference_interval",
     "excess_agreement_interval",
-    "stop_early",
+    "transmitted_errors_interval",
 ]
 
 
@@ -48,72 +55,91 @@ def agreement_difference_interval(a: Arm, b: Arm, supervisor: Arm) -> Agreement[
     return _by_supervisor((x[0] == x[2]).astype(float) - (x[1] == x[2]), x[2], group)
 
 
+def asymmetry_interval(a: Arm, b: Arm, supervisor: Arm) -> Interval:
+    """How much more `a` changes agreement with the supervisor where that is wrong than where right.
+
+    Agreement of `a` minus that of `b` on the supervisor's errors, minus the same where it is right.
+    Below 0: `a` unlearns errors rather than labels. A method that merely agrees less has 0.
+
+    Args: `agreement_interval`.
+    """
+    x, group = correctness(a=a, b=b, supervisor=supervisor)
+    right = x[2]
+    more = (x[0] == x[2]).astype(float) - (x[1] == x[2])
+
+    def value(mean: Floats) -> float:
+        return float(mean[1] / (1 - mean[2]) - mean[0] / mean[2])
+
+    return smooth_interval(value, np.stack([more * right, more * (1 - right), right]), group)
+
+
+def transmitted_errors_interval(student: Arm, supervisor: Arm) -> Interval:
+    """How much more often a student errs where its own teacher erred than where another one did.
+
+    The other one is the supervisor of another seed: as accurate, as deep, adapted in the same
+    blocks, and not this student's teacher. What is hard for everybody cancels row by row, so the
+    difference is what the labels transmit. With e and w, 1 where student and supervisor err, of
+    seed s on row i:
+
+        [E_s,i e w  -  E_s!=t,i e_s w_t] / E w  =  E_i cov_s(e, w) / E w
+
+    Args:
+        student: one record a seed, at least two.
+        supervisor: the student's own supervisors.
+
+    Returns:
+        A difference of shares; NaN from a single seed.
+
+    Raises:
+        ValueError: see `metrics.contrast_interval`.
+    """
+    x, group = correctness(student=student, supervisor=supervisor)
+    e, w = 1 - x
+    n_seeds = len(e)
+    if n_seeds < 2:
+        return Interval(math.nan, math.nan, math.nan, note="needs another seed's supervisor")
+    apart = (e - e.mean(axis=0)) * (w - w.mean(axis=0)) * n_seeds / (n_seeds - 1)
+    return ratio_interval(apart, w, group)
+
+
 def excess_agreement_interval(student: Arm, ceilings: Sequence[Arm], supervisor: Arm) -> Interval:
     """Agreement on the supervisor's errors beyond what the student's accuracy alone explains.
 
     A better student repeats fewer errors by arithmetic, and some rows are hard for everybody. So
-    the student is compared with a model of the same depth that has never seen the supervisor and
-    has the same accuracy: a mixture of the two ceilings, by how long they were trained, whose
-    accuracies lie on either side of the student's. 0: the student repeats errors as such a model
-    does. Above 0: it has learned errors that are the supervisor's own. Between ceilings that are
-    far apart the mixture is not quite such a model; simulated, with ceilings of 50%, 66% and 87%,
-    that shifts the excess by a hundredth.
+    the student is compared with a model of the same depth and placement of adapters that has never
+    seen the supervisor and is as accurate: a mixture of two ceilings, fully trained on ground
+    truth with more and with less label noise (`spec.NoisyTruth`). The weight of either is what
+    makes their accuracy the student's, and it is estimated inside the interval. 0: the student
+    repeats errors as such a model does.
 
     Args:
         student: one record a seed.
-        ceilings: arms of ceilings of the student's depth, from hardly trained to fully, such as
-            `record.at(0.1)`.
+        ceilings: two arms of ceilings, whose accuracies should lie on either side of the student's.
         supervisor: the student's supervisor.
 
     Returns:
-        The excess, a difference of shares. Its note says in how many seeds the student's accuracy
-        was not between those of the ceilings, where the nearest one stands in.
+        The excess, a difference of shares. Its note says where the accuracy is not between those of
+        the ceilings and the mixture is extrapolated.
 
     Raises:
-        ValueError: fewer than two ceilings; see `metrics.contrast_interval`.
+        ValueError: not two ceilings; see `metrics.contrast_interval`.
     """
-    top, wrong, group, outside = _excess(student, ceilings, supervisor)
-    return ratio_interval(top, wrong, group).with_note(_beyond(outside))
+    if len(ceilings) != 2:
+        raise ValueError(f"the student is placed between two ceilings, not {len(ceilings)}")
+    arms = {"student": student, "one": ceilings[0], "other": ceilings[1], "supervisor": supervisor}
+    x, group = correctness(**arms)
+    wrong = 1 - x[3]
+    columns = np.stack([*x[:3], *((1 - x[:3]) * wrong), wrong])
 
+    def value(mean: Floats) -> float:
+        accuracy, repeated = mean[:3], mean[3:6] / mean[6]
+        weight = (accuracy[0] - accuracy[2]) / (accuracy[1] - accuracy[2])
+        return float(repeated[0] - weight * repeated[1] - (1 - weight) * repeated[2])
 
-def excess_agreement_difference_interval(
-    large: tuple[Arm, Sequence[Arm]], small: tuple[Arm, Sequence[Arm]], supervisor: Arm
-) -> Interval:
-    """`excess_agreement_interval` of a large student minus that of a small one.
-
-    Below 0 is inverse scaling.
-
-    Args:
-        large: the student, and the ceilings of its depth.
-        small: the same of the small one.
-        supervisor: the one supervisor of both.
-    """
-    top, wrong, group, outside = _excess(*large, supervisor)
-    less, _, _, more = _excess(*small, supervisor)
-    return ratio_interval(top - less, wrong, group).with_note(_beyond(outside + more))
-
-
-def stop_early(moments: Mapping[float, Arm], supervisor: Arm) -> list[tuple[float, Record]]:
-    """What early stopping on weak labels keeps: the moment that agrees best on validation texts.
-
-    Args:
-        moments: share of training -> the student as it was then, one record a seed; rising.
-        supervisor: one record a seed.
-
-    Returns:
-        A seed at a time: the share, and the record of the student then; of equally good ones the
-        earliest.
-
-    Raises:
-        ValueError: the seeds, or the validation rows, of two of them differ.
-
-    Source: Burns et al. 2023, arXiv 2312.09390, section 5.1.1.
-    """
-    arms = {f"after {share:.0%}": arm for share, arm in moments.items()}
-    says = predicted_label(joined({"supervisor": supervisor} | arms, "validation")[0])
-    best = (says[1:] == says[0]).mean(axis=2).argmax(axis=0)  # (seeds,)
-    by_seed = [sorted(arm, key=lambda record: record.spec.seed) for arm in moments.values()]
-    return [(list(moments)[k], by_seed[k][seed]) for seed, k in enumerate(best)]
+    own, *of_ceilings = x[:3].mean(axis=(1, 2))
+    outside = not min(of_ceilings) <= own <= max(of_ceilings)
+    note = "accuracy outside that of the ceilings: extrapolated" if outside else ""
+    return smooth_interval(value, columns, group, note=note)
 
 
 def error_correlation_interval(a: Arm, b: Arm) -> Interval:
@@ -143,32 +169,3 @@ def _by_supervisor(value: Floats, right: Floats, group: Codes) -> Agreement[Inte
         return replace(share, note="too few such rows") if np.isnan(share.value) else share
 
     return Agreement(mean_interval(value, group), among(right), among(1 - right))
-
-
-def _excess(
-    student: Arm, ceilings: Sequence[Arm], supervisor: Arm
-) -> tuple[Floats, Floats, Codes, int]:
-    if len(ceilings) < 2:
-        raise ValueError(
-            f"a student's accuracy is placed between at least two ceilings, not {len(ceilings)}"
-        )
-    named = {f"ceiling {i}": arm for i, arm in enumerate(ceilings)}
-    x, group = correctness(student=student, supervisor=supervisor, **named)
-    same = (x == x[1]).astype(float)
-    accuracy = x.mean(axis=2)  # (arms, seeds)
-    expected, outside = np.empty_like(same[0]), 0
-    for seed, own in enumerate(accuracy[0]):
-        order = 2 + np.argsort(accuracy[2:, seed], kind="stable")
-        known = accuracy[order, seed]
-        outside += not known[0] <= own <= known[-1]
-        place = np.interp(own, known, np.arange(len(known)))  # in the order of accuracy
-        below, above = order[int(np.floor(place))], order[int(np.ceil(place))]
-        share = place % 1
-        expected[seed] = (1 - share) * same[below, seed] + share * same[above, seed]
-    wrong = 1 - x[1]
-    return wrong * (same[0] - expected), wrong, group, outside
-
-
-def _beyond(outside: int) -> str:
-    cases = "case" if outside == 1 else "cases"
-    return f"accuracy beyond that of the ceilings in {outside} {cases}" if outside else ""

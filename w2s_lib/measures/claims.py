@@ -1,72 +1,77 @@
-"""Rules applied to values: an interval in, a verdict out.
+"""Rules applied to values: an interval in, an outcome out; and what many claims at once cost.
 
-A rule was written down before the runs that decide it. It is read from the 95% interval, and once
-more from the `strict` bounds, whose level is corrected for the number of claims
-(`intervals.N_CLAIMS`, Bonferroni). Chapter: scorecard.
+A rule was written down before the runs that decide it. Its one interval decides any outcome:
+
+    no difference worth having   it lies inside the margin
+    holds / fails                it lies on the claimed side of the number / on the other side
+    undecided                    neither
+    no gap to recover            it is a PGR, and there is no gap
+
+At the smallest alpha at which a claim's interval of level 1 - alpha decides something
+(`intervals.smallest_level`), the claim is decided falsely with at most that probability, whichever
+outcome it is: all of them are read from one confidence set. So these alphas are p-values, and Holm's
+(1979) method over them keeps the chance of any false verdict of an edition at 5%. Chapter:
+scorecard.
 """
 
 from __future__ import annotations
 
 import math
-import operator
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from w2s_lib.measures.intervals import NO_GAP, Interval
+from w2s_lib.measures.intervals import LEVEL, NO_GAP, Interval, smallest_level
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
-COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+NO_DIFFERENCE = "no difference worth having"
 
 
 class Rule(BaseModel):
-    """A condition: an end of the interval, or its `value`, compared with a number."""
+    """What is expected of a quantity, and how far from the number a difference is worth having."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    end: Literal["value", "low", "high"]
-    comparison: Literal[">", ">=", "<", "<="] = Field(alias="is")
-    value: float
+    expects: Literal[">", "<"]
+    against: float = 0.0
+    margin: float = Field(gt=0)
 
-    def met(self, interval: Interval) -> bool:
-        """Whether the condition is true; NaN never meets it."""
-        return bool(COMPARE[self.comparison](getattr(interval, self.end), self.value))
+    def outcome(self, interval: Interval) -> str:
+        """What the rule makes of an interval."""
+        if math.isnan(interval.value):
+            return NO_GAP
+        low, high = interval.low - self.against, interval.high - self.against
+        if -self.margin < low and high < self.margin:
+            return NO_DIFFERENCE
+        if low <= 0 <= high:
+            return UNDECIDED
+        return HOLDS if (low > 0) == (self.expects == ">") else FAILS
+
+    def level(self, interval: Interval) -> float:
+        """The smallest alpha at which the interval of level 1 - alpha decides something; 1: none."""
+        if self.outcome(interval) == NO_GAP:
+            return 1.0
+        return smallest_level(interval, lambda at: self.outcome(at) != UNDECIDED)
 
 
-def verdict(
-    interval: Interval, *, holds: Rule, fails: Rule, ratio: bool, strict: bool = False
-) -> str:
-    """What a rule makes of an interval: "holds", "fails", "undecided" or "no gap to recover".
+def holm(levels: Mapping[str, float]) -> dict[str, float]:
+    """The alpha at which each claim may be read: Holm's step-down over `Rule.level` of them all.
 
     Args:
-        interval: what was measured.
-        holds: the condition under which the claim holds.
-        fails: the condition under which it fails.
-        ratio: whether it is a PGR, of which there is none without a gap.
-        strict: read the corrected bounds in place of the 95% ones; a rule on `value` stays as it
-            is.
+        levels: id -> smallest alpha that decides.
+
+    Returns:
+        id -> 0.05 / (claims that are left), from the smallest level up; 0 from the first one on
+        that is not decided at its alpha: those stay undecided.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6.
     """
-    if strict:
-        interval = replace(interval, low=interval.strict_low, high=interval.strict_high)
-    ends = [interval.value, *(getattr(interval, rule.end) for rule in (holds, fails))]
-    if ratio and not all(map(math.isfinite, ends)):
-        return NO_GAP
-    for word, rule in ((HOLDS, holds), (FAILS, fails)):
-        if rule.met(interval):
-            return word
-    return UNDECIDED
-
-
-def margin(interval: Interval, holds: Rule) -> Interval | None:
-    """How far an interval lies beyond the number that a claim has to pass.
-
-    Above 0 is the claim's side, so intervals of different claims can stand on one axis. None for a
-    rule on `value`.
-    """
-    if holds.end == "value":
-        return None
-    value, low, high = (end - holds.value for end in (interval.value, interval.low, interval.high))
-    if holds.comparison in ("<", "<="):
-        value, low, high = -value, -high, -low
-    return Interval(value, low, high, note=interval.note if math.isnan(value) else "")
+    alphas, left = dict.fromkeys(levels, 0.0), len(levels)
+    for name in sorted(levels, key=levels.__getitem__):
+        if levels[name] > (1 - LEVEL) / left:
+            break
+        alphas[name] = (1 - LEVEL) / left
+        left -= 1
+    return alphas

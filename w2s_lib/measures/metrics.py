@@ -1,8 +1,11 @@
 """What predictions are worth: accuracy, AUC, agreement, performance gap recovered (PGR).
 
-Intervals cover both the seeds and the test rows (`w2s_lib.measures.intervals` says how).
-Predictions are joined by seed and row, never by position, and a mismatch is an error. The PGR
-chapter (`book/pgr.md`) motivates them.
+Classes are balanced by construction, so every model answers at the median of its own P(y = 1) on
+the validation texts: no individual label enters, and a model that prefers one class is not
+punished for it twice. That is `accuracy`, and `auc`, which needs no threshold, stands beside it;
+`accuracy_at_half`, `log_loss` and `brier` are secondary. Intervals cover both the seeds and the
+test rows (`w2s_lib.measures.intervals` says how). Predictions are joined by seed and row, never by
+position, and a mismatch is an error. The PGR chapter (`book/pgr.md`) motivates them.
 """
 
 from __future__ import annotations
@@ -18,14 +21,17 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from w2s_lib.measures.intervals import Codes, Floats, Interval, mean_interval, ratio_interval
+from w2s_lib.runs.errors import nearest
 from w2s_lib.runs.labels import predicted_label
 from w2s_lib.runs.record import Record
 
 __all__ = [
+    "METRICS",
     "Agreement",
     "Interval",
     "accuracy",
     "agreement",
+    "collapsed",
     "contrast_interval",
     "pgr",
     "pgr_interval",
@@ -117,7 +123,7 @@ def contrast_interval(terms: Sequence[tuple[float, Arm]], *, metric: str = "accu
 
     Args:
         terms: weights and arms, each arm one record a seed.
-        metric: "accuracy" or "auc".
+        metric: one of `METRICS`.
 
     Raises:
         ValueError: another metric; the arms differ in seeds, task, test rows, labels or groups.
@@ -201,20 +207,23 @@ def scores(metric: str, **arms: Arm) -> tuple[Floats, Codes]:
     """A metric by test row, shape (arms, seeds, test rows), and group codes, (test rows,).
 
     Raises:
-        ValueError: a metric other than "accuracy" and "auc"; see `joined`.
+        ValueError: an unknown metric; see `joined`.
     """
-    if metric not in SCORES:
-        raise ValueError(f"metric is {metric!r}: allowed are {', '.join(SCORES)}")
-    return SCORES[metric](**arms)
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}: {nearest(metric, METRICS)}")
+    p, label, group = joined(arms)
+    if metric == "accuracy":
+        threshold = np.median(joined(arms, "validation")[0], axis=2, keepdims=True)
+        return ((p > threshold) == label).astype(np.float64), group
+    return METRICS[metric](p, label), group
 
 
 def correctness(**arms: Arm) -> tuple[Floats, Codes]:
     """1 where an answer is the ground truth, else 0; its mean is the accuracy. See `scores`."""
-    p, label, group = joined(arms)
-    return (predicted_label(p) == label).astype(np.float64), group
+    return scores("accuracy", **arms)
 
 
-def placements(**arms: Arm) -> tuple[Floats, Codes]:
+def placements(p: Floats, label: Labels) -> Floats:
     """Each row's part in the AUC, so that its mean over rows is the AUC. See `scores`.
 
     The placement of a positive row is the share of negative rows whose P(y = 1) is lower; that of a
@@ -223,13 +232,16 @@ def placements(**arms: Arm) -> tuple[Floats, Codes]:
     of rows of its class: the variance of the mean is then that of DeLong et al. 1988 (to a factor
     of 1 - 1/n), with one seed, and `mean_interval` adds the variation over seeds.
 
+    Args:
+        p: (arms, seeds, rows).
+        label: (rows,).
+
     Raises:
-        ValueError: test rows of one class alone; see `joined`.
+        ValueError: test rows of one class alone.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more
     correlated receiver operating characteristic curves", Biometrics 44.
     """
-    p, label, group = joined(arms)
     positive = label == 1
     if positive.all() or not positive.any():
         raise ValueError("an AUC needs test rows of both classes")
@@ -239,13 +251,46 @@ def placements(**arms: Arm) -> tuple[Floats, Codes]:
         placement = below if rows is positive else 1 - below
         auc = placement.mean(axis=2, keepdims=True)
         part[..., rows] = auc + (placement - auc) / rows.mean()
-    return part, group
+    return part
 
 
-SCORES: dict[str, Callable[..., tuple[Floats, Codes]]] = {
-    "accuracy": correctness,
+def _right_at_half(p: Floats, label: Labels) -> Floats:
+    right: Floats = (predicted_label(p) == label).astype(np.float64)
+    return right
+
+
+def _log_loss(p: Floats, label: Labels) -> Floats:
+    """Nats; a P that was rounded to 0 or 1 is taken half a step inside."""
+    edge = 2.0**-17
+    nats: Floats = -np.log(np.where(label == 1, p, 1 - p).clip(edge))
+    return nats
+
+
+def _brier(p: Floats, label: Labels) -> Floats:
+    squared: Floats = (p - label) ** 2
+    return squared
+
+
+METRICS: dict[str, Callable[[Floats, Labels], Floats]] = {
+    "accuracy": _right_at_half,  # at the validation median: see `scores`
     "auc": placements,
+    "accuracy_at_half": _right_at_half,
+    "log_loss": _log_loss,
+    "brier": _brier,
 }
+"""A metric -> its part by row, of P(y = 1) and labels; the mean over rows is the metric."""
+
+
+def collapsed(record: Record) -> bool:
+    """Whether a run has learned to say one thing, or nothing.
+
+    At the threshold 1/2 it gives one answer on more than 95% of the test rows, or its AUC is below
+    .55.
+    """
+    rows = rows_of(record, "test")
+    p, label = rows["p"].to_numpy(np.float64), rows["label"].to_numpy(np.int8)
+    yes = float(predicted_label(p).mean())
+    return not 0.05 <= yes <= 0.95 or float(placements(p[None, None], label).mean()) < 0.55
 
 
 def joined(arms: Mapping[str, Arm], split: str = "test") -> tuple[Floats, Labels, Codes]:

@@ -142,7 +142,6 @@ class Finetuned:
     Attributes:
         model: the `Classifier`; its first block is number `boundary` of the backbone.
         inputs: what enters that block.
-        snapshots: share of training -> rows and P(y = 1), where the spec asks for them.
         metrics: nothing: what it is worth is its accuracy.
         notes: what provenance says of how it was trained.
     """
@@ -150,7 +149,6 @@ class Finetuned:
     def __init__(self, spec: RunSpec, model: Classifier, inputs: Inputs, boundary: int) -> None:
         self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
         self.trunk_seconds, self.merged = inputs.seconds, False
-        self.snapshots: dict[float, tuple[Any, FloatArray]] = {}
         self.metrics: dict[str, float] = {}
         self.notes: dict[str, Any] = {}
 
@@ -167,24 +165,6 @@ class Finetuned:
     def predict(self, rows: Any) -> FloatArray:
         """P(y = 1) for each row, (n,) float32, rounded to `P_STEP`."""
         return rounded(torch.softmax(self.logits(rows), dim=1)[:, 1].numpy())
-
-    def predict_while_training(self, rows: Any) -> FloatArray:
-        """`predict`, and afterwards the model is what it was, to the bit, and can train on."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        backbone: Any = self.model.backbone
-        layers = [layer for layer in backbone.modules() if isinstance(layer, BaseTunerLayer)]
-        weights = [layer.base_layer.weight for layer in layers]
-        before = [weight.detach().clone() for weight in weights]
-        p = self.predict(rows)
-        if self.merged:
-            backbone.unmerge_adapter()
-            # Subtracting what was added leaves rounding behind.
-            for weight, value in zip(weights, before, strict=True):
-                weight.data.copy_(value)
-            self.merged = False
-        self.model.train()
-        return p
 
     def save(self, folder: Path) -> None:
         """Writes the adapters in peft's own format, and `head.safetensors`."""

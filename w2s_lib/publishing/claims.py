@@ -1,25 +1,25 @@
 """The book's claims, decided from published records. A rule stands in `book/claims/<edition>.yaml`.
 
-A claim names its chapter, arms (names of that chapter's `specs` cell) and a measure; `decide`
-computes the quantity and applies the rule. Scorecard, index, README and chapters all ask here.
-Chapter: scorecard.
+A claim names its chapter, arms (names of that chapter's `specs` cell), a measure and a margin;
+`decisions` computes every quantity, applies the rules and corrects for their number. Scorecard,
+index, README and chapters all ask here. Chapter: scorecard.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from w2s_lib.experiments.results import Results, Snapshot
-from w2s_lib.measures.claims import Rule, margin, verdict
-from w2s_lib.measures.intervals import LEVEL, Interval
+from w2s_lib.experiments.results import Results
+from w2s_lib.measures.claims import UNDECIDED, Rule, holm
+from w2s_lib.measures.intervals import LEVEL, NO_GAP, Interval
 from w2s_lib.publishing.chapters import Chapter, planned_names
 from w2s_lib.publishing.references import Work, works
 from w2s_lib.publishing.tables import book_root, published
@@ -30,12 +30,11 @@ MEASURES = {
     "pgr": ".2f",
     "difference": "+.3f",
     "contrast": "+.3f",
-    "agreement_difference.overall": "+.3f",
-    "agreement_difference.supervisor_wrong": "+.3f",
-    "excess_agreement_difference": "+.3f",
-    "pgr_end_point_error": ".1g",
+    "asymmetry": "+.3f",
+    "transmitted_errors": "+.3f",
+    "excess_agreement": "+.3f",
 }
-"""What a claim may be about: a method of `Results` (and part of its answer), and its format."""
+"""What a claim may be about: a method of `Results`, and the format of its answer."""
 
 
 class Part(BaseModel):
@@ -67,13 +66,14 @@ class Claim(Part):
     source: Source
     chapter: str
     frozen: datetime.date
-    quantity: str
     what: str
+    """The quantity in words."""
     measure: str
     arms: dict[str, Any]
     """Argument of the measure -> an arm's name, or a list of names and numbers."""
-    holds: Rule
-    fails: Rule
+    n_seeds: int = Field(ge=2)
+    """How many published seeds the verdict rests on: the first ones of the chapter."""
+    rule: Rule
 
     @field_validator("measure")
     @classmethod
@@ -83,9 +83,7 @@ class Claim(Part):
 
     def compute(self, runs: Results, arms: Mapping[str, Any]) -> Interval:
         """The claim's quantity, of arms by the measure's arguments."""
-        method, _, part = self.measure.partition(".")
-        found = getattr(runs, method)(**arms)
-        interval: Interval = getattr(found, part) if part else found
+        interval: Interval = getattr(runs, self.measure)(**arms)
         return interval
 
 
@@ -94,7 +92,8 @@ class ClaimsFile(Part):
 
     level: float = Field(ge=LEVEL, le=LEVEL)
     """The intervals have this one."""
-    multiplicity: str = ""
+    known: str
+    """What was known when the rules were written."""
     claims: list[Claim] = Field(default_factory=list)
     untested: list[Untested] = Field(default_factory=list)
 
@@ -105,26 +104,19 @@ class Decision:
 
     claim: Claim
     measured: Interval
-    at_median: Interval
-    """The same with every model's threshold at its own median. No verdict rests on it."""
-    verdict: str
-    """By the 95% interval: "holds", "fails", "undecided" or "no gap to recover"."""
-    corrected: str
-    """The same by the bounds that are corrected for the number of claims."""
-    rule_at_median: str
-    """What the rule would say of `at_median`; it is no verdict."""
+    outcome: str
+    """What the rule makes of the 95% interval."""
+    level: float
+    """The smallest alpha at which the interval decides anything."""
+    verdict: str = UNDECIDED
+    """The outcome at the alpha that Holm's method leaves for it, among all claims of the edition."""
 
     def __str__(self) -> str:
         """The quantity with its interval."""
-        return self.text(self.measured)
-
-    def text(self, interval: Interval) -> str:
-        """An interval as this claim's numbers are printed."""
-        shown = interval.value if self.claim.holds.end == "value" else interval
-        return format(shown, MEASURES[self.claim.measure])
+        return format(self.measured, MEASURES[self.claim.measure])
 
 
-def claims(edition: str | Path = "first") -> ClaimsFile:
+def claims(edition: str | Path = "second") -> ClaimsFile:
     """The claims of an edition: those that it decides, and those that it does not test.
 
     Args:
@@ -150,7 +142,7 @@ def claims(edition: str | Path = "first") -> ClaimsFile:
 def decide(
     claim: str | Claim, runs: Results | None = None, arms: Mapping[str, Any] | None = None
 ) -> Decision:
-    """A claim's quantity, computed from records, and its verdict.
+    """A claim's quantity, computed from records, and what its rule alone makes of it.
 
     Args:
         claim: its id, or itself.
@@ -170,51 +162,62 @@ def decide(
     space = _names(claim.chapter) if arms is None else arms
     given = {role: _named(names, space, claim) for role, names in claim.arms.items()}
     if runs is None:
-        seeds = set(space["seeds"])
+        seeds = set(space["seeds"][: claim.n_seeds])
         runs = published(_specs(given.values()), seeds)
         if absent := seeds - {record.spec.seed for record in runs.all_records}:
             raise StoreError(
                 f"claim {claim.id!r}: not all runs of seeds {sorted(absent)} are published"
             )
-    at_half = claim.compute(runs.with_threshold("half"), given)
-    at_median = claim.compute(runs.with_threshold("median"), given)
-    ratio = claim.measure.startswith("pgr")
-    rule = partial(verdict, holds=claim.holds, fails=claim.fails, ratio=ratio)
-    words = rule(at_half), rule(at_half, strict=True), rule(at_median)
-    return Decision(claim, at_half, at_median, *words)
+    measured = claim.compute(runs, given)
+    return Decision(claim, measured, claim.rule.outcome(measured), claim.rule.level(measured))
+
+
+@cache
+def decisions() -> dict[str, Decision]:
+    """Every claim of the edition, by its id, with its verdict among all of them.
+
+    Raises:
+        SpecError, StoreError: see `decide`.
+    """
+    found = {claim.id: decide(claim) for claim in claims().claims}
+    alphas = holm({name: one.level for name, one in found.items()})
+    return {
+        name: replace(one, verdict=one.claim.rule.outcome(one.measured.at(1 - alphas[name])))
+        if alphas[name] or one.outcome == NO_GAP
+        else one
+        for name, one in found.items()
+    }
 
 
 def scorecard() -> pd.DataFrame:
     """Every claim with what was measured and its verdict, a row a claim, in the order of its file.
 
     Returns:
-        Columns `id`, `claim`, `source`, `chapter`, `frozen`, `quantity`, `what` (the quantity in
-        words), `measured` and `at_median` (as they are printed), `n_seeds`, `margin` (an
-        `Interval`), `verdict`, `corrected` and `rule_at_median`. Of a claim about a value, not an
-        interval, `margin` and the medians' columns are empty.
+        Columns `id`, `claim`, `source`, `chapter`, `frozen`, `what` (the quantity in words),
+        `measured` (as it is printed), `interval`, `expects`, `against`, `margin`, `n_seeds`,
+        `level`, `outcome` (of the 95% interval alone) and `verdict`.
 
     Raises:
         SpecError, StoreError: see `decide`; or a source that `references.bib` does not have.
     """
     known, rows = works(_book() / "references.bib"), []
-    for claim in claims().claims:
-        found = decide(claim)
-        exact = claim.holds.end == "value"
+    for found in decisions().values():
+        claim = found.claim
         rows.append(
             {
                 **dict(claim),
+                **dict(claim.rule),
                 "source": _source(claim.source, known),
                 "frozen": claim.frozen.isoformat(),
                 "measured": str(found),
-                "at_median": "" if exact else found.text(found.at_median),
+                "interval": found.measured,
                 "n_seeds": found.measured.n_seeds,
-                "margin": margin(found.measured, claim.holds),
+                "level": found.level,
+                "outcome": found.outcome,
                 "verdict": found.verdict,
-                "corrected": found.corrected,
-                "rule_at_median": "" if exact else found.rule_at_median,
             }
         )
-    return pd.DataFrame(rows).drop(columns=["measure", "arms", "holds", "fails"])
+    return pd.DataFrame(rows).drop(columns=["measure", "arms", "rule"])
 
 
 def untested() -> pd.DataFrame:
@@ -245,8 +248,8 @@ def _named(given: Any, space: Mapping[str, Any], claim: Claim) -> Any:
 
 def _specs(arm: Any) -> Iterator[RunSpec]:
     """The specs in an arm, or in nested lists of arms."""
-    if isinstance(arm, (RunSpec, Snapshot)):
-        yield arm.spec if isinstance(arm, Snapshot) else arm
+    if isinstance(arm, RunSpec):
+        yield arm
     elif isinstance(arm, Iterable):
         for part in arm:
             yield from _specs(part)

@@ -190,12 +190,9 @@ def hours(plan: Plan, workers: int) -> float:
         DeviceError: the runs ask for a device that is not here.
     """
     seconds = 0.0
-    same: dict[RunSpec, list[RunSpec]] = {}
     for spec in plan.missing.values():
-        same.setdefault(spec.training_key, []).append(spec)
-    for runs in same.values():
-        if runs[0].trains:
-            seconds += step_of(runs[0]).seconds * cost(*runs, depth=depth_of(runs[0]))
+        if spec.trains:
+            seconds += step_of(spec).seconds * cost(spec, depth=depth_of(spec))
     return seconds / workers / 3600
 
 

@@ -23,7 +23,7 @@ from w2s_lib.publishing.profiles import load_profile
 from w2s_lib.runs.errors import DamagedRecord, StoreError
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.model_names import split_model
-from w2s_lib.runs.record import Record, snapshots_of
+from w2s_lib.runs.record import Record
 from w2s_lib.runs.rows import COLUMNS, row_of
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import read
@@ -42,7 +42,6 @@ PREDICTION = pa.schema(
         "label": pa.int8(),
         "p": pa.float32(),
         "group": pa.int32(),
-        "share": pa.float64(),
     }
 )
 
@@ -187,9 +186,8 @@ def write_tables(folder: Path, target: Path) -> None:
 
     The same records give the same bytes.
 
-    `predictions.parquet` is long: `run_id`, `row`, `split`, `label`, `p`, `group` and `share`, the
-    share of training after which a row was predicted: 1.0 at the end, less in snapshots. It has a
-    row group a run.
+    `predictions.parquet` is long: `run_id`, `row`, `split`, `label`, `p` and `group`. It has a row
+    group a run.
 
     Raises:
         DamagedRecord: each record is verified on the way.
@@ -199,7 +197,7 @@ def write_tables(folder: Path, target: Path) -> None:
     runs.to_csv(target / "runs.csv", index=False, lineterminator="\n")
     table = pa.Table.from_pandas(runs, preserve_index=False).replace_schema_metadata(None)
     pq.write_table(table, target / "runs.parquet", compression="zstd")
-    names = ["run_id", "split", "label", "share"]
+    names = ["run_id", "split", "label"]
     how = {"compression": "zstd", "use_dictionary": names}
     with pq.ParquetWriter(target / "predictions.parquet", PREDICTION, **how) as writer:
         for path in _records(folder):
@@ -237,9 +235,5 @@ def _run(path: Path) -> dict[str, Any]:
 def _predictions(path: Path) -> pa.Table:
     record = read(path)
     rows = record.predictions.reset_index().assign(run_id=record.spec.run_id)
-    shares = {name: float(name.removeprefix("p@")) for name in snapshots_of(record.predictions)}
-    parts = []
-    for name, share in {"p": 1.0, **shares}.items():
-        part = rows[rows[name].notna()].assign(p=rows[name], share=share)
-        parts.append(pa.Table.from_pandas(part, schema=PREDICTION, preserve_index=False))
-    return pa.concat_tables(parts).replace_schema_metadata(None).combine_chunks()
+    table = pa.Table.from_pandas(rows, schema=PREDICTION, preserve_index=False)
+    return table.replace_schema_metadata(None)

@@ -225,9 +225,11 @@ def adaptive_confidence_loss(
 def alpha_at(progress: float, loss: ConfidenceLoss | EntropyLoss) -> float:
     """The confidence loss's weight when a share `progress` in [0, 1] of training is done.
 
-    It rises linearly from 0 and is continuous where it reaches `alpha_max` (Burns et al. 2023,
-    A.4). The schedule "step" is not.
+    It is 0 until `loss.start`, then rises linearly and is continuous where it reaches `alpha_max`
+    (Burns et al. 2023, A.4). The schedule "step" is not.
     """
+    if isinstance(loss, ConfidenceLoss):
+        progress = max(0.0, progress - loss.start)
     if progress >= loss.warmup_fraction:
         return loss.alpha_max
     if isinstance(loss, ConfidenceLoss) and loss.schedule == "step":
@@ -254,6 +256,9 @@ class ConfidenceLoss(Description):
     alpha_max: Share = 0.5
     warmup_fraction: Share = 0.2
     """Share of training over which alpha rises from 0."""
+    start: Share = 0.0
+    """Share of training before which alpha is 0: 0 in the paper; 0.5 waits for half of the
+    epochs."""
     threshold: Literal["half", "mean"] | Annotated[float, Field(gt=0, lt=1)] = "half"
     """Hardening threshold: "half" of each batch positive, the labels' "mean" positive, or a
     number."""

@@ -25,8 +25,8 @@ from w2s_lib.runs.labels import predicted_label
 from w2s_lib.runs.spec import SEMANTICS, NextToken, RunSpec
 
 SPLITS = ("test", "validation", "supervisor", "student")
-FORMAT = 2
-"""Format 1, of the first edition, has no `rules`."""
+FORMAT = 3
+"""Formats 1 and 2 are the first edition's."""
 _DTYPES = {"row": np.int32, "split": object, "label": np.int8, "group": np.int32}
 
 
@@ -37,10 +37,8 @@ class Record:
     Attributes:
         spec: what was run.
         predictions: index `row`; columns `split` (one of `SPLITS`), `label` (ground truth, 0/1),
-            `p` (float32, P(y = 1)) and `group` (rows of one group share a number); then `p@0.5`
-            and the like where the spec asks for snapshots, NaN in the halves. For `NextToken`,
-            `p` is the geometric mean of the probabilities of a row's tokens, and `p@0` that
-            before training.
+            `p` (float32, P(y = 1)) and `group` (rows of one group share a number). For `NextToken`,
+            `p` is the geometric mean of the probabilities of a row's tokens.
         metrics: "accuracy" (test), "validation_accuracy", "supervisor_accuracy" and
             "student_accuracy", as far as predicted; for `NextToken`, "loss_before" and "loss".
         provenance: versions, device, hardware, threads, seconds, date, git commit, peak memory,
@@ -63,10 +61,9 @@ class Record:
         for part in (
             self.spec.to_json(),
             json.dumps([self.metrics, self.provenance], sort_keys=True),
+            self.rules,
         ):
             h.update(part.encode() + b"\0")
-        if self.rules:  # without any, the digest of a record of format 1
-            h.update(self.rules.encode() + b"\0")
         frame = self.predictions
         h.update(",".join(frame["split"].tolist()).encode())
         for column in (
@@ -76,42 +73,7 @@ class Record:
             frame["group"].to_numpy(np.int32),
         ):
             h.update(np.ascontiguousarray(column).tobytes())
-        for name in snapshots_of(frame):
-            h.update(
-                name.encode() + np.ascontiguousarray(frame[name].to_numpy(np.float32)).tobytes()
-            )
         return h.hexdigest()
-
-    def at(self, share: float) -> Record:
-        """The run as it was after a share of its training: only the rows that were predicted then.
-
-        Raises:
-            StoreError: the run has no such snapshot.
-        """
-        name, frame = snapshot_column(share), self.predictions
-        if name not in frame:
-            raise StoreError(
-                f"record {self.spec.run_id} has no snapshot at {share}: it has "
-                f"{snapshots_of(frame)}"
-            )
-        frame = frame[frame[name].notna()].assign(p=lambda rows: rows[name])[
-            ["split", "label", "p", "group"]
-        ]
-        return Record(self.spec, frame, accuracies(frame), self.provenance)
-
-    @cached_property
-    def at_median(self) -> Record:
-        """The run's answers with the threshold that calls half of each split 1.
-
-        `p` becomes its rank in its split, in (0, 1).
-
-        No label is used for it. Where classes are balanced it takes out that a run may prefer
-        one of them, and leaves how well it ranks. Equal `p` share a rank.
-        """
-        of_split = self.predictions.groupby("split", sort=False)["p"]
-        p = ((of_split.rank() - 0.5) / of_split.transform("size")).astype(np.float32)
-        frame = self.predictions.assign(p=p)[["split", "label", "p", "group"]]
-        return Record(self.spec, frame, accuracies(frame), self.provenance)
 
     def labels(self, rows: Any, *, task_digest: str) -> Any:
         """P(y = 1) that this run gives to `rows`, joined by task digest and row.
@@ -144,16 +106,6 @@ def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def snapshot_column(share: float) -> str:
-    """The column of the predictions after a share of training."""
-    return "p@" + repr(float(share)).removesuffix(".0")
-
-
-def snapshots_of(frame: pd.DataFrame) -> list[str]:
-    """The columns of a record's snapshots."""
-    return [str(name) for name in frame.columns if str(name).startswith("p@")]
-
-
 def check_content(record: Record) -> None:
     """Recomputes a record's metrics, and checks that every value is one that a run can have.
 
@@ -174,15 +126,8 @@ def check_content(record: Record) -> None:
         raise ValueError("a group is negative")
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("p is not a probability")
-    wanted = {"p@0"} if next_token else set(map(snapshot_column, record.spec.snapshots))
-    if set(snapshots_of(frame)) != wanted:
-        raise ValueError(f"it has snapshots {snapshots_of(frame)}, its spec {sorted(wanted)}")
-    for name in wanted:
-        early = frame[name].to_numpy()
-        if not (np.isnan(early) | ((early >= 0) & (early <= 1))).all():
-            raise ValueError(f"{name} is not a probability")
-        if (np.isnan(early) == np.isin(split, SPLITS[:2])).any():
-            raise ValueError(f"{name} is not of test and validation, and of them alone")
+    if list(frame.columns) != ["split", "label", "p", "group"]:
+        raise ValueError(f"its columns are {list(frame.columns)}")
     metrics = accuracies(frame)
     if next_token:
         metrics = {name: record.metrics[name] for name in ("loss_before", "loss")}
@@ -206,10 +151,12 @@ def from_parquet(content: bytes, name: str) -> Record:
     try:
         table = pq.read_table(io.BytesIO(content))
         metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        if (written := metadata["format"]) not in ("1", str(FORMAT)):
+        semantics = json.loads(metadata["spec"]).get("semantics")
+        if (written := metadata["format"]) != str(FORMAT) or semantics != SEMANTICS:
             raise StoreError(
-                f"record {name} is of format {written}, and this library reads formats 1 to "
-                f"{FORMAT}: another version has written it. Read it with that one, or name "
+                f"record {name} is of format {written} and of training semantics {semantics}, and "
+                f"this library reads format {FORMAT} and trains semantics {SEMANTICS}: another "
+                "edition has written it, and the two are not mixed. Read it with that one, or name "
                 "another store in W2S_STORE."
             )
         columns = {
@@ -224,11 +171,10 @@ def from_parquet(content: bytes, name: str) -> Record:
             json.loads(metadata["metrics"]),
             json.loads(metadata["provenance"]),
             name,
-            "" if written == "1" else metadata["rules"],
+            metadata["rules"],
         )
         intact = metadata["digest"] == record.digest
         named = record.spec.run_id == Path(name).stem
-        other = record.spec.semantics != SEMANTICS
         if intact and named:
             check_content(record)
     # No bytes are fetched here: an OSError is pyarrow's word for content that it cannot decode.
@@ -242,11 +188,6 @@ def from_parquet(content: bytes, name: str) -> Record:
         pa.ArrowException,
     ) as error:
         raise DamagedRecord(f"damaged record {name}: {type(error).__name__}: {error}.") from error
-    if intact and other and not named:
-        raise StoreError(
-            f"record {name} is of a run of training semantics {record.spec.semantics}, and this "
-            f"library trains {SEMANTICS}: it says nothing about the run of its name. Move it away."
-        )
     if not (intact and named):
         raise DamagedRecord(
             f"damaged record {name}: its content is not what its "
@@ -268,7 +209,6 @@ def to_parquet(record: Record) -> bytes:
             "label": pa.array(frame["label"].to_numpy(np.int8)),
             "p": pa.array(frame["p"].to_numpy(np.float32)),
             "group": pa.array(frame["group"].to_numpy(np.int32)),
-            **{name: pa.array(frame[name].to_numpy(np.float32)) for name in snapshots_of(frame)},
         },
         metadata={
             "format": str(FORMAT),
@@ -279,9 +219,8 @@ def to_parquet(record: Record) -> bytes:
             "digest": record.digest,
         },
     )
-    encoding = dict.fromkeys(("row", "label", "group"), "DELTA_BINARY_PACKED") | dict.fromkeys(
-        ("p", *snapshots_of(frame)), "BYTE_STREAM_SPLIT"
-    )
+    encoding = dict.fromkeys(("row", "label", "group"), "DELTA_BINARY_PACKED")
+    encoding["p"] = "BYTE_STREAM_SPLIT"
     file = io.BytesIO()
     pq.write_table(
         table,

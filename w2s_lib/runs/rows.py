@@ -7,7 +7,7 @@ from typing import Any
 
 from w2s_lib.runs.description import Description
 from w2s_lib.runs.record import Record
-from w2s_lib.runs.spec import Continue, Flip, FromRun
+from w2s_lib.runs.spec import Continue
 
 TEXT = (
     "run_id role model supervisor supervisor_run labels loss method start lora_blocks quantization "
@@ -25,7 +25,7 @@ COLUMNS = (
 def row_of(record: Record) -> dict[str, Any]:
     """A run's row: its spec, metrics and provenance, as in `COLUMNS`."""
     spec, metrics, made = record.spec, record.metrics, record.provenance
-    teacher = spec.labels.run if isinstance(spec.labels, (FromRun, Flip)) else None
+    teacher = spec.teacher
     start = spec.start.run.run_id if isinstance(spec.start, Continue) else ""
     same = ("run_id", "role", "model", "depth", "method", "quantization", "half", "seed", "device")
     return {

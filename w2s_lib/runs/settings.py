@@ -33,10 +33,10 @@ class Task(Description):
 
     name: str = "movie"
     """An embedded task, one of `hub_tasks`, a path to a user's file, or `hf:<dataset>`."""
-    n_train: Rows = 1000
+    n_train: Rows = 2000
     """Rows in each of the two halves of the training pool."""
     n_validation: Rows = 500
-    n_test: Rows = 2000
+    n_test: Rows = 4000
     min_rating: NotNegative = 0.5
     """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no
     clear label; in comparisons, pairs whose mean ratings are closer than this."""

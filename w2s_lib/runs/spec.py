@@ -24,12 +24,15 @@ from w2s_lib.runs.model_names import EMBEDDED_DEPTH, canonical_model, is_folder,
 from w2s_lib.runs.settings import EMBEDDED_TASKS, Lora, Recipe, Task
 
 __all__ = [
+    "Centred",
     "Continue",
     "Flip",
     "FromRun",
     "GroundTruth",
+    "Hard",
     "Lora",
     "NextToken",
+    "NoisyTruth",
     "Pretrained",
     "Recipe",
     "RunSpec",
@@ -38,22 +41,25 @@ __all__ = [
     "XentLoss",
 ]
 
-SEMANTICS = 1
-"""Raised when the same spec would train to different bits. It is part of every id."""
+SEMANTICS = 2
+"""Raised when the same spec would train to different bits. It is part of every id. 1 was the first
+edition's: one stream of random numbers for teacher and student, other test rows."""
 Half = Literal["supervisor", "student"]
 Quantization = Literal["nf4", "none"]
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda"]
-Kind = Literal["classifier", "reader", "tfidf", "probe", "zero_shot"]
+Role = Literal["supervisor", "student", "ceiling", "baseline", "generative", "transfer"]
+Kind = Literal["classifier", "reader", "tfidf", "probe", "zero_shot", "transfer"]
 
 _OF_A_MODEL = ("quantization", "precision", "device")
-_OF_CLASSIFIER = ("recipe", "lora", *_OF_A_MODEL, "loss", "start", "snapshots", "predict_halves")
+_OF_CLASSIFIER = ("recipe", "lora", *_OF_A_MODEL, "loss", "start", "predict_halves")
 APPLIES: dict[Kind, tuple[str, ...]] = {
     "classifier": _OF_CLASSIFIER,
     "reader": ("recipe", "lora", *_OF_A_MODEL),
     "probe": ("lora", *_OF_A_MODEL, "start", "predict_halves"),
     "zero_shot": (*_OF_A_MODEL, "predict_halves"),
-    "tfidf": (),
+    "transfer": ("lora", *_OF_A_MODEL, "start"),
+    "tfidf": ("predict_halves",),
 }
 """The settings that mean something to each kind of run, beside its seed; any other is refused."""
 
@@ -66,29 +72,62 @@ class GroundTruth(Description):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class NoisyTruth(Description):
+    """The task's own labels, 0 or 1, with a share of them flipped at random in either class.
+
+    A ceiling brought down to a student's accuracy: a yardstick of what a model that has never seen
+    the supervisor gets wrong. The flips of a smaller share are among those of a larger one.
+    """
+
+    type: Literal["NoisyTruth"] = field(default="NoisyTruth", repr=False)
+    share: Annotated[float, Field(gt=0, lt=0.5)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FromRun(Description):
-    """Labels that another run gives to texts it was not trained on: soft, P(y=1), or `hard`."""
+    """The labels that another run gives to texts it was not trained on, as they come: P(y=1).
+
+    Naive finetuning (Burns et al. 2023, section 4.2).
+    """
 
     type: Literal["FromRun"] = field(default="FromRun", repr=False)
     run: RunSpec
-    hard: bool = False
-    own_texts: bool = False
-    """A control: the run labels the very texts that it was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Hard(Description):
+    """Another run's labels, made 0 or 1 at one half: a control for how sure its teacher is."""
+
+    type: Literal["Hard"] = field(default="Hard", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Centred(Description):
+    """Another run's labels, their logits less the median logit over the half: as many yes as no.
+
+    A control for a teacher that prefers one class. It uses no individual label, only that the
+    classes are balanced.
+    """
+
+    type: Literal["Centred"] = field(default="Centred", repr=False)
+    run: RunSpec
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Flip(Description):
-    """Another run's labels dealt out at random among the rows of the same true class.
+    """Ground truth, 0 or 1, with as many random errors in either class as `run` makes there.
 
-    Accuracy, class balance and calibration stay exactly those of `run`; only *which* rows are wrong
-    becomes random. With `hard`, ground truth with random flips at the supervisor's accuracy. A
-    control: are a supervisor's errors harder to see through than random ones of the same number?
-    (Burns et al. 2023, simulated supervisors.)
+    A control, beside `Hard`: are a supervisor's errors harder to see through than random ones of
+    the same number? (Burns et al. 2023, simulated supervisors.)
     """
 
     type: Literal["Flip"] = field(default="Flip", repr=False)
     run: RunSpec
-    hard: bool = False
+
+
+TAUGHT = (FromRun, Hard, Centred, Flip)
+"""Labels that come from another run, `labels.run`."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -130,9 +169,10 @@ class RunSpec(Description):
     `w2s_lib.models.pins.pin` fills it in; until then it is "", or the branch or tag of a hub model
     that is wanted."""
     task: Task = field(default_factory=Task)
-    labels: Annotated[GroundTruth | FromRun | Flip | NextToken, Field(discriminator="type")] = (
-        field(default_factory=GroundTruth)
-    )
+    labels: Annotated[
+        GroundTruth | NoisyTruth | FromRun | Hard | Centred | Flip | NextToken,
+        Field(discriminator="type"),
+    ] = field(default_factory=GroundTruth)
     half: Half = "student"
     """The half of the training pool that the run is fitted on."""
     loss: Loss = field(default_factory=XentLoss)
@@ -141,30 +181,24 @@ class RunSpec(Description):
     )
     recipe: Recipe = field(default_factory=Recipe)
     lora: Lora = field(default_factory=Lora)
-    method: Literal["finetune", "probe", "zero_shot"] = "finetune"
-    """"finetune", "probe" (logistic regression on the last token's state after `model`'s depth) or
-    "zero_shot" (label-word odds)."""
-    snapshots: Annotated[
-        tuple[Annotated[float, Field(gt=0, lt=1, strict=True)], ...], Field(strict=False)
-    ] = ()
-    """Shares of training, in (0, 1), after which test and validation are predicted as well."""
-    predict_halves: bool = True
-    """False: only test and validation are predicted, so nobody can learn from the run; it saves a
-    fifth."""
+    method: Literal["finetune", "probe", "zero_shot", "transfer"] = "finetune"
+    """"finetune", "probe" (logistic regression on the last token's state after `model`'s depth),
+    "zero_shot" (label-word odds) or "transfer" (the finetuned `start`, asked about another
+    task)."""
+    predict_halves: bool = False
+    """Whether the halves are predicted as well as test and validation: a teacher's have to be."""
     quantization: Quantization = "nf4"
     precision: Precision = "bf16"
     device: Device = "cpu"
     seed: Annotated[int, Field(ge=0)] = 0
-    """Draws the halves, the initial head and adapters, and the order of training."""
+    """Draws the halves, and, each from a stream of its own, what `stream` is for."""
     semantics: Annotated[int, Field(ge=1)] = SEMANTICS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", canonical_model(self.model, self.revision))
         self._require_settings_that_apply()
-        batch, rows, shares = self.recipe.batch_size, self.task.n_train, self.snapshots
+        batch, rows = self.recipe.batch_size, self.task.n_train
         require(batch <= rows, f"Recipe.batch_size is {batch}, more than the {rows} rows of a half")
-        rising = shares == tuple(sorted(set(shares)))
-        require(rising, f"RunSpec.snapshots must be rising shares of training, not {shares!r}")
         if self.teacher:
             self._require_teacher_that_labels(self.teacher)
         if self.continued:
@@ -172,8 +206,11 @@ class RunSpec(Description):
 
     def _require_settings_that_apply(self) -> None:
         labels, kind = type(self.labels).__name__, self.kind
-        learns = {"reader": ("NextToken",), "zero_shot": ("GroundTruth",)}
-        allowed = learns.get(kind, ("GroundTruth", "FromRun", "Flip"))
+        learns = {"reader": ("NextToken",)} | dict.fromkeys(
+            ("zero_shot", "transfer"), ("GroundTruth",)
+        )
+        taught = (GroundTruth, NoisyTruth, *TAUGHT)
+        allowed = learns.get(kind, tuple(label.__name__ for label in taught))
         require(labels in allowed, f"RunSpec.labels is {labels}, which a {kind} does not learn")
         alone = self.name != "tfidf" or kind == "tfidf"
         require(alone, f"'tfidf' is no language model: it cannot be a {kind}")
@@ -193,20 +230,23 @@ class RunSpec(Description):
 
     def _require_teacher_that_labels(self, teacher: RunSpec) -> None:
         self._require_same(teacher, "labels", "task", "seed")  # the seed draws the halves
-        own = isinstance(self.labels, FromRun) and self.labels.own_texts
-        if own:
-            said = "own_texts=True is for a run on the half that it then labels"
-        else:
-            said = f"the labels' run was trained on the {self.half} half: the texts it would label"
-        require((teacher.half == self.half) == own, said)
-        labels = teacher.predict_halves and teacher.kind != "reader"
-        require(labels, f"the run of {teacher.model!r} gives no labels: it predicts no half")
+        said = f"the labels' run was trained on the {self.half} half: the texts it would label"
+        require(teacher.half != self.half, said)
+        said = f"the run of {teacher.model!r} gives no labels: it predicts no half"
+        require(teacher.predict_halves, f"{said} (predict_halves=True)")
 
     def _require_adapters_that_fit(self, earlier: RunSpec) -> None:
         """Refuses to start from a run whose adapters do not fit, or that has seen other texts."""
         require(earlier.trains, f"a {earlier.kind} has no adapters to start from")
-        same = ("task", "seed", "name", "revision", *_OF_A_MODEL, "lora", "half")
+        same = ("seed", "name", "revision", *_OF_A_MODEL, "lora")
         self._require_same(earlier, "adapters", *same)
+        if self.kind == "transfer":
+            fits = self.model == earlier.model and earlier.kind == "classifier"
+            require(fits, "what is asked about another task is a classifier of the same model")
+            said = f"the run was trained on {self.task.name!r}: ask it about another task"
+            require(self.task.name != earlier.task.name, said)
+            return
+        self._require_same(earlier, "adapters", "task", "half")
         if self.kind != "probe":
             fits = self.model == earlier.model and earlier.kind == "reader"
             require(fits, "a classifier continues a NextToken run of the same model")
@@ -246,24 +286,37 @@ class RunSpec(Description):
     @property
     def teacher(self) -> RunSpec | None:
         """The run that gives the labels."""
-        return self.labels.run if isinstance(self.labels, (FromRun, Flip)) else None
+        return self.labels.run if isinstance(self.labels, TAUGHT) else None
 
     @property
     def continued(self) -> RunSpec | None:
         """The run whose adapters this one starts from."""
         return self.start.run if isinstance(self.start, Continue) else None
 
-    @property
-    def training_key(self) -> RunSpec:
-        """The run without what only says what it predicts: equal keys are one training."""
-        return replace(self, snapshots=(), predict_halves=True) if self.trains else self
+    @cached_property
+    def stream(self) -> tuple[int, int, int]:
+        """What seeds the run's start, order and flips: seed, half, earlier teachers of that half.
+
+        A student never begins from its teacher's head or in its order, nor a later rung of a chain
+        from an earlier one's. A student and its ceiling do begin alike.
+        """
+        earlier = list(self._teachers())
+        same = sum(run.half == self.half for run in earlier)
+        return (self.seed, ("supervisor", "student").index(self.half), same)
+
+    def _teachers(self) -> Iterator[RunSpec]:
+        if self.teacher:
+            yield self.teacher
+            yield from self.teacher._teachers()
 
     @property
-    def role(self) -> Literal["supervisor", "student", "ceiling", "baseline", "generative"]:
+    def role(self) -> Role:
         """What the run is in an experiment."""
         if self.kind == "reader":
             return "generative"
-        if not isinstance(self.labels, GroundTruth):
+        if self.kind == "transfer":
+            return "transfer"
+        if self.teacher:
             return "student"
         if self.half == "supervisor":
             return "supervisor"
@@ -306,7 +359,7 @@ class RunSpec(Description):
     def map_lineage(self, change: Callable[[RunSpec], dict[str, Any]]) -> RunSpec:
         """The same lineage, each run of it with the settings that `change` gives for it."""
         settings: dict[str, Any] = {}
-        if isinstance(self.labels, (FromRun, Flip)):
+        if isinstance(self.labels, TAUGHT):
             settings["labels"] = replace(self.labels, run=self.labels.run.map_lineage(change))
         if isinstance(self.start, Continue):
             settings["start"] = replace(self.start, run=self.start.run.map_lineage(change))

@@ -21,7 +21,6 @@ import pandas as pd
 from w2s_lib.runs.assets import Asset, fetch
 
 COLUMNS = ["id", "text", "label", "group", "rating", "split"]
-_SMALLER = {"n_train": 400, "n_validation": 200, "n_test": 800}
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,24 @@ class EmbeddedTask:
     """Whether ids are `document_sentence`, the document being the group."""
     pairs: bool = False
     """Whether its rows are comparisons, made of the set's ratings (`preferences`)."""
+    n_seen: int = 0
+    """Test rows that the first edition and its pilots have looked at: none is a test row now."""
+
+
+def _sizes(n_train: int, n_validation: int, n_test: int) -> dict[str, Any]:
+    return {"n_train": n_train, "n_validation": n_validation, "n_test": n_test}
 
 
 EMBEDDED = {
-    "movie": EmbeddedTask("movieReviewSnippets"),
-    "amazon": EmbeddedTask("amazonReviewSnippets", _SMALLER, by_document=True),
-    "nyt": EmbeddedTask("nytEditorialSnippets", _SMALLER, by_document=True),
-    "tweets": EmbeddedTask("tweets", _SMALLER),
+    "movie": EmbeddedTask("movieReviewSnippets", _sizes(2000, 500, 4000), n_seen=3000),
+    "amazon": EmbeddedTask("amazonReviewSnippets", _sizes(500, 200, 1100), by_document=True),
+    "nyt": EmbeddedTask("nytEditorialSnippets", _sizes(500, 200, 900), by_document=True),
+    "tweets": EmbeddedTask("tweets", _sizes(400, 200, 800)),
     "movie-preference": EmbeddedTask(
-        "movieReviewSnippets", {"n_train": 500, "min_rating": 1.0}, pairs=True
+        "movieReviewSnippets",
+        _sizes(1000, 500, 2500) | {"min_rating": 1.0},
+        pairs=True,
+        n_seen=2000,
     ),
 }
 FILES = [

@@ -14,7 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from w2s_lib.runs.errors import SpecError
+from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.table import Rows, TaskTable
+
+EDITION = 2
+"""Salts the draw of test and validation: another edition of the book is judged on other rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,19 +35,25 @@ def splits(table: TaskTable, seed: int) -> Splits:
     """Test and validation, the same whatever the seed, and the two halves that the seed draws.
 
     A `split` column is respected: a split that it names is drawn from that split's rows, the rest
-    from `train`.
+    from `train`. No test row is one that an earlier edition was tested on (`EmbeddedTask.n_seen`).
 
     Raises:
         SpecError: fewer rows than the task asks for.
     """
     task, own_split = table.task, table.frame["split"].to_numpy()
     digest_seed = int(table.digest[:16], 16)
-    same_for_all = np.random.default_rng(digest_seed)
+    same_for_all = np.random.default_rng([EDITION, digest_seed])
     train, free = np.isin(own_split, ("", "train")), np.ones(len(own_split), dtype=bool)
+    unseen = np.ones(len(own_split), dtype=bool)
+    if n_seen := EMBEDDED[task.name].n_seen if task.name in EMBEDDED else 0:
+        first = np.random.default_rng(digest_seed)  # as the first edition drew them
+        unseen[_draw_balanced(table, train, {"n_seen": n_seen}, first)[0]] = False
     held_out: dict[str, Rows] = {}
     for name, size in (("test", task.n_test), ("validation", task.n_validation)):
         named = own_split == name
         pool = (named if named.any() else train) & free
+        if name == "test":
+            pool &= unseen
         (held_out[name],) = _draw_balanced(table, pool, {f"n_{name}": size}, same_for_all)
         # The rows of its groups that it did not need must not be used elsewhere either.
         taken = table.frame["group"].iloc[held_out[name]]

@@ -40,7 +40,6 @@ class Baseline:
 
     def __init__(self, p: FloatArray, trunk_seconds: float = 0.0) -> None:
         self._p, self.trunk_seconds = p, trunk_seconds
-        self.snapshots: dict[float, tuple[Any, FloatArray]] = {}
         self.metrics: dict[str, float] = {}
         self.notes: dict[str, Any] = {}
 

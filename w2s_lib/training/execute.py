@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import expit, logit
 
 from w2s_lib.models.backbone import check
-from w2s_lib.models.classifier import FloatArray
+from w2s_lib.models.classifier import P_STEP, FloatArray
 from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.labels import predicted_label
-from w2s_lib.runs.record import SPLITS, Record, accuracies, snapshot_column
-from w2s_lib.runs.spec import Continue, Flip, FromRun, NextToken, RunSpec
+from w2s_lib.runs.record import SPLITS, Record, accuracies
+from w2s_lib.runs.spec import Centred, Continue, Flip, Hard, Kind, NextToken, NoisyTruth, RunSpec
 from w2s_lib.runs.store import find, require_writable, weights, write
 from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.splits import Splits, splits
@@ -38,8 +38,6 @@ from w2s_lib.tasks.table import (
 from w2s_lib.training import baselines, finetune, next_token
 from w2s_lib.training.fitting import Data, Fitted
 
-Training = tuple[RunSpec, ...]
-"""Runs that are trained once, together: see `trainings`."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
 """Whose versions a record keeps."""
 
@@ -72,66 +70,42 @@ def refuse_early(specs: Collection[RunSpec]) -> None:
     require_writable()
 
 
-def trainings(specs: Iterable[RunSpec]) -> dict[str, Training]:
-    """One training for runs that learn the same, and only predict other rows or at other moments.
-
-    Args:
-        specs: distinct runs.
-
-    Returns:
-        The first one's id -> all of them; both in the order given.
-    """
-    same: dict[RunSpec, list[RunSpec]] = {}
-    for spec in specs:
-        same.setdefault(spec.training_key, []).append(spec)
-    return {runs[0].run_id: tuple(runs) for runs in same.values()}
-
-
 def fit_of(spec: RunSpec) -> Callable[[RunSpec, Data], Fitted]:
     """The function that fits a run: finetuning, reading, TF-IDF, a probe, or zero-shot."""
-    if spec.role == "generative":
-        return next_token.fit_next_token
-    if spec.name == "tfidf":
-        return baselines.fit_tfidf
-    methods: dict[str, Callable[[RunSpec, Data], Fitted]] = {
-        "finetune": finetune.fit,
+    fits: dict[Kind, Callable[[RunSpec, Data], Fitted]] = {
+        "classifier": finetune.fit,
+        "reader": next_token.fit_next_token,
+        "tfidf": baselines.fit_tfidf,
         "probe": baselines.fit_probe,
         "zero_shot": baselines.fit_zero_shot,
+        "transfer": finetune.load,
     }
-    return methods[spec.method]
+    return fits[spec.kind]
 
 
-def execute(*runs: RunSpec) -> None:
-    """Trains once, and writes a record of each of these runs, to the bit as if trained alone.
-
-    Args:
-        *runs: one of `trainings`, whose teacher is recorded.
-    """
+def execute(spec: RunSpec) -> None:
+    """Trains a run whose teacher is recorded, and writes its record."""
     started = time.monotonic()
-    shares = {share for run in runs for share in run.snapshots}
-    spec = replace(runs[0], snapshots=tuple(sorted(shares)))
     check(spec)
     table = load_table(spec.task)
     parts = splits(table, spec.seed)
-    rows = getattr(parts, spec.half)
+    rows, held = getattr(parts, spec.half), _recorded_rows(spec, parts)
     data = Data(
         table,
         rows,
-        training_labels(spec, table, rows),
+        training_labels(spec, table, rows, half=rows),
         validation=parts.validation,
-        validation_labels=training_labels(spec, table, parts.validation),
-        test=parts.test,
-        asked=np.concatenate(list(_recorded_rows(spec, parts).values())),
+        validation_labels=training_labels(spec, table, parts.validation, half=rows),
+        asked=np.concatenate(list(held.values())),
         adapters=_adapters(spec),
     )
     if spec.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with one_thread(spec.device), finetune.explained_out_of_memory(spec):
         fitted = fit_of(spec)(spec, data)
-        trained = time.monotonic() - started
-        for run in runs:
-            others = [other.run_id for other in runs if other != run]
-            _record(run, table, _recorded_rows(run, parts), fitted, trained, others=others)
+        record = _record(spec, table, held, fitted)
+    record.provenance["seconds"] = round(time.monotonic() - started, 2)
+    write(record, artefacts=fitted.save)
 
 
 def _recorded_rows(spec: RunSpec, parts: Splits) -> dict[str, Any]:
@@ -142,26 +116,16 @@ def _recorded_rows(spec: RunSpec, parts: Splits) -> dict[str, Any]:
     return {name: getattr(parts, name) for name in names}
 
 
-def _record(
-    spec: RunSpec,
-    table: TaskTable,
-    held: dict[str, Any],
-    fitted: Fitted,
-    trained: float,
-    *,
-    others: list[str],
-) -> None:
-    """Predicts what the record of a trained run holds, and writes it.
+def _record(spec: RunSpec, table: TaskTable, held: dict[str, Any], fitted: Fitted) -> Record:
+    """Predicts what the record of a trained run holds.
 
     Args:
         spec: the run.
         table: its task.
         held: see `_recorded_rows`.
         fitted: what was trained.
-        trained: seconds that this took.
-        others: ids of the runs that share the training.
     """
-    started, every = time.monotonic(), np.concatenate(list(held.values()))
+    every = np.concatenate(list(held.values()))
     p = fitted.predict(every)
     if not np.isfinite(p).all():  # the last step's loss was still a number
         raise TrainingError(
@@ -177,52 +141,65 @@ def _record(
         },
         index=pd.Index(every, name="row"),
     )
-    for share, (rows, values) in sorted(fitted.snapshots.items()):
-        if share == 0 or share in spec.snapshots:
-            then = pd.Series(values, index=rows).reindex(every)
-            predictions[snapshot_column(share)] = then.to_numpy(np.float32)
-    seconds = trained + time.monotonic() - started
-    provenance = fitted.notes | _provenance(spec, table, seconds, fitted.trunk_seconds)
-    if others:
-        provenance["trained_with"] = others
-    metrics = fitted.metrics or accuracies(predictions)
-    write(Record(spec, predictions, metrics, provenance), artefacts=fitted.save)
+    provenance = fitted.notes | _provenance(spec, table, fitted.trunk_seconds)
+    return Record(spec, predictions, fitted.metrics or accuracies(predictions), provenance)
 
 
-def training_labels(spec: RunSpec, table: TaskTable, rows: Any) -> FloatArray:
-    """P(y = 1) for the rows that a run trains on.
-
-    It is ground truth, its teacher's labels, or these dealt out at random within a true class.
+def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) -> FloatArray:
+    """P(y = 1) that a run learns for rows: ground truth or its teacher's, or what is made of them.
 
     Args:
         spec: the run.
         table: its task.
-        rows: (n,) rows of `spec.half`.
+        rows: (n,) rows that are labeled.
+        half: (m,) all rows of `spec.half`, which say where `Centred` labels have their centre.
 
     Raises:
         StoreError: the teacher's record is of another task, or lacks a row.
     """
     truth: FloatArray = table.frame["label"].to_numpy(np.float32)[rows]
-    if not isinstance(spec.labels, (FromRun, Flip)):
+    if isinstance(spec.labels, NoisyTruth):
+        return _flipped(truth, dict.fromkeys((0, 1), spec.labels.share), spec)
+    if spec.teacher is None:
         return truth
-    teacher = find(spec.labels.run)
+    teacher = find(spec.teacher)
     if teacher is None:
         raise StoreError(
-            f"run {spec.run_id} learns from {spec.labels.run.run_id}, which has no record"
+            f"run {spec.run_id} learns from {spec.teacher.run_id}, which has no record"
         )
-    labels: FloatArray = np.array(teacher.labels(rows, task_digest=table.digest), dtype=np.float32)
+
+    def given(rows: Any) -> FloatArray:
+        return np.array(teacher.labels(rows, task_digest=table.digest), dtype=np.float32)
+
+    labels = given(rows)
+    if isinstance(spec.labels, Hard):
+        return predicted_label(labels).astype(np.float32)
     if isinstance(spec.labels, Flip):
-        rng = np.random.default_rng([spec.seed, 2])
-        for value in (0.0, 1.0):
-            labels[truth == value] = rng.permutation(labels[truth == value])
-    if spec.labels.hard:
-        labels = predicted_label(labels).astype(np.float32)
+        wrong = predicted_label(labels) != truth
+        return _flipped(truth, {k: float(wrong[truth == k].mean()) for k in (0, 1)}, spec)
+    if isinstance(spec.labels, Centred):
+        centre = np.median(_logit(given(half)))
+        centred: FloatArray = expit(_logit(labels) - centre).astype(np.float32)
+        return centred
     return labels
 
 
-def _provenance(
-    spec: RunSpec, table: TaskTable, seconds: float, trunk_seconds: float
-) -> dict[str, Any]:
+def _logit(p: FloatArray) -> FloatArray:
+    """In float64; what is rounded to 0 or 1 is taken half a step inside."""
+    inside: FloatArray = logit(p.astype(np.float64).clip(P_STEP / 2, 1 - P_STEP / 2))
+    return inside
+
+
+def _flipped(truth: FloatArray, shares: dict[int, float], spec: RunSpec) -> FloatArray:
+    """0/1 labels, (n,), of which a share of either class is made the other one, drawn at random."""
+    labels, rng = truth.copy(), np.random.default_rng([*spec.stream, 2])
+    for value, share in shares.items():
+        rows = rng.permutation(np.flatnonzero(truth == value))
+        labels[rows[: round(share * len(rows))]] = 1 - value
+    return labels
+
+
+def _provenance(spec: RunSpec, table: TaskTable, trunk_seconds: float) -> dict[str, Any]:
     return {
         "task_digest": table.digest,
         "device": spec.device,
@@ -230,7 +207,6 @@ def _provenance(
         "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
         "versions": {name: version(name) for name in PACKAGES},
-        "seconds": round(seconds, 2),
         "trunk_seconds": round(trunk_seconds, 2),
         "peak_memory_bytes": _peak_memory(spec.device),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -270,25 +246,22 @@ def _adapters(spec: RunSpec) -> Path | None:
     return folder
 
 
-def cost(*runs: RunSpec, depth: int | None = None) -> float:
-    """Work of a training in text-blocks: one text through one block, forward.
+def cost(spec: RunSpec, *, depth: int | None = None) -> float:
+    """Work of a run in text-blocks: one text through one block, forward.
 
     A training pass counts as three, a probe as none.
 
     Args:
-        *runs: one run, or those that share the training.
-        depth: blocks of their model, where its name does not say.
+        spec: the run.
+        depth: blocks of its model, where its name does not say.
     """
-    spec = runs[0]
-    if not spec.trains:
+    if not (spec.trains or spec.kind == "transfer"):
         return 0.0
     task, blocks = spec.task, spec.lora.n_adapted(spec.depth or depth or 30)
     if spec.role == "generative":
         blocks += 8  # the vocabulary is as wide as some eight blocks of a small model
         predicted = 2 * task.n_validation
     else:
-        looks = len(runs) + len({share for run in runs for share in run.snapshots})
-        predicted = looks * (task.n_test + task.n_validation)
-        predicted += sum(2 * task.n_train for run in runs if run.predict_halves)
-    trained = 3 * task.n_train * spec.recipe.epochs
+        predicted = task.n_test + task.n_validation + 2 * task.n_train * spec.predict_halves
+    trained = 3 * task.n_train * spec.recipe.epochs if spec.trains else 0
     return float(blocks * texts_a_row(task) * (trained + predicted))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -71,8 +72,9 @@ def epoch_batches(
 
 
 def all_batches(spec: RunSpec, rows: Any, length: Any) -> list[Any]:
-    """The batches of every epoch of a run, in order, drawn by its seed; see `epoch_batches`."""
-    rng, size = np.random.default_rng([spec.seed, 1]), spec.recipe.batch_size
+    """The batches of every epoch of a run, in order, drawn by its stream; see `epoch_batches`."""
+    tag = 4 if spec.kind == "reader" else 1  # what continues a reader meets its texts in new order
+    rng, size = np.random.default_rng([*spec.stream, tag]), spec.recipe.batch_size
     epochs = [
         epoch_batches(rows, length, batch_size=size, rng=rng) for _ in range(spec.recipe.epochs)
     ]
@@ -123,7 +125,7 @@ def adapted(
     if causal_lm:
         words = capped(backbone.get_output_embeddings(), backbone.config)
         backbone = backbone.base_model
-    torch.manual_seed(spec.seed)
+    torch.manual_seed(int(np.random.SeedSequence([*spec.stream, 0]).generate_state(1)[0]))
     top = add_lora(keep_blocks(backbone, boundary, depth), spec, n_top=n_top)
     if start:
         load_adapters(top, boundary, start)
@@ -153,7 +155,7 @@ def fit(spec: RunSpec, data: Data, *, trunk: bool = True) -> Finetuned:
 
     Args:
         spec: a run with `method="finetune"`.
-        data: rows and labels; validation and test are predicted at each of `spec.snapshots`.
+        data: rows and labels.
         trunk: see `build`.
 
     Raises:
@@ -182,16 +184,20 @@ def fit(spec: RunSpec, data: Data, *, trunk: bool = True) -> Finetuned:
         longest = inputs.by_length(rows)[-batch_size:]
         fitted.notes = checkpoint_where_needed(model, model.backbone, lambda: loss_of(longest, 0.0))
         batches = all_batches(spec, rows, inputs.length)
-        looks = {share: max(1, round(share * len(batches))) for share in spec.snapshots}
-        looked_at = np.concatenate([data.test, data.validation])
+        optimise(model, spec, batches, loss_of)
+    return fitted
 
-        def after(step: int) -> None:
-            shares = [share for share, at in looks.items() if at == step]
-            if shares:
-                p = fitted.predict_while_training(looked_at)
-                fitted.snapshots |= dict.fromkeys(shares, (looked_at, p))
 
-        optimise(model, spec, batches, loss_of, after=after)
+def load(spec: RunSpec, data: Data) -> Finetuned:
+    """The finetuned classifier that a transfer starts from, to be asked about the transfer's task.
+
+    Args:
+        spec: a run with `method="transfer"`.
+        data: its task, and the adapters and the head.
+    """
+    assert data.adapters is not None
+    fitted = build(spec, data.table, start=data.adapters)
+    fitted.model.head.load_state_dict(load_file(data.adapters / "head.safetensors"))
     return fitted
 
 
@@ -235,12 +241,7 @@ class _MasterWeights:
 
 
 def optimise(
-    model: nn.Module,
-    spec: RunSpec,
-    batches: Sequence[Any],
-    loss_of: Callable[[Any, float], Tensor],
-    *,
-    after: Callable[[int], None] = lambda step: None,
+    model: nn.Module, spec: RunSpec, batches: Sequence[Any], loss_of: Callable[[Any, float], Tensor]
 ) -> None:
     """One step a batch on what of `model` requires a gradient.
 
@@ -249,7 +250,6 @@ def optimise(
         spec: gives the recipe.
         batches: what `loss_of` takes, one a step.
         loss_of: (batch, share of training done in [0, 1)) -> the loss, a scalar.
-        after: called with the number of steps done, after each.
 
     Raises:
         TrainingError: a loss that is not finite.
@@ -267,4 +267,3 @@ def optimise(
             )
         loss.backward()  # type: ignore[no-untyped-call]
         weights.step(learning_rate_factor(step, n_steps, recipe.warmup_fraction))
-        after(step + 1)

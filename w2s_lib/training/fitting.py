@@ -25,9 +25,8 @@ class Data:
         table: the task's texts.
         rows: (n,) rows of the half that it is fitted on.
         labels: (n,) P(y = 1) for each of them; what reads or is asked for words does without.
-        validation: rows that may choose a setting, and that are predicted at each snapshot.
+        validation: rows that may choose a setting.
         validation_labels: P(y = 1) for each of them.
-        test: rows that are predicted at each snapshot as well.
         asked: all rows that the run's records hold.
         adapters: the folder of the adapters of `spec.start`.
     """
@@ -37,7 +36,6 @@ class Data:
     labels: Any
     validation: Any = field(default_factory=no_rows)
     validation_labels: Any = field(default_factory=no_rows)
-    test: Any = field(default_factory=no_rows)
     asked: Any = field(default_factory=no_rows)
     adapters: Path | None = None
 
@@ -47,13 +45,11 @@ class Fitted(Protocol):
 
     Attributes:
         trunk_seconds: what the shared states took that were not in the cache.
-        snapshots: share of training done -> rows, and P(y = 1) of each; 0 is before training.
         metrics: what it is worth, where that is not an accuracy; then nothing else is counted.
         notes: what provenance says of how it was trained.
     """
 
     trunk_seconds: float
-    snapshots: dict[float, tuple[Any, FloatArray]]
     metrics: dict[str, float]
     notes: dict[str, Any]
 

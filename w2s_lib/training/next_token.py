@@ -77,7 +77,6 @@ class NextTokenFit:
 
     Attributes:
         metrics: "loss_before" and "loss", nats a token on the validation texts, before and after.
-        snapshots: 0 -> the validation rows, and what `predict` gives before training.
         notes: what provenance says of how it was trained.
     """
 
@@ -86,7 +85,6 @@ class NextTokenFit:
         self.trunk_seconds = sum(inputs.seconds for inputs in {reader.inputs, own.inputs})
         self.metrics: dict[str, float] = {}
         self.after: dict[int, float] = {}
-        self.snapshots: dict[float, tuple[Any, FloatArray]] = {}
         self.notes: dict[str, Any] = {}
 
     def predict(self, rows: Any) -> FloatArray:
@@ -148,8 +146,7 @@ def fit_next_token(spec: RunSpec, data: Data) -> NextTokenFit:
         longest = texts[np.argsort(inputs.text_length[texts])][-spec.recipe.batch_size :]
         fitted = NextTokenFit(reader, own, boundary)
         fitted.notes = checkpoint_where_needed(reader, top, lambda: loss_of(longest, 0.0))
-        before, fitted.metrics["loss_before"] = fitted.measure(data.validation)
-        fitted.snapshots[0.0] = np.asarray(data.validation), before
+        fitted.metrics["loss_before"] = fitted.measure(data.validation)[1]
         optimise(reader, spec, all_batches(spec, texts, inputs.text_length), loss_of)
         after, fitted.metrics["loss"] = fitted.measure(data.validation)
         fitted.after = dict(zip(map(int, data.validation), after, strict=True))
@@ -161,8 +158,8 @@ def _as_many_tokens(reader: Reader, n_tokens: int, *, apart_from: set[str]) -> A
 
     None of them is one that the task has too.
     """
-    table, seed = reader.inputs.table, reader.inputs.spec.seed
-    texts, drawn = table.texts, np.random.default_rng([seed, 3]).permutation(len(table.texts))
+    table, stream = reader.inputs.table, reader.inputs.spec.stream
+    texts, drawn = table.texts, np.random.default_rng([*stream, 3]).permutation(len(table.texts))
     order = np.array([t for t in drawn if texts[t].casefold() not in apart_from], dtype=np.int64)
     total = np.cumsum(reader.counts(order))
     if not len(order) or total[-1] < n_tokens:
