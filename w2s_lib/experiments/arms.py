@@ -106,7 +106,12 @@ def supervisor(model: str, task: Task | str, **settings: Any) -> RunSpec:
 
 
 def ceiling(
-    model: str, task: Task | str, *, noise: float | None = None, **settings: Any
+    model: str,
+    task: Task | str,
+    *,
+    noise: float | None = None,
+    half: str = "student",
+    **settings: Any,
 ) -> RunSpec:
     """The strong ceiling: ground truth, on the student half, the very texts that the student sees.
 
@@ -114,13 +119,14 @@ def ceiling(
         model: see `supervisor`.
         task: see `supervisor`.
         noise: the share of either class's labels that is flipped at random: see `NoisyTruth`.
+        half: "pool" for a ceiling that learns from all that is neither test nor validation.
         **settings: see `supervisor`; `predict_halves` is False by default.
 
     Raises:
         SpecError: see `supervisor`.
     """
     labels = GroundTruth() if noise is None else NoisyTruth(share=noise)
-    return _spec(_classifier(model), model, task, settings, half="student", labels=labels)
+    return _spec(_classifier(model), model, task, settings, half=half, labels=labels)
 
 
 def student(model: str, teacher: RunSpec | Taught, *, loss: Any = None, **settings: Any) -> RunSpec:

@@ -2,14 +2,14 @@
 
 An arm is a `RunSpec` (its own seed does not matter), or a list of records.
 Every measure takes the seeds that all its arms have; where some arm has more, the interval's note
-says which were used. `book/pgr.md` shows the measures at work.
+says which were used. A zero-shot run ranks all texts alike under every seed, so one stands for all. `book/pgr.md` shows the measures at work.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
@@ -218,13 +218,27 @@ class Results(Shown):
     def _paired(self, *arms: Arm) -> tuple[list[list[Record]], str]:
         """The arms at the seeds that all of them have; a note where some arm has more."""
         found = [self._of(arm) for arm in arms]
-        seeds = sorted(set.intersection(*(set(arm) for arm in found)))
+        seeded = [set(arm) for arm in found if not _is_untaught(arm)] or [set(found[0])]
+        seeds = sorted(set.intersection(*seeded))
+        found = [
+            {s: _under(s, *arm.values()) for s in seeds} if _is_untaught(arm) else arm
+            for arm in found
+        ]
         if not seeds:
             have = ", ".join(f"{_label(a)} {sorted(f)}" for a, f in zip(arms, found, strict=True))
             raise NoSuchRun(f"the arms have no seed in common: {have}")
         more = any(len(arm) > len(seeds) for arm in found)
         note = f"seeds {_seeds(seeds)} alone, which all arms have" if more else ""
         return [[arm[seed] for seed in seeds] for arm in found], note
+
+
+def _is_untaught(arm: Mapping[int, Record]) -> bool:
+    """Whether an arm is one zero-shot run, which no seed changes."""
+    return len(arm) == 1 and all(record.spec.kind == "zero_shot" for record in arm.values())
+
+
+def _under(seed: int, record: Record) -> Record:
+    return replace(record, spec=record.spec.with_seed(seed))
 
 
 class NoSuchRun(SpecError):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import field, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -44,7 +44,7 @@ __all__ = [
 SEMANTICS = 2
 """Raised when the same spec would train to different bits. It is part of every id. 1 was the first
 edition's: one stream of random numbers for teacher and student, other test rows."""
-Half = Literal["supervisor", "student"]
+Half = Literal["supervisor", "student", "pool"]
 Quantization = Literal["nf4", "none"]
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda"]
@@ -174,7 +174,8 @@ class RunSpec(Description):
         Field(discriminator="type"),
     ] = field(default_factory=GroundTruth)
     half: Half = "student"
-    """The half of the training pool that the run is fitted on."""
+    """The half of the training pool that the run is fitted on; or all of the "pool", which is more
+    than both halves: the most that ground truth can teach."""
     loss: Loss = field(default_factory=XentLoss)
     start: Annotated[Pretrained | Continue, Field(discriminator="type")] = field(
         default_factory=Pretrained
@@ -302,7 +303,7 @@ class RunSpec(Description):
         """
         earlier = list(self._teachers())
         same = sum(run.half == self.half for run in earlier)
-        return (self.seed, ("supervisor", "student").index(self.half), same)
+        return (self.seed, get_args(Half).index(self.half), same)
 
     def _teachers(self) -> Iterator[RunSpec]:
         if self.teacher:

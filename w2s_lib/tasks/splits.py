@@ -23,12 +23,17 @@ EDITION = 2
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Rows of a table, each array sorted, classes balanced, no row and no group in two of them."""
+    """Rows of a table, each array sorted, classes balanced, no row and no group in two of them.
+
+    `pool` is what the halves are drawn from: all that is neither test nor validation, the larger
+    class cut down to the smaller one by the seed.
+    """
 
     test: Rows
     validation: Rows
     supervisor: Rows
     student: Rows
+    pool: Rows
 
 
 def splits(table: TaskTable, seed: int) -> Splits:
@@ -61,7 +66,13 @@ def splits(table: TaskTable, seed: int) -> Splits:
     sizes = {"n_train (supervisor)": task.n_train, "n_train (student)": task.n_train}
     seeded = np.random.default_rng([seed, digest_seed])
     supervisor, student = _draw_balanced(table, train & free, sizes, seeded)
-    return Splits(held_out["test"], held_out["validation"], supervisor, student)
+    label = table.frame["label"].to_numpy()
+    of_class = [np.flatnonzero(train & free & (label == k)) for k in (0, 1)]
+    least = min(map(len, of_class))
+    everything: Rows = np.sort(
+        np.concatenate([seeded.permutation(rows)[:least] for rows in of_class])
+    )
+    return Splits(held_out["test"], held_out["validation"], supervisor, student, everything)
 
 
 def _draw_balanced(

@@ -263,5 +263,6 @@ def cost(spec: RunSpec, *, depth: int | None = None) -> float:
         predicted = 2 * task.n_validation
     else:
         predicted = task.n_test + task.n_validation + 2 * task.n_train * spec.predict_halves
-    trained = 3 * task.n_train * spec.recipe.epochs if spec.trains else 0
+    rows = 2 * task.n_train if spec.half == "pool" else task.n_train  # of the pool, about
+    trained = 3 * rows * spec.recipe.epochs if spec.trains else 0
     return float(blocks * texts_a_row(task) * (trained + predicted))
