@@ -1,6 +1,6 @@
-"""How often do intervals for PGR cover the truth? Simulated experiments whose true PGR is known.
+"""How often do intervals cover the truth? Simulated experiments whose truth is known: three tables.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.coverage --simulations 4000    # 3 minutes, one core
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.coverage --simulations 1000    # 6 minutes, one core
 
 One experiment: three arms (weak, student, ceiling), S seeds, one test set of n rows that all of them answer. A row is
 answered rightly when a latent score is above 0:
@@ -12,10 +12,16 @@ whole run up or down; `drift` moves its threshold, so that it gains on one class
 (y = -1); `rest` is what is left, in part shared by the weak supervisor and the student that copies its errors. Every
 term is normal, so the accuracy over all seeds and rows is Phi(mu / total sd), and mu is set from the accuracies wanted.
 
-Each line of the table is a scenario, each column the share of 95% intervals that hold the true PGR, among the
+Each line of the first table is a scenario, each column the share of 95% intervals that hold the true PGR, among the
 experiments whose gap is above 0 with 95% confidence (for the others the book gives no PGR: "no gap"). "width" is the
 median width of the library's interval. Then the library's interval for the accuracy difference student - weak: its
 coverage, the mean of its `detectable`, and how often a true difference of that size is found (80% is wanted).
+
+The second table has the intervals of every metric, of the student and of PGR, with and without thresholds that drift.
+Then P(y = 1) is the logistic function of y times the score, so that a drift moves all logits of a run by as much. The
+truth is that of a large simulation with as many validation rows, which set the thresholds.
+
+The third table is of agreement: see `yardsticks`.
 """
 
 from __future__ import annotations
@@ -25,10 +31,12 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import expit, ndtri
 from scipy.stats import norm, t
 
-from w2s_lib.measures.intervals import mean_interval, ratio_interval, squared_half_widths
+from tests.benchmarks import yardsticks
+from w2s_lib.measures.intervals import Interval, mean_interval, ratio_interval, spread
+from w2s_lib.measures.metrics import METRICS
 
 ROW_SHARE = 0.7  # of the latent variance that a row keeps from seed to seed; accuracies of runs correlate about so
 OWN_SHARE = 0.25  # of the row's variance that is an arm's own
@@ -37,6 +45,8 @@ SEED_SHARE = (
     0.3  # of the seed's variance that the arms share: one seed draws the halves for all three
 )
 COPY_SHARE = 0.4  # of the weak supervisor's remaining errors that its student copies
+GAIN = 1.5  # logits per unit of the score
+N_VALIDATION = 500
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,23 @@ SCENARIOS = [
 ]
 
 
+DRIFTING = [
+    Scenario(f"{n_seeds} seeds, {name}", n_seeds=n_seeds, drift=drift)
+    for name, drift in (("thresholds stand", 0.0), ("thresholds drift", 0.5))
+    for n_seeds in (5, 10)
+]
+
+
 def simulate(scenario: Scenario, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Correctness, shape (3, seeds, rows), and group codes, shape (rows,)."""
+    score, _, group = latent(scenario, rng)
+    return (score > 0).astype(float), group
+
+
+def latent(
+    scenario: Scenario, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The score, shape (3, seeds, rows); y = 1 or -1 and group codes, shape (rows,)."""
     seeds, rows = scenario.n_seeds, scenario.n_rows
     groups = scenario.n_groups or rows
     group = np.arange(rows)
@@ -112,7 +137,7 @@ def simulate(scenario: Scenario, rng: np.random.Generator) -> tuple[np.ndarray, 
         + drift[:, :, None] * side
         + np.sqrt(1 - ROW_SHARE) * rest
     )
-    return (score > 0).astype(float), group
+    return score, side, group
 
 
 def candidates(
@@ -126,7 +151,8 @@ def candidates(
     n_seeds, ratio, gap = x.shape[1], ours.value, bottom.mean()
     # A ratio's linearisation: its error is that of the mean of (top - ratio * bottom) / gap.
     linear = ((top - ratio * bottom) / gap)[None]
-    rows_only = np.sqrt(squared_half_widths(linear.mean(axis=1, keepdims=True), group, 0.975)[0, 0])
+    of_rows = spread(linear.mean(axis=1, keepdims=True), group)
+    rows_only = np.sqrt(of_rows.squared(0.975)[0, 0])
     found = {"rows only": (ratio - rows_only, ratio + rows_only)}
     if n_seeds > 1:
         drawn = rng.integers(0, n_seeds, (1000, n_seeds))
@@ -141,11 +167,8 @@ def candidates(
             half = t.ppf(0.975, n_seeds - 1) * by_seed.std(ddof=1) / np.sqrt(n_seeds)
         found["resample seeds"] = (low, high)
         found["t over seeds"] = (by_seed.mean() - half, by_seed.mean() + half)
-        # The two parts of the variance, back from the library's half-widths at two quantiles.
-        units = int(group.max())
-        wide, narrow = (squared_half_widths(linear, group, q)[0, 0] for q in (0.975, 0.9))
-        ts, tr = ((t.ppf(0.975, df) ** 2, t.ppf(0.9, df) ** 2) for df in (n_seeds - 1, units))
-        of_seed, of_row = np.linalg.solve([[ts[0], tr[0]], [ts[1], tr[1]]], [wide, narrow])
+        of, units = spread(linear, group), int(group.max())
+        of_seed, of_row, wide = of.by_seed[0, 0], of.by_row[0, 0], of.squared(0.975)[0, 0]
         df = (of_seed + of_row) ** 2 / (of_seed**2 / (n_seeds - 1) + of_row**2 / units)
         half = t.ppf(0.975, df) * np.sqrt(of_seed + of_row)
         found["one t (Satterthwaite)"] = (ratio - half, ratio + half)
@@ -186,12 +209,80 @@ def power(scenario: Scenario, detectable: float, n_simulations: int, seed: int =
     return float(np.mean([mean_interval(x[1] - x[0], group).low > 0 for x, group in draws]))
 
 
+def by_row(scenario: Scenario, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Each metric by row, shape (3, seeds, rows), as `metrics.scores` makes it of records."""
+    score, side, _ = latent(replace(scenario, n_rows=scenario.n_rows + N_VALIDATION), rng)
+    p = expit(GAIN * side * score)
+    validation, p, label = p[..., :N_VALIDATION], p[..., N_VALIDATION:], side[N_VALIDATION:] > 0
+    found = {name: metric(p, label.astype(np.int8)) for name, metric in METRICS.items()}
+    threshold = np.median(validation, axis=2, keepdims=True)
+    return found | {"accuracy": ((p > threshold) == label).astype(float)}
+
+
+def truth_of(
+    scenario: Scenario, n_simulations: int = 60, *, n_rows: int = 20_000
+) -> dict[str, float]:
+    """Of each metric the student's, and "PGR" of each: in a large simulation."""
+    rng, large = np.random.default_rng(99), replace(scenario, n_seeds=20, n_rows=n_rows)
+    drawn = [by_row(large, rng) for _ in range(n_simulations)]
+    return {
+        name: value
+        for metric in METRICS
+        for name, value in _values(
+            metric, np.mean([x[metric].mean(axis=(1, 2)) for x in drawn], axis=0)
+        ).items()
+    }
+
+
+def _values(metric: str, arms: np.ndarray) -> dict[str, float]:
+    weak, student, ceiling = map(float, arms)
+    return {metric: student, f"PGR in {metric}": (student - weak) / (ceiling - weak)}
+
+
+def intervals(x: dict[str, np.ndarray]) -> dict[str, Interval]:
+    """The library's intervals of what `truth_of` gives."""
+    group, found = np.arange(x["accuracy"].shape[2]), {}
+    for metric, (weak, student, ceiling) in x.items():
+        found[metric] = mean_interval(student, group)
+        found[f"PGR in {metric}"] = ratio_interval(student - weak, ceiling - weak, group)
+    return found
+
+
+def metric_coverage(
+    scenario: Scenario, truth: dict[str, float], n_simulations: int, seed: int = 0
+) -> dict[str, float]:
+    """Share of intervals that cover, by metric, among those that are there: "no gap" is left out."""
+    rng, hits = np.random.default_rng(seed), defaultdict(list)
+    for _ in range(n_simulations):
+        for name, found in intervals(by_row(scenario, rng)).items():
+            if not np.isnan(found.value):  # of a loss, the gap is below 0: never a PGR
+                hits[name].append(found.low <= truth[name] <= found.high)
+    return {name: float(np.mean(values)) for name, values in hits.items()}
+
+
+def print_metrics(n_simulations: int) -> None:
+    """The second table."""
+    names = [*METRICS, *(f"PGR in {metric}" for metric in ("accuracy", "auc", "accuracy_at_half"))]
+    print("\n| scenario | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
+    for scenario in DRIFTING:
+        table = metric_coverage(scenario, truth_of(scenario), n_simulations)
+        cells = [f"{table[name]:.3f}" for name in names]
+        print(f"| {scenario.name} | " + " | ".join(cells) + " |", flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Coverage of intervals for PGR, as a Markdown table."
-    )
-    parser.add_argument("--simulations", type=int, default=4000)
+    parser = argparse.ArgumentParser(description="Coverage of intervals, as Markdown tables.")
+    parser.add_argument("--simulations", type=int, default=1000)
     n = parser.parse_args().simulations
+    print_methods(n)
+    print_metrics(n)
+    yardsticks.print_table(n)
+    error = np.sqrt(0.95 * 0.05 / n)
+    print(f"\nMonte Carlo standard error of a coverage of .95: {error:.4f}.")
+
+
+def print_methods(n: int) -> None:
+    """The first table."""
     columns = [
         "resample seeds",
         "t over seeds",
@@ -214,8 +305,6 @@ def main() -> None:
             f"| {scenario.name} | {scenario.pgr:.2f} | " + " | ".join(cells) + f" | {found:.3f} |",
             flush=True,
         )
-    error = np.sqrt(0.95 * 0.05 / n)
-    print(f"\nMonte Carlo standard error of a coverage of .95: {error:.4f}.")
 
 
 if __name__ == "__main__":

@@ -16,18 +16,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.runs.test_store import of_this_edition
 from w2s_lib.experiments import arms
 from w2s_lib.runs.description import Description
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.losses import ConfidenceLoss, Loss, ProductLoss
 from w2s_lib.runs.spec import (
+    APPLIES,
     SEMANTICS,
+    TAUGHT,
+    Centred,
     Continue,
     Flip,
     FromRun,
     GroundTruth,
+    Hard,
     Lora,
     NextToken,
+    NoisyTruth,
     Pretrained,
     Recipe,
     RunSpec,
@@ -36,56 +42,43 @@ from w2s_lib.runs.spec import (
 )
 
 PINS = Path(__file__).with_name("pinned_ids.json")
-RESULTS = Path(__file__).parents[2] / "book" / "results"
 COMMIT = "0123456789" * 4
-SIZES: dict[str, Any] = {"n_train": 1000, "n_validation": 500, "n_test": 2000}
+SIZES: dict[str, Any] = {"n_train": 2000, "n_validation": 500, "n_test": 4000}
 LOSSES = get_args(get_args(Loss)[0])
 
-WEAK = RunSpec(model="smollm2-135m@4", half="supervisor")
+WEAK = RunSpec(model="smollm2-135m@4", half="supervisor", predict_halves=True)
 READER = RunSpec(model="smollm2-135m@20", labels=NextToken(), lora=Lora(blocks=4))
 
 
 def pinned() -> dict[str, RunSpec]:
-    """One spec for each thing that an id must tell apart."""
+    """One spec of each kind of run and of labels."""
     weak = arms.supervisor("smollm2-135m@4", "movie")
-    chain = arms.chain(["smollm2-135m@4", "smollm2-135m@14", "smollm2-135m"], "movie")
+    naive = arms.student("smollm2-135m", weak)
+    read = arms.generative("smollm2-135m", "movie", corpus="nyt")
+    all_settings: dict[str, Any] = {
+        "recipe": Recipe(epochs=1),
+        "lora": Lora(blocks="all"),
+        "quantization": "none",
+        "precision": "fp32",
+        "device": "cuda",
+    }
     return {
         "supervisor": weak,
-        "ceiling": arms.ceiling("smollm2-135m", "movie"),
-        "naive student": arms.student("smollm2-135m", weak),
-        "hard labels": arms.student("smollm2-135m", weak, hard=True),
-        "confidence loss": arms.student("smollm2-135m", weak, loss=ConfidenceLoss(alpha_max=0.75)),
-        "random flips": arms.student("smollm2-135m", Flip(run=weak)),
-        "chain": chain[-1],
-        "tfidf student, seed 3": arms.student(
-            "smollm2-135m@14", arms.supervisor("tfidf", "movie", seed=3)
+        "ceiling with noise, all settings": arms.ceiling(
+            "smollm2-135m@14", "amazon", noise=0.2, **all_settings
         ),
-        "other task, all settings": arms.ceiling(
-            "smollm2-135m@14",
-            "amazon",
-            recipe=Recipe(epochs=1),
-            lora=Lora(blocks="all"),
-            quantization="none",
-            precision="fp32",
-            device="cuda",
+        "confidence loss": arms.student(
+            "smollm2-135m", weak, loss=ConfidenceLoss(alpha_max=0.75, start=0.5)
         ),
-        "probe": arms.probe("smollm2-135m@20", "tweets"),
-        "continued reader, snapshots": arms.student(
-            "smollm2-135m",
-            weak,
-            start=arms.generative("smollm2-135m", "movie", corpus="nyt"),
-            snapshots=(0.25, 0.5),
-            predict_halves=False,
+        "hard labels of TF-IDF, seed 3": arms.student(
+            "smollm2-135m@14", Hard(run=arms.supervisor("tfidf", "movie-preference", seed=3))
         ),
-        "own texts": arms.chain(
-            ["smollm2-135m@4", "smollm2-135m@14", "smollm2-135m"], "movie", own_texts=True
-        )[-1],
-        "step schedule": arms.student("smollm2-135m", weak, loss=ConfidenceLoss(schedule="step")),
-        "another loss": arms.student("smollm2-135m", weak, loss=ProductLoss(prediction_power=0.5)),
-        "probe of a student": arms.probe(
-            "smollm2-135m@25", "movie", start=arms.student("smollm2-135m", weak)
-        ),
-        "comparisons": arms.supervisor("smollm2-135m@4", "movie-preference"),
+        "centred labels": arms.student("smollm2-135m", Centred(run=weak)),
+        "flips, after reading": arms.student("smollm2-135m", Flip(run=weak), start=read),
+        "chain": arms.chain(["smollm2-135m@4", "smollm2-135m@14", "smollm2-135m"], "movie")[-1],
+        "probe of a student": arms.probe("smollm2-135m@25", "movie", start=naive),
+        "zero-shot": arms.zero_shot("smollm2-135m", "tweets"),
+        "transfer": arms.transfer(naive, "amazon"),
     }
 
 
@@ -95,14 +88,16 @@ def test_ids_are_pinned() -> None:
     After that, and for a new spec: `python -m tests.runs.test_spec` rewrites the file.
     """
     found = {name: spec.run_id for name, spec in pinned().items()}
-    assert len(set(found.values())) == 16
+    assert len(set(found.values())) == 10
+    steps = [step for spec in pinned().values() for step in spec.lineage()]
+    assert {step.kind for step in steps} == set(APPLIES)
+    labels = {type(step.labels).__name__ for step in steps}
+    assert labels == {kind.__name__ for kind in (GroundTruth, NoisyTruth, NextToken, *TAUGHT)}
     assert found == json.loads(PINS.read_text(encoding="utf-8"))
 
 
 def test_published_specs_are_read_and_written_as_they_stand() -> None:
-    files = sorted(RESULTS.glob("*.parquet"))
-    assert files
-    for file in files:
+    for file in of_this_edition():
         text = pq.read_schema(file).metadata[b"spec"].decode()
         spec = RunSpec.from_json(text)
         assert (spec.to_json(), spec.run_id) == (text, file.stem)
@@ -126,6 +121,7 @@ ALTERNATIVES: dict[type[Description], dict[str, Any]] = {
     ConfidenceLoss: {
         "alpha_max": 0.75,
         "warmup_fraction": 0.5,
+        "start": 0.5,
         "threshold": 0.3,
         "schedule": "step",
     },
@@ -139,7 +135,8 @@ ALTERNATIVES: dict[type[Description], dict[str, Any]] = {
         "weight_decay": 0.1,
         "max_grad_norm": 2.0,
     },
-    FromRun: {"run": dataclasses.replace(WEAK, lora=Lora(rank=8)), "hard": True},
+    **{kind: {"run": dataclasses.replace(WEAK, lora=Lora(rank=8))} for kind in TAUGHT},
+    NoisyTruth: {"share": 0.2},
     NextToken: {"corpus": "nyt"},
     RunSpec: {
         "model": "hf:a/b@7",
@@ -155,8 +152,7 @@ ALTERNATIVES: dict[type[Description], dict[str, Any]] = {
         "precision": "fp32",
         "device": "cuda",
         "method": "probe",
-        "snapshots": (0.5,),
-        "predict_halves": False,
+        "predict_halves": True,
         "seed": 7,
         "semantics": SEMANTICS + 1,
     },
@@ -171,12 +167,13 @@ def test_every_field_is_in_the_json(kind: Any) -> None:
         RunSpec: {
             "model": "hf:a/b",
             "revision": "main",
-            "labels": FromRun(run=RunSpec(model="x/y", half="supervisor")),
+            "labels": FromRun(run=RunSpec(model="x/y", half="supervisor", predict_halves=True)),
         },
-        FromRun: {"run": WEAK, "own_texts": False},
+        NoisyTruth: {"share": 0.1},
+        **{kind: {"run": WEAK} for kind in TAUGHT},
     }.get(kind, {})
     changes = ALTERNATIVES[kind]
-    names = {f.name for f in dataclasses.fields(kind)} - {"type", "own_texts"}
+    names = {f.name for f in dataclasses.fields(kind)} - {"type"}
     assert changes.keys() == names, "a new field needs another value here"
     plain, found = kind(**base), set()
     for name, value in changes.items():
@@ -190,7 +187,10 @@ def test_every_field_is_in_the_json(kind: Any) -> None:
 
 def test_the_canonical_form_by_hand() -> None:
     """Sorted keys, no spaces, defaults left out, `semantics` always there; the id is its hash."""
-    text = f'{{"half":"supervisor","model":"smollm2-135m@4","semantics":{SEMANTICS}}}'
+    text = (
+        '{"half":"supervisor","model":"smollm2-135m@4","predict_halves":true,'
+        f'"semantics":{SEMANTICS}}}'
+    )
     assert WEAK.to_json() == text
     assert WEAK.run_id == hashlib.sha256(text.encode()).hexdigest()[:16]
     student = RunSpec(
@@ -215,8 +215,7 @@ def test_the_canonical_form_by_hand() -> None:
         ({"lora": Lora(blocks=np.int32(4))}, {"lora": Lora(blocks=4)}),
         ({"loss": ConfidenceLoss(alpha_max=1)}, {"loss": ConfidenceLoss(alpha_max=1.0)}),
         ({"task": arms.ceiling("tfidf", "movie").task, "start": Pretrained()}, {}),
-        ({"snapshots": [0.25, np.float64(0.5)]}, {"snapshots": (0.25, 0.5)}),
-        ({"snapshots": np.array([0.25, 0.5])}, {"snapshots": (0.25, 0.5)}),
+        ({"labels": NoisyTruth(share=np.float64(0.2))}, {"labels": NoisyTruth(share=0.2)}),
     ],
 )
 def test_one_run_has_one_id_by_whatever_route(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -226,8 +225,10 @@ def test_one_run_has_one_id_by_whatever_route(one: dict[str, Any], other: dict[s
 
 def test_with_seed_reseeds_the_whole_lineage() -> None:
     """Those that give labels, and the one that it starts from; first teachers first."""
-    first = RunSpec(model="smollm2-135m@4", half="student")
-    second = RunSpec(model="smollm2-135m@14", half="supervisor", labels=Flip(run=first))
+    first = RunSpec(model="smollm2-135m@4", half="student", predict_halves=True)
+    second = RunSpec(
+        model="smollm2-135m@14", half="supervisor", labels=Flip(run=first), predict_halves=True
+    )
     reader = RunSpec(model="smollm2-135m", labels=NextToken(corpus="amazon"))
     spec = RunSpec(model="smollm2-135m", labels=FromRun(run=second), start=Continue(run=reader))
     moved = spec.with_seed(9)
@@ -245,7 +246,7 @@ def test_with_seed_reseeds_the_whole_lineage() -> None:
 
 def test_what_is_not_pinned_has_no_id() -> None:
     """A branch, a folder without a digest and a file without one say nothing for good."""
-    hub = RunSpec(model="hf:a/b@6", revision="main", half="supervisor")
+    hub = RunSpec(model="hf:a/b@6", revision="main", half="supervisor", predict_halves=True)
     assert not hub.pinned
     assert not RunSpec(model="hf:c/d", revision=COMMIT, labels=FromRun(run=hub)).pinned
     assert not RunSpec(model="./folder").pinned
@@ -284,23 +285,22 @@ losses = st.one_of(
     losses,
     st.integers(0, 99),
     st.floats(1e-9, 10),
-    st.sampled_from([FromRun, Flip]),
+    st.sampled_from(TAUGHT),
     st.booleans(),
-    st.lists(st.floats(0.01, 0.99), max_size=3, unique=True).map(sorted),
 )
 def test_json_round_trips(
-    template: str, loss: Any, seed: int, rate: float, kind: Any, hard: bool, shares: list[float]
+    template: str, loss: Any, seed: int, rate: float, kind: Any, teaches: bool
 ) -> None:
     task, recipe = Task(template=template), Recipe(learning_rate=rate)
-    weak = RunSpec(model="smollm2-135m@3", half="supervisor", task=task, seed=seed)
+    weak = dataclasses.replace(WEAK, task=task, seed=seed)
     spec = RunSpec(
         model="smollm2-135m",
         task=task,
         seed=seed,
-        labels=kind(run=weak, hard=hard),
+        labels=kind(run=weak),
         loss=loss,
         recipe=recipe,
-        snapshots=shares,
+        predict_halves=teaches,
     )
     again = RunSpec.from_json(spec.to_json())
     assert again == spec and again.to_json() == spec.to_json() and again.run_id == spec.run_id
@@ -362,7 +362,7 @@ def test_any_other_text_is_a_spec_error(text: Any) -> None:
         '{"model":"tfidf","labels":3}',
         '{"model":"tfidf","loss":{}}',
         '{"model":"hf:a/b","start":{"type":"Continue","run":3}}',
-        '{"model":"hf:a/b","snapshots":[0.5,0.25]}',
+        '{"model":"hf:a/b","labels":{"share":0.5,"type":"NoisyTruth"}}',
         '{"model":"hf:a/b","predict_halves":1}',
     ],
 )
@@ -384,7 +384,12 @@ def test_json_of_something_else_is_refused(text: str) -> None:
         ),
         (
             lambda: RunSpec.from_json('{"model":"tfidf","labels":{"type":"Flop"}}'),
-            ["RunSpec.labels", "'Flop'", "did you mean 'Flip'", "GroundTruth, FromRun"],
+            [
+                "RunSpec.labels",
+                "'Flop'",
+                "did you mean 'Flip'",
+                "GroundTruth, NoisyTruth, FromRun, Hard, Centred, Flip, NextToken",
+            ],
         ),
         (lambda: RunSpec(), ["RunSpec.model"]),
         (lambda: RunSpec(model="tfidf", task=3), ["RunSpec.task", "3", "Task"]),
@@ -393,8 +398,9 @@ def test_json_of_something_else_is_refused(text: str) -> None:
         (lambda: RunSpec(model="hf:a/b", loss=Lora()), ["RunSpec.loss", "Lora("]),
         (lambda: RunSpec(model="hf:a/b", half="studnt"), ["'studnt'", "did you mean 'student'"]),
         (lambda: RunSpec(model="hf:a/b", quantization="nf5"), ["'nf5'", "nf4, none"]),
-        (lambda: RunSpec(model="hf:a/b", snapshots=(0.5, 1.0)), ["RunSpec.snapshots[1]", "1.0"]),
-        (lambda: RunSpec(model="hf:a/b", snapshots=(0.5, 0.5)), ["RunSpec.snapshots", "0.5"]),
+        (lambda: NoisyTruth(share=0.5), ["NoisyTruth.share", "0.5"]),
+        (lambda: NoisyTruth(share=0.0), ["NoisyTruth.share", "0"]),
+        (lambda: FromRun(run=WEAK, hard=True), ["'hard'", "FromRun"]),
         (lambda: RunSpec(model="hf:a/b", seed=True), ["RunSpec.seed", "True"]),
         (lambda: RunSpec(model="hf:a/b", seed=-1), ["RunSpec.seed", "-1", "0"]),
         (lambda: Task(n_train=3), ["Task.n_train", "3", "multiple of 2"]),
@@ -433,7 +439,6 @@ def test_nonsense_is_refused_by_name(make: Any, said: list[str]) -> None:
     [
         ({"model": "tfidf", "device": "cuda"}, "device"),
         ({"model": "tfidf", "recipe": Recipe(epochs=1)}, "recipe"),
-        ({"model": "tfidf", "predict_halves": False}, "predict_halves"),
         *(({"model": "tfidf", "loss": kind()}, "loss") for kind in LOSSES if kind is not XentLoss),
         ({"model": "tfidf", "method": "probe"}, "probe"),
         ({"model": "tfidf", "labels": NextToken()}, "reader"),
@@ -441,10 +446,11 @@ def test_nonsense_is_refused_by_name(make: Any, said: list[str]) -> None:
         ({"model": "hf:a/b", "method": "probe", "recipe": Recipe(epochs=1)}, "recipe"),
         ({"model": "hf:a/b", "method": "probe", "lora": Lora(rank=8)}, "lora"),
         ({"model": "hf:a/b", "method": "probe", "labels": NextToken()}, "NextToken"),
-        ({"model": "hf:a/b", "method": "zero_shot", "snapshots": (0.5,)}, "snapshots"),
         ({"model": "hf:a/b", "method": "zero_shot", "labels": FromRun(run=WEAK)}, "zero_shot"),
         ({"model": "hf:a/b", "labels": NextToken(), "loss": ConfidenceLoss()}, "loss"),
-        ({"model": "hf:a/b", "labels": NextToken(), "snapshots": (0.5,)}, "snapshots"),
+        ({"model": "hf:a/b", "labels": NextToken(), "predict_halves": True}, "predict_halves"),
+        ({"model": "hf:a/b", "method": "zero_shot", "labels": NoisyTruth(share=0.1)}, "NoisyTruth"),
+        ({"model": "hf:a/b", "method": "transfer", "labels": FromRun(run=WEAK)}, "FromRun"),
         ({"model": "hf:a/b", "labels": NextToken(), "start": Continue(run=READER)}, "start"),
     ],
 )
@@ -453,7 +459,7 @@ def test_what_would_be_ignored_is_refused(settings: dict[str, Any], said: str) -
         RunSpec(**settings)
 
 
-@pytest.mark.parametrize("kind", [FromRun, Flip])
+@pytest.mark.parametrize("kind", TAUGHT)
 @pytest.mark.parametrize(
     "teacher, settings, said",
     [
@@ -461,7 +467,11 @@ def test_what_would_be_ignored_is_refused(settings: dict[str, Any], said: str) -
         (WEAK, {"seed": 1}, "of seed 0, not 1"),
         (WEAK, {"half": "supervisor"}, "supervisor half"),
         (dataclasses.replace(WEAK, predict_halves=False), {}, "predicts no half"),
-        (dataclasses.replace(WEAK, labels=NextToken()), {}, "predicts no half"),
+        (
+            dataclasses.replace(WEAK, labels=NextToken(), predict_halves=False),
+            {},
+            "predicts no half",
+        ),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused(
@@ -469,15 +479,6 @@ def test_a_teacher_that_cannot_teach_is_refused(
 ) -> None:
     with pytest.raises(SpecError, match=said):
         RunSpec(model="smollm2-135m", labels=kind(run=teacher), **settings)
-
-
-def test_own_texts_is_said_where_it_is_so_and_nowhere_else() -> None:
-    """`WEAK` was trained on the supervisor half."""
-    for half, own in (("supervisor", True), ("student", False)):
-        right = RunSpec(model="smollm2-135m", half=half, labels=FromRun(run=WEAK, own_texts=own))
-        assert right.role == "student"
-        with pytest.raises(SpecError):
-            RunSpec(model="smollm2-135m", half=half, labels=FromRun(run=WEAK, own_texts=not own))
 
 
 @pytest.mark.parametrize(
@@ -522,6 +523,70 @@ def test_a_probe_of_a_finetuned_run_reads_one_of_its_adapted_layers(
     else:
         with pytest.raises(SpecError, match=f"layer {layer} "):
             RunSpec(model=f"smollm2-135m@{layer}", **settings)
+
+
+TRAINED = RunSpec(model="smollm2-135m@20", labels=FromRun(run=WEAK), lora=Lora(blocks=4))
+ASKED = {"model": TRAINED.model, "method": "transfer", "lora": TRAINED.lora}
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({}, "trained on 'movie'"),
+        ({"task": Task(n_test=800)}, "trained on 'movie'"),
+        ({"model": "smollm2-135m@19"}, "same model"),
+        ({"seed": 1}, "of seed 0, not 1"),
+        ({"lora": Lora(blocks=4, rank=8)}, "lora"),
+        ({"device": "cuda"}, "device"),
+        ({"recipe": Recipe(epochs=1)}, "recipe"),
+        ({"predict_halves": True}, "predict_halves"),
+        ({"start": Continue(run=READER)}, "classifier"),
+        ({"start": Continue(run=dataclasses.replace(READER, method="probe", **{
+            "labels": GroundTruth(), "lora": Lora()}))}, "probe"),
+    ],
+)  # fmt: skip
+def test_a_run_is_asked_about_another_task_as_it_was_trained(
+    settings: dict[str, Any], said: str
+) -> None:
+    task, start = Task(name="amazon", **SIZES), Continue(run=TRAINED)
+    asked = RunSpec(**ASKED, task=task, start=start)
+    assert (asked.role, asked.kind, asked.parents()) == ("transfer", "transfer", [TRAINED])
+    fits = (
+        {"task": task, "start": start} if settings and "task" not in settings else {"start": start}
+    )
+    with pytest.raises(SpecError, match=said):
+        RunSpec(**(ASKED | fits | settings))
+
+
+# Streams
+
+
+def test_teacher_and_student_begin_apart_and_student_and_ceiling_alike() -> None:
+    """(seed, half, earlier teachers of that half): supervisor (7, 0, 0), student and ceiling (7, 1, 0), its student (7, 0, 1)."""
+    weak = arms.supervisor("smollm2-135m@4", "movie", seed=7)
+    itself = arms.student("smollm2-135m@4", weak)
+    others = [arms.student("smollm2-135m@4", kind(run=weak)) for kind in (Hard, Centred, Flip)]
+    tops = [arms.ceiling("smollm2-135m@4", "movie", seed=7, noise=noise) for noise in (None, 0.2)]
+    assert weak.stream == (7, 0, 0)
+    assert {spec.stream for spec in (itself, *others, *tops)} == {(7, 1, 0)}
+    assert weak.with_seed(8).stream == (8, 0, 0)
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_every_rung_of_a_chain_of_one_depth_has_a_stream_of_its_own(n: int) -> None:
+    """Halves alternate, so rung 0 to 5 are the first, first, second, second, third, third of their halves."""
+    chain = arms.chain(["smollm2-135m@4"] * n, "movie")
+    assert [spec.stream for spec in chain] == [(0, k % 2, k // 2) for k in range(n)]
+
+
+def test_a_reader_and_what_continues_it_have_one_stream() -> None:
+    """They are told apart by a tag in each use: what continues begins from the reader's adapters anyway."""
+    read = arms.generative("smollm2-135m@4", "movie", seed=7)
+    assert (
+        read.stream
+        == arms.ceiling("smollm2-135m@4", "movie", seed=7, start=read).stream
+        == (7, 1, 0)
+    )
 
 
 def test_a_probe_of_a_run_whose_depth_nobody_knows_is_refused() -> None:

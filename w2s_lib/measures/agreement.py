@@ -63,7 +63,11 @@ def asymmetry_interval(a: Arm, b: Arm, supervisor: Arm) -> Interval:
 
     Args: `agreement_interval`.
     """
-    x, group = correctness(a=a, b=b, supervisor=supervisor)
+    return asymmetry(*correctness(a=a, b=b, supervisor=supervisor))
+
+
+def asymmetry(x: Floats, group: Codes) -> Interval:
+    """`asymmetry_interval` of correctness, (3, seeds, rows): a, b, supervisor."""
     right = x[2]
     more = (x[0] == x[2]).astype(float) - (x[1] == x[2])
 
@@ -93,7 +97,11 @@ def transmitted_errors_interval(student: Arm, supervisor: Arm) -> Interval:
     Raises:
         ValueError: see `metrics.contrast_interval`.
     """
-    x, group = correctness(student=student, supervisor=supervisor)
+    return transmitted_errors(*correctness(student=student, supervisor=supervisor))
+
+
+def transmitted_errors(x: Floats, group: Codes) -> Interval:
+    """`transmitted_errors_interval` of correctness, (2, seeds, rows): student, supervisor."""
     e, w = 1 - x
     n_seeds = len(e)
     if n_seeds < 2:
@@ -127,7 +135,11 @@ def excess_agreement_interval(student: Arm, ceilings: Sequence[Arm], supervisor:
     if len(ceilings) != 2:
         raise ValueError(f"the student is placed between two ceilings, not {len(ceilings)}")
     arms = {"student": student, "one": ceilings[0], "other": ceilings[1], "supervisor": supervisor}
-    x, group = correctness(**arms)
+    return excess_agreement(*correctness(**arms))
+
+
+def excess_agreement(x: Floats, group: Codes) -> Interval:
+    """`excess_agreement_interval` of correctness, (4, seeds, rows): student, ceilings, supervisor."""
     wrong = 1 - x[3]
     columns = np.stack([*x[:3], *((1 - x[:3]) * wrong), wrong])
 

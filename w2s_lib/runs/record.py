@@ -151,14 +151,9 @@ def from_parquet(content: bytes, name: str) -> Record:
     try:
         table = pq.read_table(io.BytesIO(content))
         metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        semantics = json.loads(metadata["spec"]).get("semantics")
-        if (written := metadata["format"]) != str(FORMAT) or semantics != SEMANTICS:
-            raise StoreError(
-                f"record {name} is of format {written} and of training semantics {semantics}, and "
-                f"this library reads format {FORMAT} and trains semantics {SEMANTICS}: another "
-                "edition has written it, and the two are not mixed. Read it with that one, or name "
-                "another store in W2S_STORE."
-            )
+        if (written := metadata["format"]) != str(FORMAT):
+            semantics = json.loads(metadata["spec"]).get("semantics")
+            raise _of_another_edition(name, written, semantics)
         columns = {
             name: table[name].to_numpy().astype(_DTYPES.get(name, np.float32), copy=False)
             for name in table.column_names
@@ -175,6 +170,8 @@ def from_parquet(content: bytes, name: str) -> Record:
         )
         intact = metadata["digest"] == record.digest
         named = record.spec.run_id == Path(name).stem
+        if intact and record.spec.semantics != SEMANTICS:
+            raise _of_another_edition(name, written, record.spec.semantics)
         if intact and named:
             check_content(record)
     # No bytes are fetched here: an OSError is pyarrow's word for content that it cannot decode.
@@ -194,6 +191,15 @@ def from_parquet(content: bytes, name: str) -> Record:
             f"{'name' if intact else 'digest'} says."
         )
     return record
+
+
+def _of_another_edition(name: str, written: str, semantics: Any) -> StoreError:
+    return StoreError(
+        f"record {name} is of format {written} and of training semantics {semantics}, and this "
+        f"library reads format {FORMAT} and trains semantics {SEMANTICS}: another edition has "
+        "written it, and the two are not mixed. Read it with that one, or name another store in "
+        "W2S_STORE."
+    )
 
 
 def to_parquet(record: Record) -> bytes:
