@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import w2s_lib as w2s
-from w2s_lib.figures import plots
 from w2s_lib.publishing import chapters as book
 from w2s_lib.runs.store import find
 from w2s_lib.tasks.catalogue import HUB_TASKS
@@ -89,7 +88,10 @@ UNRUN = "not yet executed"
 
 
 def parts() -> list[tuple[str, str]]:
-    """Page and text of each paragraph, list item, table row and block of code in README and pages; the log is history."""
+    """Page and text of each paragraph, list item, table row and block of code in README and pages; the log is history.
+
+    What ends in a colon goes with what follows: a cell that says it of its own records says it.
+    """
     pages = [
         ROOT / "README.md",
         *(page.source for page in book.chapters(ROOT) if page.name != "log"),
@@ -97,7 +99,7 @@ def parts() -> list[tuple[str, str]]:
     return [
         (path.name, part)
         for path in pages
-        for part in re.split(r"\n\s*\n|\n(?=[|*-] )", path.read_text(encoding="utf-8"))
+        for part in re.split(r"(?<!:)\n\s*\n|\n(?=[|*-] )", path.read_text(encoding="utf-8"))
     ]
 
 
@@ -119,7 +121,7 @@ def test_what_was_never_executed_says_so() -> None:
 
 
 if __name__ == "__main__":
-    plots.use_theme()
+    w2s.use_theme()
     name, figure = draw()
     figure.save(str(FIGURE))
     FIGURE.write_text(FIGURE.read_text(encoding="utf-8") + f"<!-- {name} -->\n", encoding="utf-8")

@@ -1,8 +1,20 @@
-"""Weak-to-strong generalization, measured: the library under the book.
+"""Weak-to-strong generalization, measured: the library under the book. `import w2s_lib as w2s`.
 
-    import w2s_lib as w2s
+Eight rooms; each imports only those named before it:
 
-Names are loaded when they are first used, so that importing the package stays quick and loads no torch.
+    runs         what a run is and what is kept of it: `RunSpec`, its losses, `Record`, stores
+    measures     accuracy, AUC, PGR and agreement, each an `Interval`; the rules of claims
+    figures      charts, sliders and tables, of numbers alone
+    tasks        texts, labels and splits: embedded, a user's file, the hub
+    models       a language model cut to a depth: pins, LoRA, frozen trunk, classifier
+    training     one run from spec to record: finetuning, next tokens, the baselines
+    experiments  what a chapter calls: arms, `sweep`, `Results`; workers of this machine, or Ray
+    publishing   chapters executed and built to pages: prose, claims, tables, plan
+
+`student(...)` describes a run as a `RunSpec`. `sweep` pins it (now it has an id), finds its record
+in a store, or has `execute` train it and write one. `Results` measures records. A chapter's
+`%%prose` cells and charts show the measures, and `make book` makes pages of the chapters.
+Public names are loaded at first use, so importing the package is quick and loads no torch.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def test_cost_of_a_shared_training_by_hand() -> None:
     assert cost(*hub, depth=3) == 3 * (6000 + 4500 + 2500)
 
 
-@pytest.mark.parametrize("name", ["tfidf", "probe", "zero_shot", "top"])
+@pytest.mark.parametrize("name", ["probe", "zero_shot", "top"])
 def test_a_run_that_predicts_no_half_is_the_same_run_otherwise(
     name: str, swept: SimpleNamespace, own_store: Path, specs: dict[str, RunSpec]
 ) -> None:

@@ -53,7 +53,8 @@ def resolve_revision(name: str, revision: str = "", *, local_only: bool = False)
 
     Args:
         name: a model without its depth.
-        revision: of a hub model a branch, a tag or a commit; "": its main branch.
+        revision: of a hub model a branch, a tag or a commit; "": its main branch. A commit, and a
+            folder's digest, are pins: they stay as they are.
         local_only: ask no hub; `revision` comes back where its cache has no such commit.
 
     Returns:
@@ -66,7 +67,7 @@ def resolve_revision(name: str, revision: str = "", *, local_only: bool = False)
         SpecError: a folder without a model.
     """
     if is_folder(name):
-        return folder_digest(name)
+        return revision or folder_digest(name)
     if not is_hub(name) or re.fullmatch("[0-9a-f]{40}", revision):
         return revision
     try:
@@ -104,7 +105,7 @@ def require_current(name: str, revision: str) -> None:
     Raises:
         SpecError: as it says.
     """
-    advice = "`pin(spec)` says which is meant now, as `sweep` does"
+    advice = "`pin` finds what a spec without a revision means now, as `sweep` does"
     if is_hub(name) and not re.fullmatch("[0-9a-f]{40}", revision):
         raise SpecError(f"{name!r} is not pinned to a commit: {advice}")
     if is_folder(name) and (found := folder_digest(name)) != revision:
