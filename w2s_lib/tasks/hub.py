@@ -61,6 +61,11 @@ class HubTask:
     settings: Mapping[str, Any]
     examples: Formatter
 
+    @property
+    def pinned(self) -> bool:
+        """Whether its revision is a commit."""
+        return len(self.revision) == 40
+
 
 HUB_TASKS: dict[str, HubTask] = {}
 

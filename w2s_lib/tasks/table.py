@@ -100,7 +100,7 @@ def _require_known(name: str) -> None:
 
 def has_fixed_content(name: str) -> bool:
     """Whether a name alone says what the texts are: embedded, or of the hub and at a commit."""
-    return name in EMBEDDED or (name in HUB_TASKS and len(HUB_TASKS[name].revision) == 40)
+    return name in EMBEDDED or (name in HUB_TASKS and HUB_TASKS[name].pinned)
 
 
 def resolve_task(task: Task, *, local_only: bool = False) -> Task:
