@@ -87,7 +87,6 @@ def execute_one(job: Job) -> float:
     from papermill.execute import execute_notebook
     from traitlets.config import Config
 
-    os.environ.update(job.environment())
     chapter, started = job.chapter, time.perf_counter()
     partial = job.built(".ipynb", "partial")
     for folder in (partial.parent, job.built("").parent):

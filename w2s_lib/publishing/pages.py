@@ -1,11 +1,9 @@
-"""The pages: lay executed chapters out as a Sphinx source tree, build, verify and serve them."""
+"""The pages: lay executed chapters out as a Sphinx source tree, build and verify them."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import html as html_text
-import http.server
 import json
 import re
 import shutil
@@ -22,13 +20,13 @@ import nbformat
 
 from w2s_lib.figures.style import MIME
 from w2s_lib.publishing.chapters import BookError, Chapter, digest
-from w2s_lib.publishing.references import listing, problems, works
+from w2s_lib.publishing.references import listing
 
 TABLES = ("runs.csv", "runs.parquet", "predictions.parquet")
 NOT_PAGES = shutil.ignore_patterns(
     "results", "profiles", "_ext", "*.toml", "constraints.txt", "*.ipynb", ".*", "__pycache__"
 )
-CHAPTER_LINK = re.compile(r"\]\(([\w/.-]+)\.md(#[^)\s]*)?\)")
+CHAPTER_LINK = re.compile(r"\]\(([\w/.-]+)\.md\)")
 LABELS = {"parameters": "Parameters", "specs": "Set-up: the runs"}
 """What the page calls these folded cells."""
 INSTALL = """\
@@ -40,18 +38,11 @@ if find_spec("w2s_lib") is None:
 
 
 def assemble(pages: list[Chapter]) -> Path:
-    """Copies `book/` to `_build/src`, with notebooks executed and links as Sphinx reads them.
-
-    Raises:
-        BookError: a citation that is not in `references.bib`, a link to a heading of another page,
-            or a folded cell that lies open in JupyterLab.
-    """
+    """Copies `book/` to `_build/src`, with notebooks executed and links as Sphinx reads them."""
     root = pages[0].root
     target = root / "_build" / "src"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(root / "book", target, ignore=NOT_PAGES)
-    if wrong := [f"{page.name}: {problem}" for page in pages for problem in source_problems(page)]:
-        raise BookError("The chapters are not in order:\n  " + "\n  ".join(wrong))
     notebooks = {page.name for page in pages if page.is_notebook}
     for page in pages:
         source = target / f"{page.name}.md"
@@ -67,21 +58,6 @@ def assemble(pages: list[Chapter]) -> Path:
     for table in tables(root):
         shutil.copy(table, target / "_static")
     return target
-
-
-def source_problems(page: Chapter) -> Iterator[str]:
-    """What is wrong with a chapter as it is written.
-
-    Citations, links to headings elsewhere, cells folded in one place only.
-    """
-    text = page.source.read_text(encoding="utf-8")
-    yield from problems(text, works(page.root / "book" / "references.bib"))
-    for name, anchor in CHAPTER_LINK.findall(text):
-        if anchor:
-            yield f"the link to {name}.md{anchor} must end before the #"
-    if page.is_notebook:
-        for line in page.unfolded():
-            yield f"the cell `{line}` is not folded both on the page and in JupyterLab"
 
 
 def relinked(text: str, notebooks: set[str]) -> str:
@@ -235,17 +211,3 @@ def page_problems(page: Chapter) -> Iterator[str]:
 def chart_id(spec: Any) -> str:
     """The name that `book/_ext/vega_charts.py` gives to a chart on its page."""
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def serve(root: Path, port: int) -> None:
-    """Serves the built book on this machine only, until it is interrupted."""
-    site = root / "_build" / "html"
-    if not (site / "index.html").exists():
-        raise BookError("There is no built book yet: run `make book` first.")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        print(f"The book is at http://127.0.0.1:{server.server_port}/ (Ctrl-C stops)", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print()
