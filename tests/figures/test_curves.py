@@ -145,7 +145,7 @@ class TestCurves:
         ("lines", "seeds", "message"),
         [
             ({}, None, "no line"),
-            ({"a": {}, "b": UP}, None, r"no estimate in \['a'\]"),
+            ({"a": {}, "b": UP}, None, "without an estimate"),
             ({name: UP for name in "abcde"}, None, "5 lines, but only 4"),
             ({"a": {1: UP[0.5], "two": UP[0.5]}}, None, "numbers everywhere or strings"),
             ({"a": UP, "b": by_name(UP)}, None, "numbers everywhere or strings"),

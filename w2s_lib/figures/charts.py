@@ -32,8 +32,6 @@ from w2s_lib.figures.style import (
 )
 from w2s_lib.measures.intervals import Interval
 
-__all__ = ["accuracy_dots", "curves"]
-
 Row = dict[str, Any]
 X = TypeVar("X", float, str)
 DASHED, DOTTED = [6, 4], [2, 3]
@@ -161,8 +159,6 @@ def accuracy_dots(
         ValueError: no interval has a value; `seeds` names a row that is not there.
     """
     order, known = list(intervals), references or {}
-    if unknown := set(seeds or {}) - set(order):
-        raise ValueError(f"seeds of {sorted(unknown)}, but the rows are {order}")
     marks = [
         {"row": i, "name": name, **estimate(intervals[name], number)}
         for i, name in enumerate(order)
@@ -350,8 +346,7 @@ def _check(
 ) -> bool:
     """Whether x is a number."""
     if not lines or not all(lines.values()):
-        empty = [name for name in lines if not lines[name]]
-        raise ValueError(f"nothing to draw: no estimate in {empty}" if lines else "no line to draw")
+        raise ValueError(f"nothing to draw: no line, or one without an estimate, in {[*lines]}")
     if len(lines) > len(COLOURS):
         raise ValueError(f"{len(lines)} lines, but only {len(COLOURS)} colours to tell them apart")
     xs = [x for points in lines.values() for x in points]

@@ -14,8 +14,6 @@ from w2s_lib.figures.charts import DASHED, chart, measure, scale
 from w2s_lib.figures.style import COLOURS, GREY, RIVAL, SHAPES, STUDENT, SUPERVISOR, use_theme
 from w2s_lib.measures.intervals import NO_GAP
 
-__all__ = ["confidence_explorer", "pgr_calculator"]
-
 
 def pgr_calculator(
     *, weak: float = 0.74, student: float = 0.80, ceiling: float = 0.88
