@@ -94,8 +94,6 @@ def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:
             raise SpecError(
                 f"{name} has no column {column!r}; its columns are {', '.join(map(repr, raw))}"
             )
-    if raw.columns.has_duplicates:
-        raise SpecError(f"{name} has two columns {raw.columns[raw.columns.duplicated()][0]!r}")
     frame = pd.DataFrame(index=raw.index)
     if pairs:
         chosen, rejected = (_strings(raw, side, name) for side in ("chosen", "rejected"))

@@ -124,8 +124,7 @@ def resolve_task(task: Task, *, local_only: bool = False) -> Task:
         try:
             found = unchanged_sha256(Path(task.name).expanduser())
         except (OSError, ValueError, RuntimeError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise SpecError(f"cannot read the task file {task.name!r}: {why}") from error
+            raise SpecError(f"cannot read the task file {task.name!r}: {error}") from error
     elif local_only:
         found = task.sha256 or _cached_digest(task.name)
     else:
@@ -133,11 +132,7 @@ def resolve_task(task: Task, *, local_only: bool = False) -> Task:
             _require_known(task.name)
         found = _load(task.name, 0.0, task.sha256).digest
     if task.sha256 not in ("", found):
-        meant = (
-            f"not {task.sha256}: its content has changed"
-            if found
-            else "yet its content is fixed: leave sha256 out"
-        )
+        meant = f"not {task.sha256!r}: its content has changed"
         raise SpecError(f"{task.name} has sha256 {found!r}, {meant}")
     return dataclasses.replace(task, sha256=found)
 
