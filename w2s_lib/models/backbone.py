@@ -24,7 +24,6 @@ from w2s_lib.runs.model_names import EMBEDDED_DEPTH, is_folder, is_hub, split_mo
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-NO_TOKENIZER = "{} has no tokenizer: none of its files, such as tokenizer.json, is there"
 
 
 @contextlib.contextmanager
@@ -107,7 +106,9 @@ def _examined(name: str, revision: str) -> int:
     tokenizer = load_tokenizer(name, revision)
     # Where there is no file, some families make a tokenizer up that knows no words.
     if set(tokenizer("It was good.")["input_ids"]) <= set(tokenizer.all_special_ids):
-        raise SpecError(NO_TOKENIZER.format(name))
+        raise SpecError(
+            f"{name} has no tokenizer: none of its files, such as tokenizer.json, is there"
+        )
     return int(config.num_hidden_layers)
 
 
@@ -127,13 +128,8 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
     """
     from transformers import AutoTokenizer
 
-    try:
-        with loading(name):
-            return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
-    except AssetError as error:
-        if isinstance(error.__cause__, ValueError) and "tokenizer" in str(error.__cause__):
-            raise SpecError(NO_TOKENIZER.format(name)) from error
-        raise
+    with loading(name):
+        return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
 
 
 def max_length(name: str, revision: str = "") -> int:
