@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from w2s_lib.experiments.results import Results
 from w2s_lib.publishing.chapters import chapters, planned_specs
@@ -34,17 +32,8 @@ ROLES = ("supervisor", "ceiling", "student", "generative", "baseline")
 ORDER = ["task", "n_train", "place", "model", "supervisor", "labels", "loss", "start"]
 ORDER += ["lora_blocks", "quantization", "method", "seed", "run_id"]
 TASK = {"name": "task", "n_train": "halves", "n_validation": "validation", "n_test": "test"}
-PREDICTION = pa.schema(
-    {
-        "run_id": pa.string(),
-        "row": pa.int32(),
-        "split": pa.string(),
-        "label": pa.int8(),
-        "p": pa.float32(),
-        "group": pa.int32(),
-        "share": pa.float64(),
-    }
-)
+PREDICTION = {"run_id": "str", "row": "int32", "split": "str", "label": "int8", "p": "float32"}
+PREDICTION |= {"group": "int32", "share": "float64"}
 
 
 def published_runs(folder: Path | None = None) -> pd.DataFrame:
@@ -159,8 +148,7 @@ def write_tables(folder: Path, target: Path) -> None:
     The same records give the same bytes.
 
     `predictions.parquet` is long: `run_id`, `row`, `split`, `label`, `p`, `group` and `share`, the
-    share of training after which a row was predicted: 1.0 at the end, less in snapshots. It has a
-    row group a run.
+    share of training after which a row was predicted: 1.0 at the end, less in snapshots.
 
     Raises:
         DamagedRecord: each record is verified on the way.
@@ -168,13 +156,11 @@ def write_tables(folder: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     runs = published_runs(folder)
     runs.to_csv(target / "runs.csv", index=False, lineterminator="\n")
-    table = pa.Table.from_pandas(runs, preserve_index=False).replace_schema_metadata(None)
-    pq.write_table(table, target / "runs.parquet", compression="zstd")
-    names = ["run_id", "split", "label", "share"]
-    how = {"compression": "zstd", "use_dictionary": names}
-    with pq.ParquetWriter(target / "predictions.parquet", PREDICTION, **how) as writer:
-        for path in _records(folder):
-            writer.write_table(_predictions(path))
+    runs.to_parquet(target / "runs.parquet", index=False, compression="zstd")
+    rows = [part for path in _records(folder) for part in _predictions(_read(path))]
+    frame = pd.concat(rows) if rows else pd.DataFrame(columns=list(PREDICTION))
+    frame = frame[[*PREDICTION]].astype(PREDICTION)
+    frame.to_parquet(target / "predictions.parquet", index=False, compression="zstd")
 
 
 @cache
@@ -193,12 +179,11 @@ def book_root() -> Path:
     return root
 
 
-def _predictions(path: Path) -> pa.Table:
-    record = _read(path)
+def _predictions(record: Record) -> Iterator[pd.DataFrame]:
+    """What was predicted at the end, then at each snapshot."""
     rows = record.predictions.reset_index().assign(run_id=record.spec.run_id)
-    shares = {name: float(name.removeprefix("p@")) for name in snapshots_of(record.predictions)}
-    parts = []
-    for name, share in {"p": 1.0, **shares}.items():
-        part = rows[rows[name].notna()].assign(p=rows[name], share=share)
-        parts.append(pa.Table.from_pandas(part, schema=PREDICTION, preserve_index=False))
-    return pa.concat_tables(parts).replace_schema_metadata(None).combine_chunks()
+    for name in ("p", *snapshots_of(record.predictions)):
+        part = rows[rows[name].notna()]
+        yield part.assign(
+            p=part[name], share=float(name.removeprefix("p@")) if "@" in name else 1.0
+        )
