@@ -7,7 +7,8 @@ PIP = .venv/bin/pip install -q --disable-pip-version-check -c book/constraints.t
 
 .PHONY: help book test try retrain plan run records gpu-check serve lab clean
 help clean: ; @$(PYTHON) $(RUN)
-book retrain plan run records serve lab: .venv/book.stamp ; @.venv/bin/python $(RUN)
+book retrain plan run records serve: .venv/book.stamp ; @.venv/bin/python $(RUN)
+lab: .venv/lab.stamp ; @.venv/bin/python $(RUN)
 test: .venv/test.stamp ; @.venv/bin/python -m tests
 try: .venv/book.stamp ; @.venv/bin/python -m tests $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 gpu-check: .venv/test.stamp ; @.venv/bin/python -m tests $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
@@ -16,6 +17,11 @@ gpu-check: .venv/test.stamp ; @.venv/bin/python -m tests $@ $(filter-out PYTHON=
 	@echo "Installing the book's packages into .venv, once; with PyTorch among them this takes a few minutes."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) -e '.[book]'
+	@touch $@
+
+.venv/lab.stamp: .venv/book.stamp
+	@echo "Installing JupyterLab into .venv, once."
+	@$(PIP) -e '.[lab]'
 	@touch $@
 
 .venv/test.stamp: .venv/book.stamp

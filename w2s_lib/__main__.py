@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +145,9 @@ def serve(options: Options) -> int:
 
 
 def lab(options: Options) -> int:
-    """Opens JupyterLab with the chapters as notebooks, executed already (PORT=8888).
-
-    Installs it on first use.
-    """
+    """Opens JupyterLab with the chapters as notebooks, executed already (PORT=8888)."""
     from w2s_lib.publishing import execution
 
-    if find_spec("jupyterlab") is None:
-        print("Installing JupyterLab into this environment, once.", flush=True)
-        tool("pip", "install", "-q", "-c", "book/constraints.txt", "-e", ".[lab]")
     port = whole(options, "port", 8888, least=0)
     jobs, workers = take_jobs({})
     with alone():

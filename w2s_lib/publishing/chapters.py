@@ -9,10 +9,10 @@ parameters to execute it with; its `inputs` is a hash of all that the result dep
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,19 +67,10 @@ class Chapter:
         ]
 
     def defaults(self) -> Parameters:
-        """What the `parameters` cell sets.
-
-        Its names, and their values where these are literals (else `...`).
-        """
-        found: Parameters = {}
-        for node in ast.walk(ast.parse("\n".join(self.cells("parameters")))):
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    try:
-                        found[ast.unparse(target)] = ast.literal_eval(node.value)
-                    except ValueError:
-                        found[ast.unparse(target)] = ...
-        return found
+        """What the `parameters` cell sets: names and values."""
+        space: Parameters = {}
+        exec("\n".join(self.cells("parameters")), {}, space)  # noqa: S102
+        return {name: value for name, value in space.items() if not name.startswith("_")}
 
 
 @dataclass(frozen=True)
@@ -130,7 +121,6 @@ class Job:
 
         book = self.chapter.root / "book"
         files = [self.chapter.source, book / "constraints.txt", *sorted(book.glob("claims*/*"))]
-        files += sorted(Path(__file__).parents[1].rglob("*.py"))
         if self.chapter.cells("specs"):
             stores = [store for store in (user_store().folder, published_store()) if store]
             names = [f"{run_id}.parquet" for run_id in sorted(self.run_ids)]
@@ -139,14 +129,23 @@ class Job:
             files += sorted(book.glob("*.*")) + sorted((book / "results").glob("*.parquet"))
         hidden = os.environ.get("W2S_PUBLISHED")
         settings = sorted(self.parameters.items()), hidden, self.banner, sorted(self.run_ids)
-        there = "\n".join(f"{file.name} {file.is_file()}" for file in files)
-        contents = (file.read_bytes() for file in files if file.is_file())
-        return digest(repr(settings).encode(), sys.version.encode(), there.encode(), *contents)
+        return digest(repr((settings, sys.version, state_of([*library(), *files]))).encode())
 
 
 def digest(*parts: bytes) -> str:
     """SHA-256 of several byte strings, their borders included."""
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def state_of(files: Iterable[Path]) -> str:
+    """A hash of the names and contents of files, and of which are there."""
+    there = [(file.name.encode(), file.read_bytes()) for file in files if file.is_file()]
+    return digest(*(part for file in there for part in file))
+
+
+def library() -> list[Path]:
+    """The files of this library, on any of which what it makes may depend."""
+    return sorted(Path(__file__).parents[1].rglob("*.py"))
 
 
 def from_yaml(text: str, where: str) -> Any:
