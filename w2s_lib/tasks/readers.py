@@ -1,4 +1,4 @@
-"""A user's own file, or a dataset of the hub, checked and brought to the columns of a task."""
+"""A user's own file, checked and brought to the columns of a task; loading from the hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 def is_file(name: str) -> bool:
     """Whether a task's name is the path of a user's file."""
-    return name.endswith(FILE_KINDS) and not name.startswith("hf:")
+    return name.endswith(FILE_KINDS)
 
 
 def read_file(path: Path) -> pd.DataFrame:
@@ -45,16 +45,6 @@ def read_file(path: Path) -> pd.DataFrame:
     return _canonical(raw, str(path))
 
 
-def read_hub(name: str) -> pd.DataFrame:
-    """A dataset of the hub with the columns `text` and `label`, by `datasets.load_dataset`.
-
-    Raises:
-        AssetError: it cannot be loaded: no network, or no such dataset.
-        SpecError: see `table.load_table`.
-    """
-    return hub_frame(load_hub(name, what=f"the dataset 'hf:{name}' from the hub"), f"hf:{name}")
-
-
 def load_hub(*args: Any, what: str, **settings: Any) -> Any:
     """`datasets.load_dataset`, with one clear sentence where it fails.
 
@@ -72,18 +62,6 @@ def load_hub(*args: Any, what: str, **settings: Any) -> Any:
             "network; if it is gated, log in with `hf auth login`; or save it as .csv, .jsonl or "
             ".parquet and give the file's path"
         ) from error
-
-
-def hub_frame(data: Any, name: str) -> pd.DataFrame:
-    """The table of a `datasets.Dataset`, or of a `DatasetDict`'s train, validation and test."""
-    if not hasattr(data, "keys"):
-        return _canonical(data.to_pandas(), name)
-    found = [data[split].to_pandas().assign(split=split) for split in SPLITS if split in data]
-    if not found:
-        raise SpecError(
-            f"{name} has the splits {', '.join(data.keys())}: one of {', '.join(SPLITS)} is needed"
-        )
-    return _canonical(pd.concat(found, ignore_index=True), name)
 
 
 def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from w2s_lib.runs.spec import Task
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
 from w2s_lib.tasks.hub import cached_table, read_hub_task
-from w2s_lib.tasks.readers import FILE_KINDS, is_file, read_file, read_hub, rows_to_keep
+from w2s_lib.tasks.readers import FILE_KINDS, is_file, read_file, rows_to_keep
 
 Rows = npt.NDArray[np.int64]
 
@@ -77,7 +77,7 @@ def default_task(name: str, **overrides: Any) -> Task:
     """The task of that name with the settings that it declares. Nothing is read, nothing fetched.
 
     Args:
-        name: a name in `EMBEDDED` or `HUB_TASKS`, a path to a user's file, or `hf:<dataset>`.
+        name: a name in `EMBEDDED` or `HUB_TASKS`, or a path to a user's file.
         **overrides: fields of `Task`.
 
     Raises:
@@ -91,11 +91,9 @@ def default_task(name: str, **overrides: Any) -> Task:
 
 def _require_known(name: str) -> None:
     known = [*EMBEDDED, *HUB_TASKS]
-    if not (name in known or is_file(name) or name.startswith("hf:")):
-        raise SpecError(
-            f"unknown task {name!r}: {nearest(name, known)} Also a file ({', '.join(FILE_KINDS)}) "
-            "or 'hf:<dataset>'."
-        )
+    if name not in known and not is_file(name):
+        allowed = f"{nearest(name, known)} Also a file ({', '.join(FILE_KINDS)})."
+        raise SpecError(f"unknown task {name!r}: {allowed}")
 
 
 def has_fixed_content(name: str) -> bool:
@@ -177,7 +175,7 @@ def load_table(task: Task) -> TaskTable:
     """
     task = resolve_task(task)
     min_rating = task.min_rating if task.name in EMBEDDED else 0.0
-    table = _load(task.name, min_rating, "" if task.name.startswith("hf:") else task.sha256)
+    table = _load(task.name, min_rating, task.sha256)
     return dataclasses.replace(table, task=task, frame=table.frame.copy())
 
 
@@ -191,8 +189,6 @@ def _load(name: str, min_rating: float, sha256: str) -> TaskTable:
         if pairs:
             snippets = frame[rows_to_keep(frame, name)]
             frame, ratings = preferences(snippets, min_gap=min_rating), []
-    elif name.startswith("hf:"):
-        frame = read_hub(name[3:])
     elif is_file(name):
         frame = read_file(Path(name).expanduser())
     else:
