@@ -467,7 +467,7 @@ def test_the_hub_out_of_reach_is_one_clear_error(tmp_path):
         done.stdout.startswith("AssetError(")
         and "cannot load split 'train' of the hub's 'nyu-mll/glue'" in done.stdout
     )
-    assert "\\n" not in done.stdout and "save it as .csv" in done.stdout
+    assert "\\n" not in done.stdout and "save it as a file" in done.stdout
 
 
 # Two names for the same texts

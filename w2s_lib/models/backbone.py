@@ -81,14 +81,10 @@ def check(spec: RunSpec) -> None:
         AssetError: a model of the hub that is missing, gated or private, or cannot be fetched.
     """
     if spec.semantics != SEMANTICS:
-        raise SpecError(
-            f"run {spec.run_id} is of training semantics {spec.semantics}; this library trains "
-            f"{SEMANTICS}, so it can read that run's record and not make it"
-        )
+        made = f"is of training semantics {spec.semantics}; this library trains {SEMANTICS}"
+        raise SpecError(f"run {spec.run_id} {made}")
     if spec.device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            "the run asks for device='cuda' and this machine has none; device='cpu' is the CPU"
-        )
+        raise DeviceError("the run asks for device='cuda' and this machine has none")
     name, depth = split_model(spec.model)
     if is_hub(name) or is_folder(name):
         require_current(name, spec.revision)
@@ -130,11 +126,6 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
 
     with loading(name):
         return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
-
-
-def max_length(name: str, revision: str = "") -> int:
-    """How many tokens the model has positions for."""
-    return getattr(load_config(name, revision), "max_position_embeddings", None) or 2**31
 
 
 def attention(device: str, precision: str) -> dict[str, str]:

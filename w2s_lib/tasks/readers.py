@@ -1,4 +1,4 @@
-"""A user's own file, checked and brought to the columns of a task; loading from the hub."""
+"""A user's own file, checked and brought to the columns of a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from w2s_lib.runs.errors import AssetError, SpecError
+from w2s_lib.runs.errors import SpecError
 
 FILE_KINDS = (".csv", ".jsonl", ".parquet")
 SPLITS = ("train", "validation", "test")
@@ -43,25 +43,6 @@ def read_file(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SpecError(f"cannot read {path} as {path.suffix}: {error}") from error
     return _canonical(raw, str(path))
-
-
-def load_hub(*args: Any, what: str, **settings: Any) -> Any:
-    """`datasets.load_dataset`, with one clear sentence where it fails.
-
-    Raises:
-        AssetError: it cannot be loaded: what was wanted, why not, and what to do.
-    """
-    import datasets
-
-    try:
-        return datasets.load.load_dataset(*args, **settings)
-    except Exception as error:  # datasets lets through the errors of half a dozen libraries
-        reason = (str(error).splitlines() or [""])[0]
-        raise AssetError(
-            f"cannot load {what} ({type(error).__name__}: {reason}): check the name and the "
-            "network; if it is gated, log in with `hf auth login`; or save it as .csv, .jsonl or "
-            ".parquet and give the file's path"
-        ) from error
 
 
 def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -161,11 +142,9 @@ def rows_to_keep(frame: pd.DataFrame, name: str) -> npt.NDArray[np.bool_]:
     conflict = (verdict.groupby(same).transform("nunique") > 1).to_numpy()
     if conflict.any() and is_file(name):
         first = np.flatnonzero(conflict & (same == same[conflict].iloc[0]).to_numpy())
-        raise SpecError(
-            f"{name}: {conflicting} in rows {', '.join(map(str, first))} (counting from 0): "
-            f"{frame['text'].iloc[first[0]]!r}; {int(conflict.sum())} rows in all are so. Correct "
-            "or delete them."
-        )
+        what = f"{frame['text'].iloc[first[0]]!r}; {int(conflict.sum())} rows in all are so"
+        where = f"rows {', '.join(map(str, first))} (counting from 0)"
+        raise SpecError(f"{name}: {conflicting} in {where}: {what}")
     kept: npt.NDArray[np.bool_] = ~(same.duplicated().to_numpy() | conflict)
     if not kept.all() and frame["rating"].isna().all():
         warnings.warn(
