@@ -129,18 +129,16 @@ class Job:
             files += sorted(book.glob("*.*")) + sorted((book / "results").glob("*.parquet"))
         hidden = os.environ.get("W2S_PUBLISHED")
         settings = sorted(self.parameters.items()), hidden, self.banner, sorted(self.run_ids)
-        return digest(repr((settings, sys.version, state_of([*library(), *files]))).encode())
-
-
-def digest(*parts: bytes) -> str:
-    """SHA-256 of several byte strings, their borders included."""
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+        made_of = repr((settings, sys.version, state_of([*library(), *files])))
+        return hashlib.sha256(made_of.encode()).hexdigest()
 
 
 def state_of(files: Iterable[Path]) -> str:
     """A hash of the names and contents of files, and of which are there."""
-    there = [(file.name.encode(), file.read_bytes()) for file in files if file.is_file()]
-    return digest(*(part for file in there for part in file))
+    from w2s_lib.runs.folders import file_sha256  # here: `make help` needs nothing installed
+
+    there = [(file.name, file_sha256(file)) for file in files if file.is_file()]
+    return hashlib.sha256(repr(there).encode()).hexdigest()
 
 
 def library() -> list[Path]:

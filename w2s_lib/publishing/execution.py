@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from w2s_lib.publishing.chapters import BookError, Chapter, Job, digest, train
+from w2s_lib.publishing.chapters import BookError, Chapter, Job, state_of, train
 
 Row = tuple[str, float | None, int, int]
 """Chapter, seconds (None: unchanged), runs read, runs trained."""
@@ -68,8 +68,7 @@ def is_current(job: Job) -> bool:
 
 
 def _stamp(job: Job, inputs: str) -> str:
-    made = job.built(".ipynb")
-    return digest(inputs.encode(), made.read_bytes() if made.exists() else b"absent")
+    return f"{inputs} {state_of([job.built('.ipynb')])}"
 
 
 def execute_one(job: Job, inputs: str) -> tuple[str, float]:
