@@ -96,8 +96,8 @@ def _draw_balanced(
     for (name, size), (zeros, ones), need in zip(sizes.items(), drawn, needs, strict=True):
         if min(len(zeros), len(ones)) < need:
             raise SpecError(
-                f"{task.name} has too few rows for {name} = {size}: {need} rows of either label, "
-                f"but there are {len(zeros)} of label 0 and {len(ones)} of label 1 left once groups "
-                "are kept whole. Set a smaller n_train, n_validation or n_test"
+                f"{task.name} has too few rows for {name} = {size}: it needs {need} rows of "
+                f"either label, and there are {len(zeros)} of label 0 and {len(ones)} of label 1 left "
+                "once groups are kept whole. Set a smaller n_train, n_validation or n_test"
             )
     return [np.sort(np.array(zeros + ones, dtype=np.int64)) for zeros, ones in drawn]
