@@ -5,16 +5,23 @@ PYTHON ?= python3
 RUN = -m w2s_lib $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c book/constraints.txt
 
-.PHONY: help book try test retrain plan run records gpu-check serve lab clean
+.PHONY: help book test try retrain plan run records gpu-check serve lab clean
 help clean: ; @$(PYTHON) $(RUN)
-book try retrain plan run records serve lab: .venv/book.stamp ; @.venv/bin/python $(RUN)
+book retrain plan run records serve: .venv/book.stamp ; @.venv/bin/python $(RUN)
+lab: .venv/lab.stamp ; @.venv/bin/python $(RUN)
 test: .venv/test.stamp ; @.venv/bin/python -m tests
-gpu-check: .venv/test.stamp ; @.venv/bin/python -m tests gpu-check $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+try: .venv/book.stamp ; @.venv/bin/python -m tests $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+gpu-check: .venv/test.stamp ; @.venv/bin/python -m tests $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 
 .venv/book.stamp: pyproject.toml book/constraints.txt
 	@echo "Installing the book's packages into .venv, once; with PyTorch among them this takes a few minutes."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) -e '.[book]'
+	@touch $@
+
+.venv/lab.stamp: .venv/book.stamp
+	@echo "Installing JupyterLab into .venv, once."
+	@$(PIP) -e '.[lab]'
 	@touch $@
 
 .venv/test.stamp: .venv/book.stamp

@@ -1,6 +1,7 @@
-"""`make test` and `make gpu-check`: every check of this repository, and the proof of the CUDA path.
+"""`make test`, `make try` and `make gpu-check`: every check, sketches, the proof of the CUDA path.
 
 python -m tests            # linter, format, import rules, types, all tests
+python -m tests try        # each chapter as a sketch, and with each knob of "What to tweak" turned
 python -m tests gpu-check  # on a box with a GPU: its tests, its benchmark, then records
 """
 
@@ -8,8 +9,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from tests.chapter_text import knobs, script
+from w2s_lib import __main__ as cli
 from w2s_lib.publishing.chapters import chapters
 
 MODULE = [sys.executable, "-m"]
@@ -29,11 +33,29 @@ def test() -> int:
     failed = []
     for page in chapters(Path.cwd()):
         command = [*LINT, "--stdin-filename", f"book/{page.name}.py", "-"]
-        if page.is_notebook and subprocess.run(command, input=page.script().encode()).returncode:
+        if page.is_notebook and subprocess.run(command, input=script(page).encode()).returncode:
             failed.append(f"chapter {page.name}")
     failed += [" ".join(step) for step in STEPS if subprocess.call(step)]
     print("\n".join(["Failed:", *failed]) if failed else "Linter, types and tests passed.")
     return 1 if failed else 0
+
+
+def try_out(settings: list[str]) -> int:
+    """Executes chapters with the profile `quick`: as it is, and with each knob to tweak."""
+    from w2s_lib.publishing import execution, profiles
+
+    options = {"profile": "quick"} | cli.read_settings(settings)
+    profile = str(options["profile"])
+    jobs, workers = cli.take_jobs(options)
+    tried = [replace(job, variant=f" {profile}") for job in jobs]
+    for job in jobs:
+        for knob in knobs(job.chapter):
+            given = cli.read_settings(knob)
+            (changed,) = profiles.resolve([job.chapter], profile=profile, overrides=given)
+            tried.append(replace(changed, variant=f" {profile} {knob}".replace("/", "-")))
+    with cli.alone():
+        cli.print_table(execution.execute(tried, workers=workers))
+    return 0
 
 
 def gpu_check(settings: list[str]) -> int:
@@ -52,4 +74,6 @@ def gpu_check(settings: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(gpu_check(sys.argv[2:]) if sys.argv[1:2] == ["gpu-check"] else test())
+    verb, *settings = sys.argv[1:] or ["test"]
+    named = {"try": try_out, "gpu-check": gpu_check}
+    sys.exit(named[verb](settings) if verb in named else test())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import w2s_lib as w2s
+from tests.chapter_text import problems, script
 from w2s_lib.publishing.chapters import chapters
 
 REPO = Path(__file__).resolve().parent.parent
@@ -152,7 +153,7 @@ def test_no_committed_file_names_a_path_of_somebodys_machine() -> None:
 def test_chapters_import_the_library_and_little_else() -> None:
     notebooks = [page for page in chapters(REPO) if page.is_notebook]
     for chapter in notebooks:
-        for node in ast.walk(ast.parse(chapter.script())):
+        for node in ast.walk(ast.parse(script(chapter))):
             names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [name.name for name in node.names]
@@ -160,3 +161,7 @@ def test_chapters_import_the_library_and_little_else() -> None:
                 names = [node.module or ""]
             assert {name.split(".")[0] for name in names} <= IN_CHAPTERS, (chapter.name, names)
     assert notebooks
+
+
+def test_chapters_cite_link_and_fold_as_both_page_and_notebook_need_it() -> None:
+    assert [f"{page.name}: {wrong}" for page in chapters(REPO) for wrong in problems(page)] == []

@@ -6,10 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,22 +53,12 @@ def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Jo
     ], workers
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """Waits until no other process builds in this checkout."""
-    from filelock import FileLock, Timeout
+def alone() -> Any:
+    """A lock: whoever enters it waits until no other process builds in this checkout."""
+    from filelock import FileLock
 
     (ROOT / ".w2s").mkdir(exist_ok=True)
-    lock = FileLock(ROOT / ".w2s" / "build.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print("Waiting for another process that builds in this checkout.", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return FileLock(ROOT / ".w2s" / "build.lock")
 
 
 def make_book(options: Options, *, retrain: bool = False) -> int:
@@ -80,15 +67,17 @@ def make_book(options: Options, *, retrain: bool = False) -> int:
     from w2s_lib.publishing import pages as build
 
     jobs, workers = take_jobs(options)
-    if retrain:
-        jobs = [one_seed(job) for job in jobs]
     pages = book.chapters(ROOT)
     # A book is whole or it is none: the chapters not asked for are in it as they are published.
     asked = [job.chapter for job in jobs]
     others = [page for page in pages if page.is_notebook and page not in asked]
-    jobs += profiles.resolve(others, profile="laptop", overrides={})
     with alone():
-        table = execution.execute(jobs, workers=workers)
+        published = profiles.resolve(others, profile="laptop", overrides={})
+        table = execution.execute(published, workers=workers)
+        if retrain:
+            os.environ["W2S_PUBLISHED"] = "0"
+            jobs = [one_seed(job) for job in jobs]
+        table += execution.execute(jobs, workers=workers)
         built = build.build(pages)
         build.verify(pages)
     print_table(table)
@@ -98,37 +87,20 @@ def make_book(options: Options, *, retrain: bool = False) -> int:
     return 0
 
 
-def print_table(table: list[Any]) -> None:
+def print_table(rows: list[Any]) -> None:
     """What was executed: a line a chapter."""
-    width = max(len(name) for name in ["chapter", *(row[0] for row in table)])
-    print(f"\n{'chapter':<{width}}  {'seconds':>9}  {'runs read':>9}  {'runs trained':>12}")
-    for name, seconds, read, trained in table:
-        took = "unchanged" if seconds is None else f"{seconds:.1f}"
-        print(f"{name:<{width}}  {took:>9}  {read:>9}  {trained:>12}")
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=["", "seconds", "runs read", "runs trained"]).set_index("")
+    frame["seconds"] = frame["seconds"].astype(float)
+    print(frame.to_string(float_format="{:.1f}".format, na_rep="unchanged", index_names=False))
 
 
 def one_seed(job: book.Job) -> book.Job:
-    """The job with the published records hidden and only the first of its seeds."""
+    """The job with only the first of its seeds."""
     seeds = (job.chapter.defaults() | job.parameters).get("seeds")
     few = {"seeds": seeds[:1]} if isinstance(seeds, list) else {}
-    return replace(job, parameters=job.parameters | few, published=False)
-
-
-def try_out(options: Options) -> int:
-    """Executes chapters with the profile `quick`: as it is, and with each knob to tweak."""
-    from w2s_lib.publishing import execution
-
-    profile = str(options.setdefault("profile", "quick"))
-    jobs, workers = take_jobs(options)
-    for job in list(jobs):
-        for knob in job.chapter.knobs():
-            given = read_settings(knob)
-            changed = profiles.resolve([job.chapter], profile=profile, overrides=given)
-            jobs += [replace(one, variant=f" {knob}".replace("/", "-")) for one in changed]
-    jobs = [replace(job, folder="tried") for job in jobs]
-    with alone():
-        print_table(execution.execute(jobs, workers=workers))
-    return 0
+    return replace(job, parameters=job.parameters | few)
 
 
 def retrain(options: Options) -> int:
@@ -165,22 +137,17 @@ def records(options: Options) -> int:
 
 def serve(options: Options) -> int:
     """Serves the built book on localhost (PORT=8000; 0 takes a free port)."""
-    from w2s_lib.publishing.pages import serve as serve_pages
-
-    serve_pages(ROOT, whole(options, "port", 8000, least=0))
-    return 0
+    port, site = whole(options, "port", 8000, least=0), ROOT / "_build" / "html"
+    if not (site / "index.html").exists():
+        raise book.BookError("There is no built book yet: run `make book` first.")
+    server = ["http.server", "--bind", "127.0.0.1", "--directory", str(site), str(port)]
+    os.execv(sys.executable, [sys.executable, "-u", "-m", *server])  # noqa: S606
 
 
 def lab(options: Options) -> int:
-    """Opens JupyterLab with the chapters as notebooks, executed already (PORT=8888).
-
-    Installs it on first use.
-    """
+    """Opens JupyterLab with the chapters as notebooks, executed already (PORT=8888)."""
     from w2s_lib.publishing import execution
 
-    if find_spec("jupyterlab") is None:
-        print("Installing JupyterLab into this environment, once.", flush=True)
-        tool("pip", "install", "-q", "-c", "book/constraints.txt", "-e", ".[lab]")
     port = whole(options, "port", 8888, least=0)
     jobs, workers = take_jobs({})
     with alone():
@@ -209,9 +176,9 @@ def usage(options: Options) -> int:
     """Lists what there is to do."""
     for name, (verb, _) in VERBS.items():
         print(f"make {name:<9} {(verb.__doc__ or '').splitlines()[0]}")
-    print(
-        "make test      Checks everything.\nmake gpu-check Proves the CUDA path, then trains the PGR chapter's runs there."
-    )
+    print("make test      Checks everything.")
+    print("make try       Executes chapters with the profile `quick`, and with each knob turned.")
+    print("make gpu-check Proves the CUDA path, then trains the PGR chapter's runs there.")
     print("\nParameters go by their names: make book CHAPTERS=pgr PROFILE=gpu SEEDS=0,1 WORKERS=2")
     return 0
 
@@ -226,7 +193,6 @@ VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
     "records": (records, None),
     "serve": (serve, ("port",)),
     "lab": (lab, ("port",)),
-    "try": (try_out, None),
     "clean": (clean, ()),
 }
 

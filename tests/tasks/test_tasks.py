@@ -19,7 +19,6 @@ from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.settings import EMBEDDED_TASKS
 from w2s_lib.runs.spec import Task
-from w2s_lib.tasks.readers import hub_frame
 from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import (
     EMBEDDED,
@@ -411,7 +410,7 @@ def test_a_file_name_beyond_ascii_in_any_locale(tmp_path, suffix):
 def test_describing_a_task_reads_nothing(tmp_path, monkeypatch):
     """A cache that is empty, and cannot be filled, stays so."""
     monkeypatch.setenv("W2S_CACHE", str(tmp_path / "cache"))
-    for name in ("movie", "movie-preference", "sst2", "hf:own/data", "nowhere/own.csv"):
+    for name in ("movie", "movie-preference", "sst2", "nowhere/own.csv"):
         assert default_task(name).sha256 == ""
     assert [texts_a_row(default_task(name)) for name in ("movie", "movie-preference")] == [1, 2]
     assert [texts_a_row(default_task(name)) for name in ("sst2", "anthropic_hh")] == [1, 2]
@@ -435,7 +434,7 @@ def test_a_changed_file_is_another_task(tmp_path):
     with pytest.raises(SpecError, match="its content has changed"):
         load_table(task)
     assert len(load_table(default_task(name, **SMALL)).frame) == 22
-    with pytest.raises(SpecError, match="leave sha256 out"):
+    with pytest.raises(SpecError, match="movie has sha256"):
         load_table(Task(name="movie", sha256="0" * 64))
 
 
@@ -458,44 +457,17 @@ def test_the_digest_covers_text_label_group_and_split(tmp_path):
 # The hub
 
 
-def test_a_dataset_in_memory_is_read_as_a_file_is():
-    import datasets
-
-    frame = rows(8, extra=list("abcdefgh"))
-    table = hub_frame(datasets.Dataset.from_pandas(frame), "hf:own")
-    assert table["text"].to_list() == frame["text"].to_list() and table[
-        "split"
-    ].unique().tolist() == [""]
-    parts = {
-        "train": rows(4),
-        "test": rows(3, text=["x", "y", "z"]),
-        "unsupervised": rows(2, label=[-1, -1]),
-    }
-    both = hub_frame(
-        datasets.DatasetDict({k: datasets.Dataset.from_pandas(v) for k, v in parts.items()}),
-        "hf:own",
-    )
-    assert both["split"].to_list() == ["train"] * 4 + ["test"] * 3
-    assert both["id"].to_list() == [str(i) for i in range(7)] and both["label"].dtype == np.int8
-    with pytest.raises(SpecError, match="hf:own has the splits dev: one of train"):
-        hub_frame(datasets.DatasetDict({"dev": datasets.Dataset.from_pandas(rows(2))}), "hf:own")
-    with pytest.raises(SpecError, match="hf:own has no column 'text'"):
-        hub_frame(
-            datasets.Dataset.from_pandas(rows(2).rename(columns={"text": "sentence"})), "hf:own"
-        )
-
-
 def test_the_hub_out_of_reach_is_one_clear_error(tmp_path):
-    code = "from w2s_lib.tasks.table import *\ntry: resolve_task(default_task('hf:own/data'))\nexcept Exception as e: print(repr(e))"
+    code = "from w2s_lib.tasks.table import *\ntry: resolve_task(default_task('sst2'))\nexcept Exception as e: print(repr(e))"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True
     )
     assert (
         done.stdout.startswith("AssetError(")
-        and "cannot load the dataset 'hf:own/data'" in done.stdout
+        and "cannot load split 'train' of the hub's 'nyu-mll/glue'" in done.stdout
     )
-    assert "\\n" not in done.stdout and "save it as .csv" in done.stdout
+    assert "\\n" not in done.stdout and "save it as a file" in done.stdout
 
 
 # Two names for the same texts

@@ -24,7 +24,6 @@ from w2s_lib.figures.style import (
     LABEL_HEIGHT,
     SHAPES,
     STUDENT,
-    levels,
     line_colours,
     padded_domain,
     spread,
@@ -32,8 +31,6 @@ from w2s_lib.figures.style import (
     wrapped,
 )
 from w2s_lib.measures.intervals import Interval
-
-__all__ = ["accuracy_dots", "curves"]
 
 Row = dict[str, Any]
 X = TypeVar("X", float, str)
@@ -161,9 +158,7 @@ def accuracy_dots(
     Raises:
         ValueError: no interval has a value; `seeds` names a row that is not there.
     """
-    order, known, width = list(intervals), references or {}, 330
-    if unknown := set(seeds or {}) - set(order):
-        raise ValueError(f"seeds of {sorted(unknown)}, but the rows are {order}")
+    order, known = list(intervals), references or {}
     marks = [
         {"row": i, "name": name, **estimate(intervals[name], number)}
         for i, name in enumerate(order)
@@ -183,25 +178,17 @@ def accuracy_dots(
     texts = [mark["interval"] for mark in marks]
     right = y.axis(name_axis(texts, title=None, orient="right", domain=False))
     blue, tip = alt.value(STUDENT), alt.Tooltip("value:Q", format=".3f")
-    rules = chart([{"value": value} for value in known.values()])
-    labels = [
-        chart([{"value": value, "label": label}])
-        .mark_text(baseline="bottom")
-        .encode(x=x("value"), y=alt.value(-4 - LABEL_HEIGHT * level), text="label:N")
-        for (label, value), level in zip(
-            known.items(), levels(known, width / (domain[1] - domain[0])), strict=True
-        )
-    ]
+    rules = chart([{"value": value, "label": label} for label, value in known.items()])
     bars = chart(shown).mark_rule(strokeWidth=2)
     small = chart(dots).mark_circle(size=16, opacity=0.65)
     large = chart(shown).mark_point(size=60, filled=True, opacity=1)
     return alt.layer(
         rules.mark_rule(color=GREY, strokeDash=DASHED).encode(x=x("value")),
-        *labels,
+        rules.mark_text(baseline="bottom").encode(x=x("value"), y=alt.value(-4), text="label:N"),
         bars.encode(x=x("low"), x2="high:Q", y=left, color=blue),
         small.encode(x=x("value"), y=y, color=blue, tooltip=["name:N", tip]),
         large.encode(x=x("value"), y=right, color=blue, tooltip=["name:N", "interval:N"]),
-        width=width,
+        width=330,
         height=34 * len(order),
         title=wrapped(title),
         description=title,
@@ -359,8 +346,7 @@ def _check(
 ) -> bool:
     """Whether x is a number."""
     if not lines or not all(lines.values()):
-        empty = [name for name in lines if not lines[name]]
-        raise ValueError(f"nothing to draw: no estimate in {empty}" if lines else "no line to draw")
+        raise ValueError(f"nothing to draw: no line, or one without an estimate, in {[*lines]}")
     if len(lines) > len(COLOURS):
         raise ValueError(f"{len(lines)} lines, but only {len(COLOURS)} colours to tell them apart")
     xs = [x for points in lines.values() for x in points]

@@ -11,20 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from w2s_lib.figures.charts import (
-    DASHED,
-    DOTTED,
-    Row,
-    chart,
-    estimate,
-    extent,
-    margin_labels,
-    measure,
-    name_axis,
-    notes,
-    scale,
-    series,
-)
+from w2s_lib.figures import charts
 from w2s_lib.figures.style import (
     CHARACTER_WIDTH,
     GREY,
@@ -37,8 +24,6 @@ from w2s_lib.figures.style import (
 )
 from w2s_lib.measures.metrics import pgr_table
 from w2s_lib.runs.model_names import short_name, split_model
-
-__all__ = ["plot_pgr"]
 
 PANEL: dict[str, Any] = {"width": 200, "height": 270}
 LABEL = 17
@@ -89,12 +74,12 @@ def plot_pgr(
 
     lines = {named[model]: interval.value for model, interval in weak.items()}
     legend = {"title": "student of", "legend": alt.Legend()}
-    axis = name_axis(ticks, title="student" if sizes else "student depth (blocks)")
+    axis = charts.name_axis(ticks, title="student" if sizes else "student depth (blocks)")
     steps = alt.Scale(domain=[-0.5, len(rungs) - 0.5], nice=False)
-    style: Row = {
+    style: charts.Row = {
         "x": alt.X("x:Q", axis=axis, scale=steps),
-        "color": alt.Color("supervisor:N", scale=scale(list(lines), STUDENTS), **legend),
-        "shape": alt.Shape("supervisor:N", scale=scale(list(lines), SHAPES), **legend),
+        "color": alt.Color("supervisor:N", scale=charts.scale(list(lines), STUDENTS), **legend),
+        "shape": alt.Shape("supervisor:N", scale=charts.scale(list(lines), SHAPES), **legend),
     }
     plain = {"x": style["x"], "color": alt.value(GREY), "shape": alt.value("circle")}
     known = {**(baselines or {}), **lines}
@@ -102,30 +87,34 @@ def plot_pgr(
     labels["ceiling"] = max(tops, key=lambda mark: mark["x"])["value"]
     wider = max(0.0, CHARACTER_WIDTH * (max(map(len, labels)) - LABEL))
     panel = PANEL | {"width": round(max(120, PANEL["width"] - wider / 2))}
-    domain = padded_domain([*extent(students + tops), *known.values()])
-    y = measure("test accuracy", domain)
-    base = chart([{"value": value} for value in (baselines or {}).values()])
-    own = chart([{"value": value, "supervisor": name} for name, value in lines.items()])
+    domain = padded_domain([*charts.extent(students + tops), *known.values()])
+    y = charts.measure("test accuracy", domain)
+    base = charts.chart([{"value": value} for value in (baselines or {}).values()])
+    own = charts.chart([{"value": value, "supervisor": name} for name, value in lines.items()])
     left = alt.layer(
         base.mark_rule(color=GREY, opacity=0.6).encode(y=y("value")),
-        own.mark_rule(strokeDash=DOTTED, strokeWidth=2, color=SUPERVISOR).encode(y=y("value")),
-        *series(tops, y, plain, beside=BESIDE, strokeDash=DASHED, color=GREY),
-        *series(students, y, style, beside=BESIDE, tips=["supervisor:N"]),
-        *margin_labels(labels, domain, **panel),
+        own.mark_rule(strokeDash=charts.DOTTED, strokeWidth=2, color=SUPERVISOR).encode(
+            y=y("value")
+        ),
+        *charts.series(tops, y, plain, beside=BESIDE, strokeDash=charts.DASHED, color=GREY),
+        *charts.series(students, y, style, beside=BESIDE, tips=["supervisor:N"]),
+        *charts.margin_labels(labels, domain, **panel),
         **panel,
     )
-    y = measure("performance gap recovered (PGR)", padded_domain([0.0, 1.0, *extent(shares)]))
+    y = charts.measure(
+        "performance gap recovered (PGR)", padded_domain([0.0, 1.0, *charts.extent(shares)])
+    )
     gap = LABEL_HEIGHT * len(rungs) / panel["width"]
     ends = [
-        chart([{"value": share}])
+        charts.chart([{"value": share}])
         .mark_rule(strokeDash=dash, strokeWidth=1.5, color=colour)
         .encode(y=y("value"))
-        for share, dash, colour in ((0.0, DOTTED, SUPERVISOR), (1.0, DASHED, GREY))
+        for share, dash, colour in ((0.0, charts.DOTTED, SUPERVISOR), (1.0, charts.DASHED, GREY))
     ]
     right = alt.layer(
         *ends,
-        *series(shares, y, style, beside=BESIDE, tips=["supervisor:N"]),
-        *notes(shares, style, height=panel["height"], gap=gap),
+        *charts.series(shares, y, style, beside=BESIDE, tips=["supervisor:N"]),
+        *charts.notes(shares, style, height=panel["height"], gap=gap),
         **panel,
     )
     return alt.hconcat(
@@ -140,23 +129,23 @@ def plot_pgr(
 
 def _marks(
     runs: pd.DataFrame, table: pd.DataFrame, rungs: list[str], named: Mapping[str, str]
-) -> tuple[list[Row], list[Row], list[Row]]:
+) -> tuple[list[charts.Row], list[charts.Row], list[charts.Row]]:
     """What is drawn of students, of their PGR and of the ceilings."""
     students, shares, order = [], [], list(named)
-    tops: dict[str, Row] = {}
+    tops: dict[str, charts.Row] = {}
     for cell in table.to_dict("records"):
         rung = rungs.index(cell["model"])
         beside = 0.16 * (order.index(cell["supervisor"]) - (len(order) - 1) / 2)
         at = {"x": rung + beside, "supervisor": named[cell["supervisor"]]}
         accuracies = [_seed(seed, accuracy) for seed, accuracy, _ in cell["seeds"]]
         recovered = [_seed(seed, share) for seed, _, share in cell["seeds"]]
-        students.append({**at, **estimate(cell["student"]), "seeds": accuracies})
-        shares.append({**at, **estimate(cell["pgr"]), "seeds": recovered})
+        students.append({**at, **charts.estimate(cell["student"]), "seeds": accuracies})
+        shares.append({**at, **charts.estimate(cell["pgr"]), "seeds": recovered})
         own = runs[(runs["role"] == "ceiling") & (runs["model"] == cell["model"])]
         dots = [_seed(*pair) for pair in zip(own["seed"], own["accuracy"], strict=True)]
-        tops[cell["model"]] = {"x": rung, **estimate(cell["ceiling"]), "seeds": dots}
+        tops[cell["model"]] = {"x": rung, **charts.estimate(cell["ceiling"]), "seeds": dots}
     return students, shares, list(tops.values())
 
 
-def _seed(seed: int, value: float) -> Row:
+def _seed(seed: int, value: float) -> charts.Row:
     return {"seed": int(seed), "value": float(value)}

@@ -14,8 +14,6 @@ from w2s_lib.figures.charts import DASHED, chart, measure, scale
 from w2s_lib.figures.style import COLOURS, GREY, RIVAL, SHAPES, STUDENT, SUPERVISOR, use_theme
 from w2s_lib.measures.intervals import NO_GAP
 
-__all__ = ["confidence_explorer", "pgr_calculator"]
-
 
 def pgr_calculator(
     *, weak: float = 0.74, student: float = 0.80, ceiling: float = 0.88
@@ -91,23 +89,8 @@ def confidence_explorer(
         threshold: where the slider of t starts, in [0.05, 0.95].
 
     Raises:
-        ValueError: no texts, not as many of one as of the other, or a number outside its range.
+        ValueError: not as many of one as of the other.
     """
-    if not len(predictions) or len(predictions) != len(soft_labels):
-        raise ValueError(
-            f"as many soft labels as predictions, and at least one: not {len(soft_labels)} "
-            f"and {len(predictions)}"
-        )
-    if not all(0 < p < 1 for p in predictions) or not all(0 <= label <= 1 for label in soft_labels):
-        raise ValueError(
-            f"predictions must be in (0, 1) and soft labels in [0, 1], not {predictions} "
-            f"and {soft_labels}"
-        )
-    if not (0 <= alpha <= 1 and 0.05 <= threshold <= 0.95):
-        raise ValueError(
-            f"alpha must be in [0, 1] and threshold in [0.05, 0.95], not {alpha!r} "
-            f"and {threshold!r}"
-        )
     words = {
         "label": "soft label",
         "prediction": "student's prediction",

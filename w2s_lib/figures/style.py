@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import textwrap
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
+from scipy.optimize import isotonic_regression
 
 VEGALITE = "5.21"
 """Of the versions that JupyterLab 4 draws live (none of 6), the one that vl-convert compiles."""
@@ -63,46 +65,14 @@ def padded_domain(values: Sequence[float], padding: float = 0.06) -> tuple[float
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Places moved as little as a single pass can so that neighbours are `gap` apart.
+    """Places moved as little as can be (least squares) so that neighbours are `gap` apart.
 
     Their order stays.
     """
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    groups: list[
-        list[int]
-    ] = []  # a run of labels that touch is centred on the mean of their places
-    for i in order:
-        groups.append([i])
-        while (
-            len(groups) > 1
-            and _middle(groups[-1], places) - _middle(groups[-2], places)
-            < gap * (len(groups[-1]) + len(groups[-2])) / 2
-        ):
-            groups[-2:] = [groups[-2] + groups[-1]]
-    moved = {
-        i: _middle(group, places) + gap * (k - (len(group) - 1) / 2)
-        for group in groups
-        for k, i in enumerate(group)
-    }
-    return [moved[i] for i in range(len(places))]
-
-
-def levels(labels: Mapping[str, float], pixels: float) -> list[int]:
-    """For labels centred on their places, times `pixels`.
-
-    The lowest line of text where each meets none before it.
-    """
-    taken: list[tuple[int, float, float]] = []
-    for label, place in labels.items():
-        half = CHARACTER_WIDTH * len(label) / 2 + 3
-        low, high = place * pixels - half, place * pixels + half
-        met = {level for level, a, b in taken if a < high and low < b}
-        taken.append((min(set(range(len(taken) + 1)) - met), low, high))
-    return [level for level, _, _ in taken]
-
-
-def _middle(group: Sequence[int], places: Sequence[float]) -> float:
-    return sum(places[i] for i in group) / len(group)
+    order, room = np.argsort(places, kind="stable"), gap * np.arange(len(places))
+    moved = np.empty(len(places))
+    moved[order] = room + isotonic_regression(np.asarray(places, float)[order] - room).x
+    return [float(place) for place in moved]
 
 
 def _theme() -> alt.theme.ThemeConfig:

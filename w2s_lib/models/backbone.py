@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +24,6 @@ from w2s_lib.runs.model_names import EMBEDDED_DEPTH, is_folder, is_hub, split_mo
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-NO_TOKENIZER = "{} has no tokenizer: none of its files, such as tokenizer.json, is there"
 
 
 @contextlib.contextmanager
@@ -51,43 +48,10 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def loading(name: str, revision: str) -> Iterator[None]:
-    """Loads quietly; what a library raises becomes an `AssetError` or `SpecError` of one sentence.
-
-    A damaged file is named.
-    """
-    with quiet(), explaining(name, revision):
-        try:
-            yield
-        except (SpecError, AssetError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if damaged := _damaged_file(name, revision):
-                raise AssetError(f"cannot load {name}: {damaged}") from error
-            raise
-
-
-def _damaged_file(name: str, revision: str) -> str:
-    """The first of a model's files here that cannot be read, and why; "" where all can."""
-    import huggingface_hub
-    from safetensors import safe_open
-    from tokenizers import Tokenizer
-
-    path = str(place(name, revision)["pretrained_model_name_or_path"])
-    if is_hub(name):
-        config = huggingface_hub.try_to_load_from_cache(path, "config.json", revision=revision)
-        path = str(Path(config).parent) if isinstance(config, str) else ""
-    for file in sorted(Path(path).iterdir()) if path else []:
-        try:
-            if file.suffix == ".safetensors":
-                safe_open(file, "pt")
-            elif file.name == "tokenizer.json":
-                Tokenizer.from_file(str(file))
-            elif file.suffix == ".json":
-                json.loads(file.read_text(encoding="utf-8"))
-        except Exception as error:  # each library has its own
-            return f"{file} is damaged ({str(error).splitlines()[0]})"
-    return ""
+def loading(name: str) -> Iterator[None]:
+    """Loads quietly; what a library raises becomes an `AssetError` or `SpecError` of one sentence."""
+    with quiet(), explaining(name):
+        yield
 
 
 def place(name: str, revision: str) -> dict[str, Any]:
@@ -117,14 +81,10 @@ def check(spec: RunSpec) -> None:
         AssetError: a model of the hub that is missing, gated or private, or cannot be fetched.
     """
     if spec.semantics != SEMANTICS:
-        raise SpecError(
-            f"run {spec.run_id} is of training semantics {spec.semantics}; this library trains "
-            f"{SEMANTICS}, so it can read that run's record and not make it"
-        )
+        made = f"is of training semantics {spec.semantics}; this library trains {SEMANTICS}"
+        raise SpecError(f"run {spec.run_id} {made}")
     if spec.device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            "the run asks for device='cuda' and this machine has none; device='cpu' is the CPU"
-        )
+        raise DeviceError("the run asks for device='cuda' and this machine has none")
     name, depth = split_model(spec.model)
     if is_hub(name) or is_folder(name):
         require_current(name, spec.revision)
@@ -137,12 +97,14 @@ def check(spec: RunSpec) -> None:
 def _examined(name: str, revision: str) -> int:
     """How many blocks a model has, once it is known that it can be used."""
     config = load_config(name, revision)
-    with loading(name, revision):
+    with loading(name):
         skeleton(config)
     tokenizer = load_tokenizer(name, revision)
     # Where there is no file, some families make a tokenizer up that knows no words.
     if set(tokenizer("It was good.")["input_ids"]) <= set(tokenizer.all_special_ids):
-        raise SpecError(NO_TOKENIZER.format(name))
+        raise SpecError(
+            f"{name} has no tokenizer: none of its files, such as tokenizer.json, is there"
+        )
     return int(config.num_hidden_layers)
 
 
@@ -150,7 +112,7 @@ def load_config(name: str, revision: str = "") -> Any:
     """The model's configuration, every dropout at 0. Raises what `place` does, and `AssetError`."""
     from transformers import AutoConfig
 
-    with loading(name, revision):
+    with loading(name):
         config = AutoConfig.from_pretrained(**place(name, revision), trust_remote_code=False)
         return without_dropout(config)
 
@@ -162,18 +124,8 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
     """
     from transformers import AutoTokenizer
 
-    try:
-        with loading(name, revision):
-            return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
-    except AssetError as error:
-        if isinstance(error.__cause__, ValueError) and "tokenizer" in str(error.__cause__):
-            raise SpecError(NO_TOKENIZER.format(name)) from error
-        raise
-
-
-def max_length(name: str, revision: str = "") -> int:
-    """How many tokens the model has positions for."""
-    return getattr(load_config(name, revision), "max_position_embeddings", None) or 2**31
+    with loading(name):
+        return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
 
 
 def attention(device: str, precision: str) -> dict[str, str]:
@@ -219,7 +171,7 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
 
     Raises:
         SpecError: the model is not pinned, or its folder has changed.
-        AssetError: it cannot be had, or one of its files is damaged.
+        AssetError: it cannot be had, or loaded.
     """
     from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -239,7 +191,7 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
         if on_cpu:  # where there is a GPU, transformers would take it
             options["device_map"] = {"": "cpu"}
     kind = AutoModelForCausalLM if causal_lm else AutoModel
-    with loading(name, spec.revision):
+    with loading(name):
         model, found = kind.from_pretrained(
             **place(name, spec.revision),
             trust_remote_code=False,

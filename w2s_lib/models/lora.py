@@ -92,11 +92,7 @@ def save_adapters(
 
 
 def load_adapters(backbone: Any, boundary: int, folder: Path) -> None:
-    """Puts saved adapters into a peft model, in place of its fresh ones.
-
-    Raises:
-        SpecError: the file lacks an adapter of the model, or has another shape.
-    """
+    """Puts saved adapters into a peft model, in place of its fresh ones."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -105,13 +101,7 @@ def load_adapters(backbone: Any, boundary: int, folder: Path) -> None:
         for name, value in load_file(folder / "adapter_model.safetensors").items()
     }
     own = get_peft_model_state_dict(backbone, save_embedding_layers=False)
-    if {name: value.shape for name, value in loaded.items()} != {
-        name: value.shape for name, value in own.items()
-    }:
-        raise SpecError(
-            f"the adapters in {folder} are not of this model: {len(loaded)} weights against "
-            f"{len(own)}, or of other shapes"
-        )
+    assert loaded.keys() == own.keys()  # peft would leave fresh what the file lacks
     set_peft_model_state_dict(backbone, loaded)
 
 

@@ -85,7 +85,7 @@ def _commit(name: str, revision: str, local_only: bool) -> str:
     from huggingface_hub import errors
 
     repository = name.removeprefix("hf:")
-    with explaining(name, revision):
+    with explaining(name):
         try:  # a download would try an unreachable hub again and again, for half a minute
             if not local_only:
                 huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=10)
@@ -145,51 +145,26 @@ def downloaded(name: str, revision: str) -> bool:
 
 
 @contextlib.contextmanager
-def explaining(name: str, revision: str) -> Iterator[None]:
-    """Turns what the libraries raise while they load a model into one sentence (`explained`)."""
+def explaining(name: str) -> Iterator[None]:
+    """Turns what the libraries raise while they load a model into one sentence, in their words.
+
+    Raises:
+        AssetError: it is gated, missing, private, damaged, or out of reach.
+        SpecError: it needs code of its own.
+    """
+    from huggingface_hub import errors
+
     try:
         yield
-    except (SpecError, AssetError):
+    except (SpecError, RuntimeError, MemoryError):
         raise
-    except (OSError, ValueError, ImportError) as error:
-        raise explained(error, name, revision) from error
-
-
-def explained(error: BaseException, name: str, revision: str) -> Exception:
-    """One sentence that says why a model cannot be had and what to do.
-
-    Args:
-        error: what was raised, by the hub's library or by `transformers` from one of its errors.
-        name: the model.
-        revision: what was asked for.
-
-    Returns:
-        `AssetError`: gated, missing, private, or out of reach. `SpecError`: it needs code of its
-        own.
-    """
-    from huggingface_hub import constants, errors
-
-    page, login = f"https://huggingface.co/{name[3:]}", "log in with `hf auth login`"
-    unreachable = "is not in the hub's cache on this machine, and " + (
-        "offline mode is on: unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE to fetch it once"
-        if constants.HF_HUB_OFFLINE
-        else "the hub does not answer: check the network"
-    )
-    reasons: dict[type[BaseException], str] = {  # the first that fits
-        errors.GatedRepoError: f"is gated: ask for access on {page}, then {login}",
-        errors.LocalTokenNotFoundError: f"needs a login, and nobody is logged in: {login}",
-        errors.RevisionNotFoundError: f"has no revision {revision!r}: see {page}/tree/main",
-        errors.RepositoryNotFoundError: f"is not on the hub: check the name; if private, {login}",
-        errors.LocalEntryNotFoundError: f"{unreachable}, or give a local folder",
-        ConnectionError: f"{unreachable}, or give a local folder",
-    }
-    causes = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    for kind, sentence in reasons.items():
-        if any(isinstance(cause, kind) for cause in causes):
-            return AssetError(f"{name} {sentence}")
-    if "trust_remote_code" in str(error):
-        return SpecError(f"{name} needs code of its own to be loaded, and it is never run here")
-    why = (str(error).strip().splitlines() or [""])[0]
-    return AssetError(f"cannot load {name} ({type(error).__name__}: {why})")
+    except errors.LocalEntryNotFoundError as error:
+        raise AssetError(
+            f"{name} is not in the hub's cache on this machine, and the hub cannot be asked: check "
+            "the network and HF_HUB_OFFLINE, or give a local folder"
+        ) from error
+    except Exception as error:  # each library has its own
+        if "trust_remote_code" in str(error):
+            raise SpecError(f"{name} needs code of its own, which is never run here") from error
+        why = " ".join(str(error).split())
+        raise AssetError(f"cannot load {name} ({type(error).__name__}: {why})") from error

@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from w2s_lib.publishing.chapters import BookError, Chapter, Job, digest, train
+from w2s_lib.publishing.chapters import BookError, Chapter, Job, state_of, train
 
 Row = tuple[str, float | None, int, int]
 """Chapter, seconds (None: unchanged), runs read, runs trained."""
@@ -44,26 +44,20 @@ def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
     for job in stale:
         job.built(".state").unlink(missing_ok=True)
     trained = train(stale, store="user", workers=workers)
-    inputs = {id(job): job.inputs() for job in stale}  # now, since a source may be edited meanwhile
-    seconds: dict[int, float] = {}
-    with ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=1
-    ) as pool:
-        running = {pool.submit(execute_one, job): job for job in stale}
-        for future in as_completed(running):
-            job = running[future]
-            if error := future.exception():
-                for other in running:
-                    other.cancel()
-                raise error
-            seconds[id(job)] = future.result()
-            job.built(".state").write_text(_stamp(job, inputs[id(job)]))
-            print(f"{job.name}: executed in {seconds[id(job)]:.1f} s", flush=True)
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn, max_tasks_per_child=1) as pool:
+        # The inputs as they are now, since a source may be edited meanwhile.
+        running = [pool.submit(execute_one, job, job.inputs()) for job in stale]
+        try:
+            seconds = dict(future.result() for future in as_completed(running))
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            raise
     rows: list[Row] = []
     for job in jobs:  # a run that several chapters share counts as trained for the first of them
         own = job.run_ids & trained
         trained -= own
-        rows.append((job.name, seconds.get(id(job)), len(job.run_ids - own), len(own)))
+        rows.append((job.name, seconds.get(job.name), len(job.run_ids - own), len(own)))
     return rows
 
 
@@ -74,20 +68,18 @@ def is_current(job: Job) -> bool:
 
 
 def _stamp(job: Job, inputs: str) -> str:
-    made = job.built(".ipynb")
-    return digest(inputs.encode(), made.read_bytes() if made.exists() else b"absent")
+    return f"{inputs} {state_of([job.built('.ipynb')])}"
 
 
-def execute_one(job: Job) -> float:
+def execute_one(job: Job, inputs: str) -> tuple[str, float]:
     """Executes one notebook with this interpreter's kernel, in a process of its own.
 
-    Returns the seconds it took.
+    Returns its name, and the seconds it took.
     """
     import nbformat
     from papermill.execute import execute_notebook
     from traitlets.config import Config
 
-    os.environ.update(job.environment())
     chapter, started = job.chapter, time.perf_counter()
     partial = job.built(".ipynb", "partial")
     for folder in (partial.parent, job.built("").parent):
@@ -95,32 +87,25 @@ def execute_one(job: Job) -> float:
     notebook = chapter.notebook()
     if job.banner:
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(job.banner))
-    steady = {
-        "coalesce_streams": True,
-        "record_timing": False,
-        "store_widget_state": False,
-        "progress_bar": False,
-    }
-    options = {
-        "kernel_name": "python3",
-        "cwd": chapter.source.parent,
-        "shutdown_kernel": "immediate",
-    }
+    options = {"kernel_name": "python3", "cwd": chapter.source.parent, "coalesce_streams": True}
+    options |= dict.fromkeys(("record_timing", "store_widget_state", "progress_bar"), False)
+    options["shutdown_kernel"] = "immediate"
     try:
         # By TCP, other users of the machine could listen. By default two kernels of one folder
         # would share their sockets.
         with tempfile.TemporaryDirectory(prefix="w2s-") as sockets:
             local = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
-            notebook = execute_notebook(
-                notebook, partial, job.parameters, config=local, **options, **steady
-            )
+            notebook = execute_notebook(notebook, partial, job.parameters, config=local, **options)
     except Exception as error:
         raise BookError(
             f"{failure(chapter, partial, error)}\nThe notebook up to there: {partial}"
         ) from None
     nbformat.write(scrub(notebook, chapter.name), job.built(".ipynb"))
     partial.unlink()
-    return time.perf_counter() - started
+    job.built(".state").write_text(_stamp(job, inputs))
+    seconds = time.perf_counter() - started
+    print(f"{job.name}: executed in {seconds:.1f} s", flush=True)
+    return job.name, seconds
 
 
 def pair(jobs: list[Job], *, workers: int | None) -> None:

@@ -1,11 +1,9 @@
-"""The pages: lay executed chapters out as a Sphinx source tree, build, verify and serve them."""
+"""The pages: lay executed chapters out as a Sphinx source tree, build and verify them."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import html as html_text
-import http.server
 import json
 import re
 import shutil
@@ -21,14 +19,14 @@ from urllib.parse import unquote
 import nbformat
 
 from w2s_lib.figures.style import MIME
-from w2s_lib.publishing.chapters import BookError, Chapter, digest
-from w2s_lib.publishing.references import listing, problems, works
+from w2s_lib.publishing.chapters import BookError, Chapter, library, state_of
+from w2s_lib.publishing.references import listing
 
 TABLES = ("runs.csv", "runs.parquet", "predictions.parquet")
 NOT_PAGES = shutil.ignore_patterns(
     "results", "profiles", "_ext", "*.toml", "constraints.txt", "*.ipynb", ".*", "__pycache__"
 )
-CHAPTER_LINK = re.compile(r"\]\(([\w/.-]+)\.md(#[^)\s]*)?\)")
+CHAPTER_LINK = re.compile(r"\]\(([\w/.-]+)\.md\)")
 LABELS = {"parameters": "Parameters", "specs": "Set-up: the runs"}
 """What the page calls these folded cells."""
 INSTALL = """\
@@ -40,18 +38,11 @@ if find_spec("w2s_lib") is None:
 
 
 def assemble(pages: list[Chapter]) -> Path:
-    """Copies `book/` to `_build/src`, with notebooks executed and links as Sphinx reads them.
-
-    Raises:
-        BookError: a citation that is not in `references.bib`, a link to a heading of another page,
-            or a folded cell that lies open in JupyterLab.
-    """
+    """Copies `book/` to `_build/src`, with notebooks executed and links as Sphinx reads them."""
     root = pages[0].root
     target = root / "_build" / "src"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(root / "book", target, ignore=NOT_PAGES)
-    if wrong := [f"{page.name}: {problem}" for page in pages for problem in source_problems(page)]:
-        raise BookError("The chapters are not in order:\n  " + "\n  ".join(wrong))
     notebooks = {page.name for page in pages if page.is_notebook}
     for page in pages:
         source = target / f"{page.name}.md"
@@ -67,21 +58,6 @@ def assemble(pages: list[Chapter]) -> Path:
     for table in tables(root):
         shutil.copy(table, target / "_static")
     return target
-
-
-def source_problems(page: Chapter) -> Iterator[str]:
-    """What is wrong with a chapter as it is written.
-
-    Citations, links to headings elsewhere, cells folded in one place only.
-    """
-    text = page.source.read_text(encoding="utf-8")
-    yield from problems(text, works(page.root / "book" / "references.bib"))
-    for name, anchor in CHAPTER_LINK.findall(text):
-        if anchor:
-            yield f"the link to {name}.md{anchor} must end before the #"
-    if page.is_notebook:
-        for line in page.unfolded():
-            yield f"the cell `{line}` is not folded both on the page and in JupyterLab"
 
 
 def relinked(text: str, notebooks: set[str]) -> str:
@@ -118,33 +94,19 @@ def how_to_install(root: Path) -> str:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     if url := project.get("urls", {}).get("Repository"):
         return f'%pip install -q "{project["name"]}[book] @ git+{url}"'
-    return (
-        "raise ModuleNotFoundError(\n"
-        '        "w2s_lib is missing: get the book\'s repository and run there, with the "\n'
-        "        \"this notebook: python -m pip install -e '.[book]'\"\n"
-        "    )"
-    )
+    how = "get the book's repository and run there: python -m pip install -e '.[book]'"
+    return f'raise ModuleNotFoundError("w2s_lib is missing: {how}")'
 
 
 def tables(root: Path) -> list[Path]:
     """All published records as a CSV and two Parquet files, made anew after any change."""
     results, made = root / "book" / "results", root / "_build" / "published"
-    library, records = (
-        sorted(Path(__file__).parents[1].rglob("*.py")),
-        sorted(results.glob("*.parquet")),
-    )
-    inputs = digest(
-        *(part for file in [*library, *records] for part in (file.name.encode(), file.read_bytes()))
-    )
-    stamp = made / "state"
+    inputs, stamp = state_of([*library(), *sorted(results.glob("*.parquet"))]), made / "state"
     if not stamp.exists() or stamp.read_text() != inputs:
         from w2s_lib.publishing.tables import write_tables
 
         stamp.unlink(missing_ok=True)
-        try:
-            write_tables(results, made)
-        except RuntimeError as error:
-            raise BookError(f"The published records cannot be listed: {error}") from error
+        write_tables(results, made)
         stamp.write_text(inputs)
     return [made / name for name in TABLES]
 
@@ -157,24 +119,16 @@ def build(pages: list[Chapter]) -> bool:
     an extension has changed.
     """
     source, root = assemble(pages), pages[0].root
-    files = [root / "_config.yml", *source.rglob("*"), *(root / "book" / "_ext").glob("*.py")]
-    inputs = digest(
-        *(f"{f.relative_to(root)}".encode() + f.read_bytes() for f in sorted(files) if f.is_file())
-    )
+    extensions = sorted((root / "book" / "_ext").glob("*.py"))
+    inputs = state_of([root / "_config.yml", *sorted(source.rglob("*")), *extensions])
     stamp = root / "_build" / "site.state"
     if stamp.exists() and stamp.read_text() == inputs:
         return False
     stamp.unlink(missing_ok=True)
     for folder in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(root / "_build" / folder, ignore_errors=True)
-    command = [
-        str(Path(sys.executable).with_name("jupyter-book")),
-        "build",
-        str(source),
-        "--config",
-        "_config.yml",
-    ]
-    command += ["--path-output", ".", "-W", "-n", "--keep-going", "-q"]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
+    command += ["--config", "_config.yml", "--path-output", ".", "-W", "-n", "--keep-going", "-q"]
     if code := subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:
         raise BookError(
             f"jupyter-book failed with exit code {code}; its warnings, errors here, are above."
@@ -188,8 +142,7 @@ def verify(pages: list[Chapter]) -> None:
 
     Raises:
         BookError: lists every page that is missing, figure that is not on its page, thing loaded
-            from another host, link to a file that is not there, raw role, and error among the
-            outputs.
+            from another host, link to a file that is not there, and raw role.
     """
     problems = [f"{page.name}: {problem}" for page in pages for problem in page_problems(page)]
     if problems:
@@ -205,8 +158,6 @@ def page_problems(page: Chapter) -> Iterator[str]:
     html = path.read_text(encoding="utf-8")
     if raw := re.search(r"%%prose|\{(?:glue|cite|doc|ref|eq)[:}]", html):
         yield f"it shows {raw[0]!r}, which is no text"
-    if "Traceback (most recent call last)" in html or 'class="problematic"' in html:
-        yield "it shows a traceback or a broken reference"
     if re.search(
         r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//|cdn\.jsdelivr\.net', html
     ):
@@ -228,24 +179,8 @@ def page_problems(page: Chapter) -> Iterator[str]:
         made = Counter(chart_id(o["data"][MIME]) for o in outputs if MIME in o.get("data", {}))
         if missing := made - Counter(re.findall(r'data-chart="(\w+)"', html)):
             yield f"{missing.total()} of its {made.total()} figures are not on it"
-        if any(output["output_type"] == "error" for output in outputs):
-            yield "an output is an error"
 
 
 def chart_id(spec: Any) -> str:
     """The name that `book/_ext/vega_charts.py` gives to a chart on its page."""
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def serve(root: Path, port: int) -> None:
-    """Serves the built book on this machine only, until it is interrupted."""
-    site = root / "_build" / "html"
-    if not (site / "index.html").exists():
-        raise BookError("There is no built book yet: run `make book` first.")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        print(f"The book is at http://127.0.0.1:{server.server_port}/ (Ctrl-C stops)", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -45,14 +46,22 @@ class Plan:
     """What is planned.
 
     Attributes:
-        chapters: name -> its distinct runs, teachers included, and how many have no record.
-        runs: id -> spec, all of them, teachers first.
-        missing: those without a record.
+        chapters: name -> its distinct runs by their ids, teachers included.
+        recorded: the ids of all runs that have a record.
     """
 
-    chapters: dict[str, tuple[int, int]]
-    runs: dict[str, RunSpec]
-    missing: dict[str, RunSpec]
+    chapters: dict[str, dict[str, RunSpec]]
+    recorded: set[str]
+
+    @property
+    def runs(self) -> dict[str, RunSpec]:
+        """Id -> spec of all runs."""
+        return {name: spec for own in self.chapters.values() for name, spec in own.items()}
+
+    @property
+    def missing(self) -> list[RunSpec]:
+        """Those without a record."""
+        return [spec for name, spec in self.runs.items() if name not in self.recorded]
 
 
 def make_plan(jobs: Iterable[Job]) -> Plan:
@@ -61,30 +70,22 @@ def make_plan(jobs: Iterable[Job]) -> Plan:
     Raises:
         BookError: a chapter's `specs` cell failed.
     """
-    chapters: dict[str, tuple[int, int]] = {}
-    runs: dict[str, RunSpec] = {}
-    missing: dict[str, RunSpec] = {}
-    have = recorded()
+    chapters: dict[str, dict[str, RunSpec]] = {}
     for job in jobs:
-        own = {
-            (step.run_id if step.pinned else step.to_json()): step
-            for spec in planned_specs(job.chapter, job.parameters)
-            for step in pin(spec, local_only=True).lineage()
-        }
-        absent = {run_id: spec for run_id, spec in own.items() if run_id not in have}
-        before = chapters.get(job.chapter.name, (0, 0))  # of another variant
-        chapters[job.chapter.name] = (before[0] + len(own), before[1] + len(absent))
-        runs, missing = runs | own, missing | absent
-    return Plan(chapters, runs, missing)
+        for spec in planned_specs(job.chapter, job.parameters):
+            for step in pin(spec, local_only=True).lineage():
+                name = step.run_id if step.pinned else step.to_json()
+                chapters.setdefault(job.chapter.name, {})[name] = step
+    return Plan(chapters, recorded())
 
 
 def downloads(plan: Plan) -> list[str]:
     """What the missing runs need that is not on this machine: models, then datasets."""
-    missing = plan.missing.values()
+    missing = plan.missing
     hub = {(spec.name, spec.revision) for spec in missing if is_hub(spec.name)}
-    models = sorted({name for name, revision in hub if not downloaded(name, revision)})
-    tasks = sorted({spec.task.name for spec in missing if needs_download(spec.task)})
-    return [f"model {name}" for name in models] + [f"dataset of task {name}" for name in tasks]
+    models = {f"model {name}" for name, revision in hub if not downloaded(name, revision)}
+    tasks = {f"dataset of task {s.task.name}" for s in missing if needs_download(s.task)}
+    return sorted(models) + sorted(tasks)
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def hours(plan: Plan, workers: int) -> float:
         DeviceError: the runs ask for a device that is not here.
     """
     seconds = 0.0
-    for spec in plan.missing.values():
+    for spec in plan.missing:
         if spec.trains:
             seconds += step_of(spec).seconds * cost(spec, depth=depth_of(spec))
     return seconds / workers / 3600
@@ -211,12 +212,11 @@ def _tokens(name: str, revision: str, task: Task) -> tuple[int, int]:
 
 def describe(plan: Plan, workers: int | None) -> str:
     """The plan in words: a line a chapter, then downloads, memory and time, as far as known."""
-    width = max(map(len, ["all, distinct", *plan.chapters]))
-    lines = [f"{'':<{width}}  {'runs':>6}  {'recorded':>8}  {'to train':>8}"]
-    rows = plan.chapters | {"all, distinct": (len(plan.runs), len(plan.missing))}
-    for name, (n, absent) in rows.items():
-        if n:
-            lines.append(f"{name:<{width}}  {n:>6,}  {n - absent:>8,}  {absent:>8,}")
+    rows = plan.chapters | {"all, distinct": plan.runs}
+    table = pd.DataFrame({"runs": map(len, rows.values())}, index=list(rows))
+    table["recorded"] = [len(own.keys() & plan.recorded) for own in rows.values()]
+    table["to train"] = table["runs"] - table["recorded"]
+    lines = [table.to_string()]
     if not plan.missing:
         return "\n".join([*lines, "", "Nothing to train."])
     lines += ["", f"downloads  {', '.join(downloads(plan)) or 'none'}"]
@@ -229,7 +229,7 @@ def describe(plan: Plan, workers: int | None) -> str:
 
 def _memory_and_time(plan: Plan, workers: int | None) -> list[str]:
     """The lines of a plan that rest on steps that are taken on this machine."""
-    missing, lines = plan.missing.values(), []
+    missing, lines = plan.missing, []
     trained = [spec for spec in missing if spec.trains]
     if trained:
         most = max(trained, key=memory)

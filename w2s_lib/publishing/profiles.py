@@ -22,26 +22,19 @@ def load_profile(root: Path, profile: str) -> Parameters:
     Raises:
         UsageError: no such profile, or one that sets what no chapter takes.
     """
-    path = (
-        Path(profile)
-        if profile.endswith((".yaml", ".yml"))
-        else root / "book" / "profiles" / f"{profile}.yaml"
-    )
+    folder = root / "book" / "profiles"
+    path = Path(profile) if profile.endswith(".yaml") else folder / f"{profile}.yaml"
     if not path.is_file():
-        known = sorted(other.stem for other in (root / "book" / "profiles").glob("*.yaml"))
+        known = sorted(other.stem for other in folder.glob("*.yaml"))
         raise UsageError(f"Unknown profile {profile!r}: {nearest(profile, known)}")
     values = from_yaml(path.read_text(encoding="utf-8"), path.name) or {}
     variants = values.get("variants", []) if isinstance(values, dict) else None
     if not isinstance(variants, list) or not all(isinstance(each, dict) for each in variants):
-        raise UsageError(
-            f"{path.name} must set parameters by names, and `variants` be a list of such settings"
-        )
+        raise UsageError(f"{path.name} must set names; `variants` is a list of such settings")
     taken = {name for page in chapters(root) if page.is_notebook for name in page.defaults()}
-    for settings in (
-        {name: value for name, value in values.items() if name not in BESIDE},
-        *variants,
-    ):
-        for name in settings.keys() - taken:
+    set_by = [*(name for name in values if name not in BESIDE), *(n for v in variants for n in v)]
+    for name in set_by:
+        if name not in taken:
             allowed = nearest(str(name), sorted(taken | {*BESIDE}))
             raise UsageError(f"{path.name} sets {name!r}, which no chapter takes: {allowed}")
     found: Parameters = values
@@ -65,20 +58,15 @@ def resolve(
         allowed = sorted(known | {"chapters", "engine", "profile", "workers"})
         raise UsageError(f"Unknown parameter {name!r}: {nearest(name, allowed)}")
     jobs = []
-    values = (
-        (load_profile(notebooks[0].root, profile) if notebooks else {})
-        | (variant or {})
-        | overrides
-    )
-    banner = str(values.get("banner", ""))
+    values = load_profile(notebooks[0].root, profile) if notebooks else {}
+    values = values | (variant or {}) | overrides
     for chapter, own in defaults.items():
         taken = {name: values[name] for name in own if name in values}
         for name, value in taken.items():
-            taken[name] = (
-                [value] if isinstance(own[name], list) and not isinstance(value, list) else value
-            )
+            if isinstance(own[name], list) and not isinstance(value, list):
+                taken[name] = [value]
         # What equals the chapter's own default is not injected, so the page shows no cell that
         # changes nothing.
         given = {name: value for name, value in taken.items() if value != own[name]}
-        jobs.append(Job(chapter, given, banner=banner))
+        jobs.append(Job(chapter, given, banner=values.get("banner", "")))
     return jobs

@@ -12,7 +12,6 @@ escaped.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Mapping
 from html import escape
@@ -20,10 +19,9 @@ from typing import Any
 
 from w2s_lib.runs.errors import nearest
 
-__all__ = ["ProseError", "fields", "render"]
-
 FIELD = re.compile(r"\{\{(.*?)\}\}", re.S)
 HEADING = re.compile(r"^ {0,3}#{1,6}(\s|$)|(?<=\S\n) {0,3}(=+|-+)[ \t]*$", re.M)
+NOTHING = re.compile(r"\bnan\b|^None$|^<(function|built-in|bound method) ", re.I)
 CODE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
 
 
@@ -71,44 +69,27 @@ def magic(names: Mapping[str, Any]) -> Callable[[str, str], None]:
 
 
 def fields(cell: str) -> list[str] | None:
-    """The expressions of a prose cell, formats left out; None for any other cell."""
+    """The fields of a prose cell as f-strings, for a linter; None for any other cell."""
     if not cell.lstrip().startswith("%%prose"):
         return None
-    return [_parts(field)[0] for field in FIELD.findall(cell)]
+    return [_fstring(field) for field in FIELD.findall(cell)]
+
+
+def _fstring(field: str) -> str:
+    """The field as an f-string: Python knows where the expression ends and its format begins."""
+    return f'f"""{{{field.strip()}}}"""'
 
 
 def _value(field: str, names: Mapping[str, Any]) -> str:
     """What a field shows."""
-    expression, spec = _parts(field)
     try:
-        value = eval(expression, dict(names))  # noqa: S307  the notebook's author wrote it
-        shown = format(value, spec)
+        shown = str(eval(_fstring(field), dict(names)))  # noqa: S307  the author wrote it
     except NameError as error:
         known = [name for name in names if not name.startswith("_")]
         hint = nearest(str(error.name), known)
         raise ProseError(f"{{{{{field}}}}}: there is no {error.name!r}: {hint}") from None
     except Exception as error:
         raise ProseError(f"{{{{{field}}}}}: {type(error).__name__}: {error}") from None
-    if value is None or callable(value):
-        raise ProseError(f"{{{{{field}}}}}: {value!r} is no number and no text")
-    if not shown.strip() or re.search(r"\bnan\b", shown, re.IGNORECASE):
+    if not shown.strip() or NOTHING.search(shown):
         raise ProseError(f"{{{{{field}}}}}: would show {shown!r}; give words for this case")
     return shown
-
-
-def _parts(field: str) -> tuple[str, str]:
-    """Expression and format.
-
-    What follows the last colon, unless that colon belongs to the expression.
-    """
-    field = field.strip()
-    for expression, spec in (
-        (field, ""),
-        (field.rpartition(":")[0].strip(), field.rpartition(":")[2]),
-    ):
-        try:
-            ast.parse(expression, mode="eval")
-        except SyntaxError:
-            continue
-        return expression, spec
-    raise ProseError(f"{{{{{field}}}}} is no Python expression")

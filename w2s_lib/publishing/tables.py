@@ -8,46 +8,36 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from w2s_lib.experiments.results import Results
 from w2s_lib.publishing.chapters import chapters, planned_specs
 from w2s_lib.publishing.profiles import load_profile
-from w2s_lib.runs.errors import DamagedRecord, StoreError
+from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.folders import repository_root
-from w2s_lib.runs.model_names import split_model
+from w2s_lib.runs.model_names import EMBEDDED_DEPTH, split_model
 from w2s_lib.runs.record import Record
-from w2s_lib.runs.rows import COLUMNS, row_of
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import read
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.table import default_task
 
-ROLES = ("supervisor", "ceiling", "student", "generative", "baseline")
+ROLES = ("supervisor", "ceiling", "student", "generative", "baseline", "transfer")
 ORDER = ["task", "n_train", "place", "model", "supervisor", "labels", "loss", "start"]
 ORDER += ["lora_blocks", "quantization", "method", "seed", "run_id"]
-PREDICTION = pa.schema(
-    {
-        "run_id": pa.string(),
-        "row": pa.int32(),
-        "split": pa.string(),
-        "label": pa.int8(),
-        "p": pa.float32(),
-        "group": pa.int32(),
-    }
-)
+TASK = {"name": "task", "n_train": "halves", "n_validation": "validation", "n_test": "test"}
+PREDICTION = {"run_id": "str", "row": "int32", "split": "str", "label": "int8", "p": "float32"}
+PREDICTION |= {"group": "int32"}
 
 
 def published_runs(folder: Path | None = None) -> pd.DataFrame:
-    """Every record in `book/results/`, a row a run, from metadata alone: nothing is verified.
+    """Every record in `book/results/`, a row a run.
 
     The records are listed whether or not `W2S_PUBLISHED` hides them from training.
 
@@ -66,8 +56,7 @@ def published_runs(folder: Path | None = None) -> pd.DataFrame:
         DamagedRecord: a file is no record, or another run's.
         StoreError: there is no checkout around this library, and no folder was given.
     """
-    rows = [_run(path) for path in _records(folder)]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS).drop(columns="depth")
+    frame = Results(map(_read, _records(folder))).frame.drop(columns=["depth", "record"])
     order = frame.assign(place=frame["role"].map(ROLES.index)).sort_values(ORDER).index
     return frame.loc[order].reset_index(drop=True)
 
@@ -90,35 +79,22 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
         folder: as in `published_runs`.
 
     Returns:
-        Columns `task`, `dataset` (the hub's name of it, or the embedded source), `commit` ("" where
-        none is pinned), `a row is` ("text" or "pair"), `halves`, `validation`, `test` (rows each),
-        `template`, `cut` (what a long text loses), `source` (who describes its columns) and `runs`,
-        how many published runs are on it: 0 for a task that was never loaded here.
+        The fields of `Task`, the name as `task` and the numbers of rows as `halves`, `validation`
+        and `test`; `dataset` (the hub's name of it, or the embedded source), `commit` ("" where
+        none is pinned), `a row is` ("text" or "pair"), `source` (who describes its columns) and
+        `runs`, how many published runs are on it: 0 for a task that was never loaded here.
     """
-    found = []
-    for name, embedded in EMBEDDED.items():
-        about = f"Hutto & Gilbert 2014, {embedded.stem}", "", embedded.pairs, "its own files"
-        found.append((default_task(name), *about))
-    for name, task in sorted(HUB_TASKS.items()):
-        commit = task.revision if re.fullmatch("[0-9a-f]{40}", task.revision) else ""
-        found.append((default_task(name), task.hub, commit, task.pairs, task.source))
+    hub = dict(sorted(HUB_TASKS.items()))
+    about = [
+        (f"Hutto & Gilbert 2014, {task.stem}", "", "its own files", task.pairs)
+        for task in EMBEDDED.values()
+    ]
+    about += [(t.hub, t.revision if t.pinned else "", t.source, t.pairs) for t in hub.values()]
+    frame = pd.DataFrame([default_task(name) for name in (*EMBEDDED, *hub)]).rename(columns=TASK)
+    frame[["dataset", "commit", "source", "pairs"]] = about
+    frame["a row is"] = frame.pop("pairs").map({True: "pair", False: "text"})
     counts = published_runs(folder)["task"].value_counts()
-    return pd.DataFrame(
-        {
-            "task": task.name,
-            "dataset": dataset,
-            "commit": commit,
-            "a row is": "pair" if pairs else "text",
-            "halves": task.n_train,
-            "validation": task.n_validation,
-            "test": task.n_test,
-            "template": task.template,
-            "cut": task.cut,
-            "source": source,
-            "runs": int(counts.get(task.name, 0)),
-        }
-        for task, dataset, commit, pairs, source in found
-    )
+    return frame.assign(runs=[int(counts.get(task, 0)) for task in frame["task"]])
 
 
 def published(arms: Iterable[RunSpec], seeds: Iterable[int], folder: Path | None = None) -> Results:
@@ -129,13 +105,10 @@ def published(arms: Iterable[RunSpec], seeds: Iterable[int], folder: Path | None
         seeds: those to look for.
         folder: as in `published_runs`.
     """
-    there, found = {path.stem: path for path in _records(folder)}, list[Record]()
-    arms = list(arms)
-    for seed in seeds:
-        ids = dict.fromkeys(arm.with_seed(seed).run_id for arm in arms)
-        if ids.keys() <= there.keys():
-            found += [_read(there[run_id]) for run_id in ids]
-    return Results(found)
+    there, arms = {path.stem: path for path in _records(folder)}, list(arms)
+    of_seed = [dict.fromkeys(arm.with_seed(seed).run_id for arm in arms) for seed in seeds]
+    whole = [ids for ids in of_seed if ids.keys() <= there.keys()]
+    return Results(_read(there[run_id]) for ids in whole for run_id in ids)
 
 
 def profile_states(folder: Path | None = None) -> pd.DataFrame:
@@ -145,40 +118,28 @@ def profile_states(folder: Path | None = None) -> pd.DataFrame:
         folder: as in `published_runs`.
 
     Returns:
-        Columns `profile`, `device`, `models` (those that it names, without depth; else those of the
-        chapters) and `runs`, how many published runs are of these models on this device: 0 where
+        Columns `profile`, `device`, `models` (those of the hub that it names, without depth; else
+        the embedded one) and `runs`, how many published runs are of these models on this device: 0 where
         not every one of them has been trained there.
     """
     root, runs, rows = book_root(), published_runs(folder), []
-    usual = _models([page.defaults() for page in chapters(root) if page.is_notebook])
     for path in sorted((root / "book" / "profiles").glob("*.yaml")):
         values = load_profile(root, path.stem)
-        if "banner" in values:
-            continue
-        device = values.get("device", "cpu")
-        models = _models([values, *values.get("variants", [])]) or usual
-        there = [split_model(model)[0] for model in runs[runs["device"] == device]["model"]]
-        n_runs = sum(model in models for model in there) if models <= set(there) else 0
-        rows.append((path.stem, device, ", ".join(sorted(models)), n_runs))
+        if "banner" not in values:
+            device = values.get("device", "cpu")
+            models = set(re.findall(r"hf:[\w./-]+", str(values))) or set(EMBEDDED_DEPTH)
+            there = [split_model(model)[0] for model in runs[runs["device"] == device]["model"]]
+            n_runs = sum(model in models for model in there) if models <= set(there) else 0
+            rows.append((path.stem, device, ", ".join(sorted(models)), n_runs))
     return pd.DataFrame(rows, columns=["profile", "device", "models", "runs"])
 
 
-def _models(settings: Sequence[dict[str, Any]]) -> set[str]:
-    """The language models that several sets of parameters name."""
-    names = ("supervisors", "students", "rungs", "supervisor_model", "student_model")
-    given = [parameters[name] for parameters in settings for name in names if name in parameters]
-    models = [model for each in given for model in ([each] if isinstance(each, str) else each)]
-    return {split_model(model)[0] for model in models} - {"tfidf"}
-
-
-def benchmarks() -> dict[str, Any]:
+def benchmarks() -> Any:
     """What `python -m tests.benchmarks` measured last: part -> results, machine, date, versions.
 
     A part that nobody has measured yet is not there. Chapter: performance.
     """
-    path = book_root() / "book" / "benchmarks.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    return json.loads((book_root() / "book" / "benchmarks.json").read_text(encoding="utf-8"))
 
 
 def write_tables(folder: Path, target: Path) -> None:
@@ -186,8 +147,7 @@ def write_tables(folder: Path, target: Path) -> None:
 
     The same records give the same bytes.
 
-    `predictions.parquet` is long: `run_id`, `row`, `split`, `label`, `p` and `group`. It has a row
-    group a run.
+    `predictions.parquet` is long: `run_id`, `row`, `split`, `label`, `p` and `group`.
 
     Raises:
         DamagedRecord: each record is verified on the way.
@@ -195,13 +155,11 @@ def write_tables(folder: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     runs = published_runs(folder)
     runs.to_csv(target / "runs.csv", index=False, lineterminator="\n")
-    table = pa.Table.from_pandas(runs, preserve_index=False).replace_schema_metadata(None)
-    pq.write_table(table, target / "runs.parquet", compression="zstd")
-    names = ["run_id", "split", "label"]
-    how = {"compression": "zstd", "use_dictionary": names}
-    with pq.ParquetWriter(target / "predictions.parquet", PREDICTION, **how) as writer:
-        for path in _records(folder):
-            writer.write_table(_predictions(path))
+    runs.to_parquet(target / "runs.parquet", index=False, compression="zstd")
+    rows = [_predictions(_read(path)) for path in _records(folder)]
+    frame = pd.concat(rows) if rows else pd.DataFrame(columns=list(PREDICTION))
+    frame = frame[[*PREDICTION]].astype(PREDICTION)
+    frame.to_parquet(target / "predictions.parquet", index=False, compression="zstd")
 
 
 @cache
@@ -220,20 +178,5 @@ def book_root() -> Path:
     return root
 
 
-def _run(path: Path) -> dict[str, Any]:
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-        spec = RunSpec.from_json(metadata[b"spec"].decode())
-        metrics, provenance = (json.loads(metadata[key]) for key in (b"metrics", b"provenance"))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DamagedRecord(f"damaged record {path}: {type(error).__name__}: {error}.") from error
-    if spec.run_id != path.stem:
-        raise DamagedRecord(f"damaged record {path}: it is of run {spec.run_id}.")
-    return row_of(Record(spec, pd.DataFrame(), metrics, provenance))
-
-
-def _predictions(path: Path) -> pa.Table:
-    record = read(path)
-    rows = record.predictions.reset_index().assign(run_id=record.spec.run_id)
-    table = pa.Table.from_pandas(rows, schema=PREDICTION, preserve_index=False)
-    return table.replace_schema_metadata(None)
+def _predictions(record: Record) -> pd.DataFrame:
+    return record.predictions.reset_index().assign(run_id=record.spec.run_id)

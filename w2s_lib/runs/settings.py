@@ -32,7 +32,7 @@ class Task(Description):
     """
 
     name: str = "movie"
-    """An embedded task, one of `hub_tasks`, a path to a user's file, or `hf:<dataset>`."""
+    """An embedded task, one of `hub_tasks`, or a path to a user's file."""
     n_train: Rows = 2000
     """Rows in each of the two halves of the training pool."""
     n_validation: Rows = 500

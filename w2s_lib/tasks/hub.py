@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.errors import AssetError, SpecError
 from w2s_lib.runs.folders import cache_dir
-from w2s_lib.tasks.readers import in_either_order, load_hub
+from w2s_lib.tasks.readers import in_either_order
 
 MAX_ROWS = 20_000
 """Of a larger split this many rows are drawn, the same for everybody."""
@@ -60,6 +60,11 @@ class HubTask:
     pairs: bool
     settings: Mapping[str, Any]
     examples: Formatter
+
+    @property
+    def pinned(self) -> bool:
+        """Whether its revision is a commit."""
+        return len(self.revision) == 40
 
 
 HUB_TASKS: dict[str, HubTask] = {}
@@ -145,12 +150,22 @@ def read_hub_task(task: HubTask) -> pd.DataFrame:
 
 
 def _load(task: HubTask, split: str) -> Any:
-    what = f"split {split!r} of the hub's {task.hub!r} for task {task.name!r}"
+    import datasets
+
+    what: tuple[Any, ...] = task.hub, task.config
+    where: dict[str, Any] = {"revision": task.revision}
     if task.files:
         path = f"hf://datasets/{task.hub}@{task.revision}/{task.files.format(split=split)}"
-        data = load_hub("parquet", data_files={split: path}, split=split, what=what)
-    else:
-        data = load_hub(task.hub, task.config, revision=task.revision, split=split, what=what)
+        what, where = ("parquet",), {"data_files": {split: path}}
+    try:
+        data = datasets.load.load_dataset(*what, split=split, **where)
+    except Exception as error:  # datasets lets through the errors of half a dozen libraries
+        reason = (str(error).splitlines() or [""])[0]
+        raise AssetError(
+            f"cannot load split {split!r} of the hub's {task.hub!r} for task {task.name!r} "
+            f"({type(error).__name__}: {reason}): check the name and the network; if it is gated, "
+            "log in with `hf auth login`; or save it as a file and give the file's path"
+        ) from error
     if len(data) > MAX_ROWS:
         drawn = np.random.default_rng(0).choice(len(data), MAX_ROWS, replace=False)
         data = data.select(np.sort(drawn))

@@ -1,4 +1,4 @@
-"""A user's own file, or a dataset of the hub, checked and brought to the columns of a task."""
+"""A user's own file, checked and brought to the columns of a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from w2s_lib.runs.errors import AssetError, SpecError
+from w2s_lib.runs.errors import SpecError
 
 FILE_KINDS = (".csv", ".jsonl", ".parquet")
 SPLITS = ("train", "validation", "test")
@@ -21,7 +21,7 @@ _LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 def is_file(name: str) -> bool:
     """Whether a task's name is the path of a user's file."""
-    return name.endswith(FILE_KINDS) and not name.startswith("hf:")
+    return name.endswith(FILE_KINDS)
 
 
 def read_file(path: Path) -> pd.DataFrame:
@@ -45,47 +45,6 @@ def read_file(path: Path) -> pd.DataFrame:
     return _canonical(raw, str(path))
 
 
-def read_hub(name: str) -> pd.DataFrame:
-    """A dataset of the hub with the columns `text` and `label`, by `datasets.load_dataset`.
-
-    Raises:
-        AssetError: it cannot be loaded: no network, or no such dataset.
-        SpecError: see `table.load_table`.
-    """
-    return hub_frame(load_hub(name, what=f"the dataset 'hf:{name}' from the hub"), f"hf:{name}")
-
-
-def load_hub(*args: Any, what: str, **settings: Any) -> Any:
-    """`datasets.load_dataset`, with one clear sentence where it fails.
-
-    Raises:
-        AssetError: it cannot be loaded: what was wanted, why not, and what to do.
-    """
-    import datasets
-
-    try:
-        return datasets.load.load_dataset(*args, **settings)
-    except Exception as error:  # datasets lets through the errors of half a dozen libraries
-        reason = (str(error).splitlines() or [""])[0]
-        raise AssetError(
-            f"cannot load {what} ({type(error).__name__}: {reason}): check the name and the "
-            "network; if it is gated, log in with `hf auth login`; or save it as .csv, .jsonl or "
-            ".parquet and give the file's path"
-        ) from error
-
-
-def hub_frame(data: Any, name: str) -> pd.DataFrame:
-    """The table of a `datasets.Dataset`, or of a `DatasetDict`'s train, validation and test."""
-    if not hasattr(data, "keys"):
-        return _canonical(data.to_pandas(), name)
-    found = [data[split].to_pandas().assign(split=split) for split in SPLITS if split in data]
-    if not found:
-        raise SpecError(
-            f"{name} has the splits {', '.join(data.keys())}: one of {', '.join(SPLITS)} is needed"
-        )
-    return _canonical(pd.concat(found, ignore_index=True), name)
-
-
 def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:
     """Checks a user's columns and brings them to the canonical ones, or says which row is wrong."""
     pairs = "chosen" in raw.columns or "rejected" in raw.columns
@@ -94,8 +53,6 @@ def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:
             raise SpecError(
                 f"{name} has no column {column!r}; its columns are {', '.join(map(repr, raw))}"
             )
-    if raw.columns.has_duplicates:
-        raise SpecError(f"{name} has two columns {raw.columns[raw.columns.duplicated()][0]!r}")
     frame = pd.DataFrame(index=raw.index)
     if pairs:
         chosen, rejected = (_strings(raw, side, name) for side in ("chosen", "rejected"))
@@ -185,11 +142,9 @@ def rows_to_keep(frame: pd.DataFrame, name: str) -> npt.NDArray[np.bool_]:
     conflict = (verdict.groupby(same).transform("nunique") > 1).to_numpy()
     if conflict.any() and is_file(name):
         first = np.flatnonzero(conflict & (same == same[conflict].iloc[0]).to_numpy())
-        raise SpecError(
-            f"{name}: {conflicting} in rows {', '.join(map(str, first))} (counting from 0): "
-            f"{frame['text'].iloc[first[0]]!r}; {int(conflict.sum())} rows in all are so. Correct "
-            "or delete them."
-        )
+        what = f"{frame['text'].iloc[first[0]]!r}; {int(conflict.sum())} rows in all are so"
+        where = f"rows {', '.join(map(str, first))} (counting from 0)"
+        raise SpecError(f"{name}: {conflicting} in {where}: {what}")
     kept: npt.NDArray[np.bool_] = ~(same.duplicated().to_numpy() | conflict)
     if not kept.all() and frame["rating"].isna().all():
         warnings.warn(

@@ -117,10 +117,8 @@ def _draw_balanced(
     for (name, size), (zeros, ones), need in zip(sizes.items(), drawn, needs, strict=True):
         if min(len(zeros), len(ones)) < need:
             raise SpecError(
-                f"{task.name} has too few rows for {name} = {size}: balanced classes need {need} "
-                f"rows of either label, there are {len(zeros)} of label 0 and {len(ones)} of label "
-                f"1 left once groups are kept whole (the table has {len(label):,} rows, "
-                f"{int(label.sum()):,} of label 1). Set a smaller n_train ({task.n_train}, twice), "
-                f"n_validation ({task.n_validation}) or n_test ({task.n_test})"
+                f"{task.name} has too few rows for {name} = {size}: it needs {need} rows of "
+                f"either label, and there are {len(zeros)} of label 0 and {len(ones)} of label 1 left "
+                "once groups are kept whole. Set a smaller n_train, n_validation or n_test"
             )
     return [np.sort(np.array(zeros + ones, dtype=np.int64)) for zeros, ones in drawn]

@@ -27,7 +27,7 @@ from w2s_lib.runs.spec import Task
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
 from w2s_lib.tasks.hub import cached_table, read_hub_task
-from w2s_lib.tasks.readers import FILE_KINDS, is_file, read_file, read_hub, rows_to_keep
+from w2s_lib.tasks.readers import FILE_KINDS, is_file, read_file, rows_to_keep
 
 Rows = npt.NDArray[np.int64]
 
@@ -77,7 +77,7 @@ def default_task(name: str, **overrides: Any) -> Task:
     """The task of that name with the settings that it declares. Nothing is read, nothing fetched.
 
     Args:
-        name: a name in `EMBEDDED` or `HUB_TASKS`, a path to a user's file, or `hf:<dataset>`.
+        name: a name in `EMBEDDED` or `HUB_TASKS`, or a path to a user's file.
         **overrides: fields of `Task`.
 
     Raises:
@@ -91,16 +91,14 @@ def default_task(name: str, **overrides: Any) -> Task:
 
 def _require_known(name: str) -> None:
     known = [*EMBEDDED, *HUB_TASKS]
-    if not (name in known or is_file(name) or name.startswith("hf:")):
-        raise SpecError(
-            f"unknown task {name!r}: {nearest(name, known)} Also a file ({', '.join(FILE_KINDS)}) "
-            "or 'hf:<dataset>'."
-        )
+    if name not in known and not is_file(name):
+        allowed = f"{nearest(name, known)} Also a file ({', '.join(FILE_KINDS)})."
+        raise SpecError(f"unknown task {name!r}: {allowed}")
 
 
 def has_fixed_content(name: str) -> bool:
     """Whether a name alone says what the texts are: embedded, or of the hub and at a commit."""
-    return name in EMBEDDED or (name in HUB_TASKS and len(HUB_TASKS[name].revision) == 40)
+    return name in EMBEDDED or (name in HUB_TASKS and HUB_TASKS[name].pinned)
 
 
 def resolve_task(task: Task, *, local_only: bool = False) -> Task:
@@ -124,8 +122,7 @@ def resolve_task(task: Task, *, local_only: bool = False) -> Task:
         try:
             found = unchanged_sha256(Path(task.name).expanduser())
         except (OSError, ValueError, RuntimeError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise SpecError(f"cannot read the task file {task.name!r}: {why}") from error
+            raise SpecError(f"cannot read the task file {task.name!r}: {error}") from error
     elif local_only:
         found = task.sha256 or _cached_digest(task.name)
     else:
@@ -133,11 +130,7 @@ def resolve_task(task: Task, *, local_only: bool = False) -> Task:
             _require_known(task.name)
         found = _load(task.name, 0.0, task.sha256).digest
     if task.sha256 not in ("", found):
-        meant = (
-            f"not {task.sha256}: its content has changed"
-            if found
-            else "yet its content is fixed: leave sha256 out"
-        )
+        meant = f"not {task.sha256!r}: its content has changed"
         raise SpecError(f"{task.name} has sha256 {found!r}, {meant}")
     return dataclasses.replace(task, sha256=found)
 
@@ -182,7 +175,7 @@ def load_table(task: Task) -> TaskTable:
     """
     task = resolve_task(task)
     min_rating = task.min_rating if task.name in EMBEDDED else 0.0
-    table = _load(task.name, min_rating, "" if task.name.startswith("hf:") else task.sha256)
+    table = _load(task.name, min_rating, task.sha256)
     return dataclasses.replace(table, task=task, frame=table.frame.copy())
 
 
@@ -196,8 +189,6 @@ def _load(name: str, min_rating: float, sha256: str) -> TaskTable:
         if pairs:
             snippets = frame[rows_to_keep(frame, name)]
             frame, ratings = preferences(snippets, min_gap=min_rating), []
-    elif name.startswith("hf:"):
-        frame = read_hub(name[3:])
     elif is_file(name):
         frame = read_file(Path(name).expanduser())
     else:
