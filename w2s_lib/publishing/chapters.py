@@ -28,9 +28,13 @@ Parameters = dict[str, Any]
 FOLDED = {
     "remove-input": {"source_hidden": True},
     "hide-input": {"source_hidden": True},
-    "hide-cell": {"source_hidden": True, "outputs_hidden": True},
+    "hide-output": {},
+    "hide-cell": {},
 }
-"""What folds a cell on the page, and what folds it in JupyterLab: cells bear both."""
+"""What folds a cell on the page, and what in JupyterLab: cells bear both.
+
+Nothing folds an output there, which opens when its cell is run: an answer stands in `<details>`.
+"""
 
 
 class BookError(RuntimeError):
@@ -90,7 +94,7 @@ class Chapter:
             wanted = [FOLDED[tag] for tag in tags if tag in FOLDED]
             prose = fields(cell.source) is not None and "remove-input" not in tags
             jupyter = cell.metadata.get("jupyter", {})
-            if prose or any(not want.items() <= jupyter.items() for want in wanted):
+            if prose or any(not want or not want.items() <= jupyter.items() for want in wanted):
                 found.append(cell.source.strip().splitlines()[0])
         return found
 
