@@ -28,13 +28,9 @@ Parameters = dict[str, Any]
 FOLDED = {
     "remove-input": {"source_hidden": True},
     "hide-input": {"source_hidden": True},
-    "hide-output": {},
-    "hide-cell": {},
+    "hide-cell": {"source_hidden": True, "outputs_hidden": True},
 }
-"""What folds a cell on the page, and what in JupyterLab: cells bear both.
-
-Nothing folds an output there, which opens when its cell is run: an answer stands in `<details>`.
-"""
+"""What folds a cell on the page, and what folds it in JupyterLab: cells bear both."""
 
 
 class BookError(RuntimeError):
@@ -94,7 +90,7 @@ class Chapter:
             wanted = [FOLDED[tag] for tag in tags if tag in FOLDED]
             prose = fields(cell.source) is not None and "remove-input" not in tags
             jupyter = cell.metadata.get("jupyter", {})
-            if prose or any(not want or not want.items() <= jupyter.items() for want in wanted):
+            if prose or any(not want.items() <= jupyter.items() for want in wanted):
                 found.append(cell.source.strip().splitlines()[0])
         return found
 

@@ -81,7 +81,7 @@ def source_problems(page: Chapter) -> Iterator[str]:
             yield f"the link to {name}.md{anchor} must end before the #"
     if page.is_notebook:
         for line in page.unfolded():
-            yield f"the cell `{line}` does not stay folded both on the page and in JupyterLab"
+            yield f"the cell `{line}` is not folded both on the page and in JupyterLab"
 
 
 def relinked(text: str, notebooks: set[str]) -> str:
