@@ -17,11 +17,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from w2s_lib.publishing.chapters import Chapter
+from w2s_lib.publishing.chapters import Chapter, chapters
 from w2s_lib.publishing.pages import downloadable
 
 ROOT = Path(__file__).parents[2]
 MINUTE = 60_000
+FOLDED_OUTPUT = ("hide-cell", "hide-output")
 SETTINGS = {  # every cell is drawn, also those that are not on the screen; and no question about news
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -150,10 +151,19 @@ def run_all(page):
     page.locator(".jp-RenderedMarkdown details").nth(2).wait_for(timeout=5 * MINUTE)
 
 
+def test_chapters_are_written_as_jupyterlab_saves_and_shows_them():
+    notebooks = [page for page in chapters(ROOT) if page.is_notebook]
+    heads = {page.source.read_text(encoding="utf-8").split("\n---\n")[0] for page in notebooks}
+    assert len(heads) == 1  # the PGR chapter's, which JupyterLab leaves as it is
+    # A folded output opens when its cell is run, so an answer stands in <details>.
+    assert not [page.name for page in notebooks for t in FOLDED_OUTPUT if page.cells(t)]
+
+
 @pytest.mark.timeout(1200)
 def test_a_chapter_is_there_before_it_is_run_and_answers_other_seeds(lab, opened):
     page = opened("pgr.ipynb")
     check_shown(page)
+    assert page.locator(".jp-mod-dirty").count() == 0  # to look at it is no edit
     check_slider(page)
     first = prose(page)
     run_all(page)

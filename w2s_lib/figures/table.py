@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, TypeAlias
@@ -27,6 +28,8 @@ class Table:
     def _repr_html_(self) -> str:
         with pd.option_context("display.max_colwidth", None, "display.html.use_mathjax", False):
             html: str = self.rows.to_html(index=False, escape=True, border=0)
+        # JupyterLab sets every cell to the right, sentences too, and drops styles of whole tables.
+        html = re.sub("<(t[dh])>", r'<\1 style="text-align: left">', html)
         if not self.scroll:
             return html
         box = "max-height: 28rem; overflow: auto; white-space: nowrap"

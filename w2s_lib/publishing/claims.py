@@ -100,6 +100,8 @@ class ClaimsFile(Part):
     known: str
     """What was known when the rules were written."""
     claims: list[Claim] = Field(default_factory=list)
+    runs: dict[str, str] = Field(default_factory=dict)
+    """`chapter.arm` -> the id of that run under the chapter's first seed: which run a name meant."""
     untested: list[Untested] = Field(default_factory=list)
 
 

@@ -74,11 +74,11 @@ def fit_logistic(model: Any, features: Any, labels: FloatArray) -> Any:
     Each row counts once as a 1 with weight y, once as a 0 with weight 1 - y.
 
     Raises:
-        SpecError: the labels are all on one side of one half.
+        SpecError: every label is 0, or every one is 1.
     """
     labels = np.asarray(labels, dtype=np.float64)
-    if len(np.unique(predicted_label(labels))) < 2:
-        raise SpecError("every label is on one side of 0.5: nothing to tell apart")
+    if np.unique(labels).tolist() in ([0.0], [1.0]):
+        raise SpecError(f"every label is {labels[0]:.0f}: nothing to tell apart")
     if set(np.unique(labels)) <= {0.0, 1.0}:
         return model.fit(features, labels.astype(int))
     stack = np.vstack if isinstance(features, np.ndarray) else sparse.vstack
@@ -118,7 +118,7 @@ def linear_probe(
             intercept, so that a comparison has the same answer in either order.
 
     Raises:
-        SpecError: the labels are all on one side of one half.
+        SpecError: every label is 0, or every one is 1.
     """
     scaler = StandardScaler(with_mean=centred).fit(activations)
     features = scaler.transform(activations)
