@@ -81,7 +81,7 @@ def downloadable(page: Chapter, notebooks: set[str]) -> Any:
             if text := output.get("data", {}).get("text/markdown"):
                 output.data["text/markdown"] = relinked(text, notebooks)
     first = nbformat.v4.new_code_cell(INSTALL.format(how_to_install(page.root)), id="install")
-    first.metadata["tags"] = ["remove-cell"]
+    first.metadata |= {"tags": ["remove-cell"], "jupyter": {"source_hidden": True}}
     notebook.cells.insert(0, first)
     return notebook
 
