@@ -151,6 +151,25 @@ class Results(Shown):
         found, note = self._paired(a, b)
         return error_correlation_interval(*found).with_note(note)
 
+    def cells(
+        self, triples: Mapping[str, tuple[Arm, Arm, Arm]], *, metric: str = "accuracy"
+    ) -> Cells:
+        """Several experiments at once, by label: (supervisor, student, ceiling) each.
+
+        Every row has the seeds that its three arms share. `.plot()` draws them as rulers.
+        """
+        rows, seeds = {}, {}
+        for label, (weak, student, ceiling) in triples.items():
+            arms = {"weak": weak, "student": student, "ceiling": ceiling}
+            rows[label] = {
+                **{role: self.contrast([(1, arm)], metric=metric) for role, arm in arms.items()},
+                "gain": self.difference(student, weak, metric=metric),
+                "pgr": self.pgr(**arms, metric=metric),
+            }
+            one = self.by_seed("contrast", [(1, student)], metric=metric)
+            seeds[label] = list(one.values())
+        return Cells(rows, seeds, metric)
+
     def collapsed(self, arm: Arm) -> list[int]:
         """The seeds under which an arm says one thing, or knows nothing: `metrics.collapsed`."""
         return [seed for seed, record in sorted(self._of(arm).items()) if collapsed(record)]
@@ -278,6 +297,39 @@ class Comparison(Shown):
             rows if rows["note"].any() else rows.drop(columns="note"),
             formats={"difference": "+.3f", "detectable": ".3f"},
         )
+
+
+@dataclass(frozen=True, repr=False)
+class Cells(Shown):
+    """Supervisor, student, ceiling, the student's gain and PGR, an `Interval` each, by label."""
+
+    intervals: dict[str, dict[str, Interval]]
+    seeds: dict[str, list[float]]
+    metric: str = "accuracy"
+
+    def __getitem__(self, label: str) -> dict[str, Interval]:
+        """The intervals of one experiment, by name."""
+        return self.intervals[label]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row an experiment: `weak`, `student`, `ceiling`, `gain`, `pgr` and `seeds`."""
+        rows = [
+            {"cell": label, **cell, "seeds": cell["gain"].n_seeds}
+            for label, cell in self.intervals.items()
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self, *, title: str = "", **options: Any) -> Any:
+        """A ruler an experiment. Options: `figures.ruler.pgr_ruler`."""
+        from w2s_lib.figures.ruler import pgr_ruler  # loads altair
+
+        options.setdefault("x_title", f"test {self.metric}")
+        return pgr_ruler(self.intervals, title=title, **{"seeds": self.seeds} | options)
+
+    def _table(self) -> Table:
+        places = dict.fromkeys(("weak", "student", "ceiling"), ".3f")
+        return table(self.frame, formats=places | {"gain": "+.3f", "pgr": ".2f"})
 
 
 VARIANTS = ("labels", "loss", "method", "start", "lora_blocks", "quantization", "device")

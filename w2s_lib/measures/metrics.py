@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,6 @@ __all__ = [
     "contrast_interval",
     "pgr",
     "pgr_interval",
-    "pgr_table",
     "predicted_label",
 ]
 
@@ -143,51 +142,6 @@ def pgr_interval(*, weak: Arm, student: Arm, ceiling: Arm, metric: str = "accura
     """
     x, group = scores(metric, weak=weak, student=student, ceiling=ceiling)
     return ratio_interval(x[1] - x[0], x[2] - x[0], group)
-
-
-def pgr_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell of `Results.frame`: a student, its supervisor, the ceiling of its model.
-
-    Columns: `supervisor`, `model`, `depth` (NA for a whole hub model); `weak`, `student`, `ceiling`
-    and `pgr`, each an `Interval`; `seeds`, a list of (seed, student accuracy, PGR). The models are
-    in the order of the frame, the supervisors of each by their accuracy.
-
-    Raises:
-        ValueError: no student, no supervisor or ceiling for one, or two runs of a seed in a cell
-            (filter first).
-    """
-    cells: list[dict[str, Any]] = []
-    students = runs[runs["role"] == "student"]
-    if students.empty:
-        raise ValueError("no run has the role 'student'")
-    for (model, supervisor), cell in students.groupby(["model", "supervisor"], sort=False):
-        arms = {
-            "weak": runs[(runs["role"] == "supervisor") & (runs["model"] == supervisor)],
-            "student": cell,
-            "ceiling": runs[(runs["role"] == "ceiling") & (runs["model"] == model)],
-        }
-        named = {
-            f"{arm} of student {model!r} of supervisor {supervisor!r}": list(frame["record"])
-            for arm, frame in arms.items()
-        }
-        x, group = correctness(**named)
-        of_seed = zip(sorted(cell["seed"]), *x.mean(axis=2), strict=True)
-        cells.append(
-            {
-                "supervisor": supervisor,
-                "model": model,
-                "depth": cell["depth"].iloc[0],
-                **{arm: mean_interval(values, group) for arm, values in zip(arms, x, strict=True)},
-                "pgr": ratio_interval(x[1] - x[0], x[2] - x[0], group),
-                "seeds": [
-                    (seed, float(s), pgr(weak=float(w), student=float(s), ceiling=float(c)))
-                    for seed, w, s, c in of_seed
-                ],
-            }
-        )
-    order = list(students["model"].unique())
-    cells.sort(key=lambda cell: (order.index(cell["model"]), cell["weak"].value))
-    return pd.DataFrame(cells).astype({"depth": "Int64"})
 
 
 def _binary(**columns: npt.ArrayLike) -> list[npt.NDArray[np.int8]]:
