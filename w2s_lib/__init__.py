@@ -47,7 +47,7 @@ _WHERE = {
     "figures.sliders": "confidence_explorer pgr_calculator",
     "figures.table": "table",
     "figures.style": "use_theme",
-    "publishing.claims": "decide scorecard untested",
+    "publishing.claims": "claims decide decisions scorecard untested",
     "publishing.tables": (
         "benchmarks planned_runs profile_states published published_runs registered_tasks"
     ),
