@@ -152,7 +152,7 @@ def killed_after_the_first(runs: list[RunSpec], folder: Path) -> Path:
     """The first run's record, of a sweep that is killed by the system while it trains the second.
 
     Args:
-        runs: what is swept, by one worker in another process; the second must take longer than half a second.
+        runs: what is swept, by one worker in another process; the second must never end by itself.
         folder: the store.
     """
     code = "import sys; from w2s_lib.experiments.sweep import *; sweep(map(RunSpec.from_json, sys.argv[1:]), workers=1, progress=False)"
@@ -162,11 +162,9 @@ def killed_after_the_first(runs: list[RunSpec], folder: Path) -> Path:
     )
     first = folder / f"{runs[0].run_id}.parquet"
     try:
-        while not first.is_file():
+        while not (first.is_file() and (folder / f".{runs[1].run_id}.lock").exists()):
             assert process.poll() is None
             time.sleep(0.02)
-        time.sleep(0.5)
-        assert process.poll() is None
     finally:
         process.kill()
         process.wait()

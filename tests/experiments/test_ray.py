@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -60,6 +62,9 @@ def cluster(s3_server: dict[str, str], session_cache: Path) -> Iterator[SimpleNa
         patch.setenv("W2S_CACHE", str(session_cache))
         patch.setenv("PYTHONPATH", str(REPO))
         patch.setenv("PYTHONWARNINGS", "ignore")
+        # Ray does not quote the path of Python itself, and ours may have spaces in it.
+        quoted = {"runtime_env": {"py_executable": shlex.quote(sys.executable)}}
+        patch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(quoted))
         small = {"object_store_memory": 80_000_000}
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
         nodes = [made.add_node(num_cpus=1, **small) for _ in range(2)]
