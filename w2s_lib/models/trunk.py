@@ -8,7 +8,6 @@ has the same bits alone and in a sweep.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -137,9 +136,10 @@ class Trunk(Inputs):
         # A lower trunk that is there, or begun, is a head start: its states would have flowed on.
         first = next((b for b in range(self.boundary - 1, 0, -1) if self._folder(b).is_dir()), 0)
         below = inputs_at(self.spec, self.table, first)
-        whole = models.load_backbone(
-            dataclasses.replace(self.spec, model=f"{self.spec.name}@{self.boundary}")
-        )
+        # The frozen model's: whatever the run starts from, or is, does not fit this depth.
+        same = ("revision", "quantization", "precision", "device")
+        frozen = {name: getattr(self.spec, name) for name in same}
+        whole = models.load_backbone(RunSpec(model=f"{self.spec.name}@{self.boundary}", **frozen))
         require_trunk(whole, self.spec.name)
         model = drop_norm(keep_blocks(whole, first, self.boundary))
         title = f"trunk of {self.boundary} blocks"
