@@ -298,9 +298,11 @@ def test_a_transfer_is_what_the_same_model_predicts_there(
     own_store: Path, specs: dict[str, RunSpec], small_task: Task, tmp_path: Path
 ) -> None:
     """To the bit: the model trained by hand, with its own head, asked by hand about the other task's rows."""
-    top, path, own = specs["top"], tmp_path / "other.csv", load_table(small_task)
-    shouted = own.frame[["text", "label"]].assign(text=own.frame["text"].str.upper())
-    shouted.to_csv(path, index=False)
+    brief = Recipe(epochs=1, batch_size=16)  # far from saturated, so that every P differs
+    top = dataclasses.replace(specs["top"], recipe=brief)
+    path, own = tmp_path / "other.csv", load_table(small_task)
+    heard = own.frame[["text", "label"]].assign(text="We hear: " + own.frame["text"])
+    heard.to_csv(path, index=False)
     other = w2s.default_task(str(path), n_train=64, n_validation=40, n_test=80)
     record = w2s.run(w2s.transfer(top, w2s.resolve_task(other)))
     assert {file.stem for file in own_store.glob("*.parquet")} == {top.run_id, record.spec.run_id}
