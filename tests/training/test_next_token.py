@@ -172,13 +172,11 @@ def test_its_record_has_validation_rows_alone_and_two_losses(
     assert (
         set(frame["split"]) == {"validation"} and frame.index.to_list() == parts.validation.tolist()
     )
-    assert ((frame[["p", "p@0"]] > 0) & (frame[["p", "p@0"]] < 1)).all().all()
+    assert frame["p"].between(0, 1, inclusive="neither").all()
     assert set(record.metrics) == {"loss_before", "loss"}
     assert (
         record.metrics["loss"] < 0.8 * record.metrics["loss_before"]
     )  # 300 sentences of one make: easily learned
-    assert frame["p"].mean() > frame["p@0"].mean()
-    assert record.at(0).predictions["p"].tolist() == frame["p@0"].tolist()
     assert record.spec.role == "generative"
 
 
@@ -295,12 +293,7 @@ def test_a_student_that_continues_it_is_another_student(
     assert continued.start == w2s.Continue(run=spec) and continued.parents() == [weak, spec]
     one, other = (w2s.run(run) for run in (plain, continued))
     assert (one.predictions["p"] != other.predictions["p"]).mean() > 0.9
-    assert other.spec.role == "student" and set(other.predictions["split"]) == {
-        "test",
-        "validation",
-        "supervisor",
-        "student",
-    }
+    assert other.spec.role == "student" and set(other.predictions["split"]) == {"test", "validation"}
     read, after = (
         load_file(folder / "adapter_model.safetensors")
         for folder in (there.folder, store.weights(continued))
