@@ -22,16 +22,18 @@ def specs(small_task: Task, quick: dict[str, Any]) -> dict[str, RunSpec]:
         "smollm2-135m@2",
         task,
         lora=quick["lora"],
-        recipe=dataclasses.replace(quick["recipe"], epochs=3),
+        recipe=dataclasses.replace(quick["recipe"], epochs=4),
     )
     return {
         "weak": weak,
         "top": w2s.ceiling("smollm2-135m@3", task, **quick),
         "naive": w2s.student("smollm2-135m@3", weak, **quick),
-        "hard": w2s.student("smollm2-135m@3", weak, hard=True, **quick),
+        "hard": w2s.student("smollm2-135m@3", w2s.Hard(run=weak), **quick),
         "confident": w2s.student(
             "smollm2-135m@3", weak, loss=w2s.ConfidenceLoss(alpha_max=0.75), **quick
         ),
+        "centred": w2s.student("smollm2-135m@3", w2s.Centred(run=weak), **quick),
+        "noisy": w2s.ceiling("smollm2-135m@3", task, noise=0.2, **quick),
         "flipped": w2s.student("smollm2-135m@3", Flip(run=weak), **quick),
         "tfidf": w2s.supervisor("tfidf", task),
         "taught by tfidf": w2s.student("smollm2-135m@3", w2s.supervisor("tfidf", task), **quick),

@@ -11,12 +11,15 @@ import w2s_lib as w2s
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.losses import ConfidenceLoss, ProductLoss
 from w2s_lib.runs.spec import (
+    TAUGHT,
     Continue,
     Flip,
     FromRun,
     GroundTruth,
+    Hard,
     Lora,
     NextToken,
+    NoisyTruth,
     Pretrained,
     Recipe,
     Task,
@@ -70,8 +73,8 @@ def test_a_student_learns_from_its_teacher_on_the_other_half() -> None:
     student = w2s.student("smollm2-135m", weak)
     assert student.labels == FromRun(run=weak) and student.loss == XentLoss()
     assert (student.seed, student.task) == (3, weak.task)
-    assert w2s.student("smollm2-135m", weak, hard=True).labels == FromRun(run=weak, hard=True)
-    assert w2s.student("smollm2-135m", Flip(run=weak)).labels == Flip(run=weak)
+    for kind in TAUGHT:
+        assert w2s.student("smollm2-135m", kind(run=weak)).labels == kind(run=weak)
     assert w2s.student("smollm2-135m", weak, loss=ConfidenceLoss()).loss == ConfidenceLoss()
 
 
@@ -83,13 +86,45 @@ def test_a_chain_alternates_halves() -> None:
     assert list(steps[-1].lineage()) == steps and {step.seed for step in steps} == {2}
 
 
-def test_a_chain_on_its_own_texts() -> None:
-    """A control: from the third on, each labels the texts that its teacher was trained on."""
-    models = ["smollm2-135m@4", "smollm2-135m@9", "smollm2-135m@14", "smollm2-135m"]
-    steps = w2s.chain(models, "movie", own_texts=True)
-    assert [step.half for step in steps] == ["supervisor", "student", "student", "student"]
-    assert [step.labels.own_texts for step in steps[1:]] == [False, True, True]
-    assert steps[:2] == w2s.chain(models[:2], "movie") and list(steps[-1].lineage()) == steps
+def test_only_those_that_teach_predict_the_halves() -> None:
+    """A supervisor, and all but the last rung of a chain; TF-IDF as any other. What is said wins."""
+    assert WEAK.predict_halves and w2s.supervisor("tfidf", "movie").predict_halves
+    for spec in (
+        w2s.ceiling("smollm2-135m", "movie"),
+        w2s.ceiling("tfidf", "movie"),
+        w2s.student("smollm2-135m", WEAK),
+        w2s.student("tfidf", WEAK),
+        w2s.probe("smollm2-135m@20", "movie"),
+        w2s.zero_shot("smollm2-135m", "movie"),
+    ):
+        assert not spec.predict_halves
+    for model in ("smollm2-135m@4", "tfidf"):
+        steps = w2s.chain([model] * 4, "movie")
+        assert [step.predict_halves for step in steps] == [True, True, True, False]
+        assert w2s.chain([model] * 2, "movie", predict_halves=True)[-1].predict_halves
+        assert not w2s.supervisor(model, "movie", predict_halves=False).predict_halves
+
+
+def test_a_ceiling_with_noise_is_a_ceiling() -> None:
+    noisy = w2s.ceiling("smollm2-135m", "movie", noise=0.2)
+    assert noisy.labels == NoisyTruth(share=0.2) and noisy.role == "ceiling"
+    assert w2s.ceiling("smollm2-135m", "movie").labels == GroundTruth()
+    with pytest.raises(SpecError, match="0.5"):
+        w2s.ceiling("smollm2-135m", "movie", noise=0.5)
+
+
+def test_a_transfer_is_its_run_asked_about_another_task() -> None:
+    top = w2s.ceiling("smollm2-135m@14", "movie", lora=Lora(blocks=4), device="cuda", seed=3)
+    asked = w2s.transfer(top, "amazon")
+    assert asked.parents() == [top] and asked.task == w2s.default_task("amazon")
+    for name in ("model", "seed", "lora", "quantization", "precision", "device"):
+        assert getattr(asked, name) == getattr(top, name)
+    assert (asked.role, asked.labels, asked.recipe) == ("transfer", GroundTruth(), Recipe())
+    naive = w2s.student("smollm2-135m", WEAK)
+    assert list(w2s.transfer(naive, "nyt").lineage())[:2] == [WEAK, naive]
+    for run, said in ((top, "movie"), (READ, "classifier"), (w2s.probe(top.model, "nyt"), "probe")):
+        with pytest.raises(SpecError, match=said):
+            w2s.transfer(run, "movie")
 
 
 def test_a_run_to_start_from_may_be_given_as_it_is() -> None:
@@ -114,8 +149,8 @@ def test_a_probe_learns_from_a_teacher_or_from_ground_truth() -> None:
     assert taught.labels == FromRun(run=WEAK.with_seed(2))
     assert (taught.seed, taught.half, taught.task) == (2, "student", WEAK.task)
     top = w2s.ceiling("smollm2-135m", "movie")
-    own = FromRun(run=top, own_texts=True)
-    assert w2s.probe("smollm2-135m@25", teacher=own, start=top).parents() == [top, top]
+    assert w2s.probe("smollm2-135m@25", teacher=WEAK, start=top).parents() == [WEAK, top]
+    assert w2s.probe("smollm2-135m@20", teacher=Hard(run=WEAK)).labels == Hard(run=WEAK)
 
 
 def test_settings_reach_the_spec() -> None:
@@ -126,14 +161,13 @@ def test_settings_reach_the_spec() -> None:
         "precision": "fp32",
         "device": "cuda",
         "seed": 4,
-        "snapshots": (0.5,),
+        "predict_halves": True,
     }
     for spec in (
         w2s.supervisor("smollm2-135m@4", "movie", **given),
         *w2s.chain(["smollm2-135m@4"] * 2, "movie", **given),
     ):
         assert {name: getattr(spec, name) for name in given} == given
-    assert not w2s.ceiling("smollm2-135m", "movie", predict_halves=False).predict_halves
 
 
 def test_a_student_inherits_device_precision_and_quantization() -> None:
@@ -172,12 +206,10 @@ def test_what_continues_a_run_has_its_adapters() -> None:
         ("precision", "fp32"),
         ("recipe", Recipe()),
         ("lora", Lora()),
-        ("snapshots", (0.5,)),
-        ("predict_halves", False),
         ("start", READ),
     ],
 )
-def test_only_the_seed_applies_to_tfidf(name: str, value: Any) -> None:
+def test_only_the_seed_and_predict_halves_apply_to_tfidf(name: str, value: Any) -> None:
     assert w2s.supervisor("tfidf", "movie", seed=3).seed == 3
     for arm in (w2s.supervisor, w2s.ceiling):
         with pytest.raises(SpecError, match=name):
@@ -189,19 +221,13 @@ def test_only_the_seed_applies_to_tfidf(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "arm, names",
     [
-        (w2s.generative, ["start", "snapshots", "predict_halves"]),
-        (w2s.probe, ["recipe", "snapshots"]),
-        (w2s.zero_shot, ["recipe", "lora", "start", "snapshots"]),
+        (w2s.generative, ["start", "predict_halves"]),
+        (w2s.probe, ["recipe"]),
+        (w2s.zero_shot, ["recipe", "lora", "start"]),
     ],
 )
 def test_what_does_not_apply_is_refused(arm: Any, names: list[str]) -> None:
-    given = {
-        "recipe": Recipe(),
-        "lora": Lora(),
-        "start": READ,
-        "snapshots": (),
-        "predict_halves": True,
-    }
+    given = {"recipe": Recipe(), "lora": Lora(), "start": READ, "predict_halves": True}
     for name in names:
         with pytest.raises(SpecError, match=f"{name} does not apply"):
             arm("smollm2-135m", "movie", **{name: given[name]})
@@ -248,10 +274,7 @@ def test_a_name_of_a_task_stands_for_sizes_that_fit_it() -> None:
         (lambda: w2s.ceiling("smollm2-135m", "movie", seed=-1), "RunSpec.seed is -1"),
         (lambda: w2s.student("smollm2-135m", WEAK, loss="xent"), "did you mean 'XentLoss'?"),
         (lambda: w2s.student("smollm2-135m", WEAK, seed=1), "a run of seed 0, not 1"),
-        (
-            lambda: w2s.student("smollm2-135m", FromRun(run=WEAK), hard=True),
-            "say hard=True in the labels themselves",
-        ),
+        (lambda: w2s.student("smollm2-135m", WEAK, hard=True), "unknown setting 'hard'"),
         (lambda: w2s.student("smollm2-135m", "smollm2-135m@4"), "teacher"),
         (lambda: w2s.student("tfidf", WEAK, loss=ConfidenceLoss()), "tfidf"),
         (
@@ -263,8 +286,8 @@ def test_a_name_of_a_task_stands_for_sizes_that_fit_it() -> None:
             "RunSpec.start is 'read': did you mean 'Pretrained'?",
         ),
         (
-            lambda: w2s.student("smollm2-135m", WEAK, snapshot=(0.5,)),
-            "unknown setting 'snapshot': did you mean 'snapshots'?",
+            lambda: w2s.student("smollm2-135m", WEAK, predict_half=True),
+            "unknown setting 'predict_half': did you mean 'predict_halves'?",
         ),
         (lambda: w2s.student("smollm2-135m", READ), "gives no labels: it predicts no half"),
         (lambda: w2s.generative("tfidf", "movie"), "reader"),

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
+from scipy.special import logit
 
 import w2s_lib as w2s
 from tests.experiments.conftest import left_in
-from w2s_lib.experiments.sweep import sweep
+from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.errors import SpecError, StoreError
 from w2s_lib.runs.record import SPLITS
-from w2s_lib.runs.spec import Flip, Lora, Recipe, RunSpec, Task
-from w2s_lib.runs.store import find
+from w2s_lib.runs.spec import Lora, NoisyTruth, Recipe, RunSpec, Task
+from w2s_lib.runs.store import weights
 from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import load_table
-from w2s_lib.training.execute import cost, execute, training_labels, trainings
+from w2s_lib.training import finetune
+from w2s_lib.training.execute import cost, execute, training_labels
+from w2s_lib.training.fitting import Data
 
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),
@@ -35,8 +40,10 @@ def test_a_record_has_predictions_for_every_split_and_its_accuracies(
     table = load_table(small_task)
     parts = splits(table, 0)
     for record in swept.records.values():
-        frame = record.predictions
-        for name in SPLITS:
+        frame, halves = record.predictions, record.spec.predict_halves
+        assert halves == (record.spec.role == "supervisor")
+        assert set(frame["split"]) == set(SPLITS if halves else SPLITS[:2])
+        for name in dict.fromkeys(frame["split"]):
             rows = frame.index[frame["split"] == name]
             assert sorted(rows) == getattr(parts, name).tolist()
             right = ((frame.loc[rows, "p"] > 0.5) == (frame.loc[rows, "label"] == 1)).mean()
@@ -97,203 +104,220 @@ def test_a_run_on_the_embedded_task(own_store: Path) -> None:
     task = w2s.default_task("movie", n_train=64, n_validation=40, n_test=80)
     record = w2s.run(w2s.ceiling("smollm2-135m@2", task, recipe=Recipe(epochs=1, batch_size=16)))
     assert 0.3 < record.metrics["accuracy"] < 1 and record.provenance["trunk_seconds"] == 0
-    assert record.predictions.groupby("split").size().to_dict() == {
-        "test": 80,
-        "validation": 40,
-        "supervisor": 64,
-        "student": 64,
-    }
+    assert record.predictions.groupby("split").size().to_dict() == {"test": 80, "validation": 40}
 
 
 def test_cost_by_hand() -> None:
-    """Ten adapted blocks; two passes over 1,000 rows at three forwards each; 2,000 + 500 + 2 * 1,000 rows predicted."""
+    """Ten adapted blocks; two passes over 2,000 rows at three forwards each; 4,000 + 500 rows predicted, a teacher's + 2 * 2,000."""
     spec = RunSpec(model="smollm2-135m", recipe=Recipe(epochs=2))
-    assert cost(spec) == 10 * (3 * 2 * 1000 + 4500)
+    assert cost(spec) == 10 * (3 * 2 * 2000 + 4500)
+    assert cost(dataclasses.replace(spec, predict_halves=True)) == 10 * (12_000 + 4500 + 4000)
     assert cost(dataclasses.replace(spec, lora=Lora(blocks="all"))) == 3 * cost(spec)
     assert cost(dataclasses.replace(spec, model="smollm2-135m@5")) == cost(spec) / 2
+    assert cost(RunSpec(model="hf:a/b"), depth=3) == 3 * (12_000 + 4500)
     assert cost(RunSpec(model="tfidf")) == 0
 
 
-def test_cost_of_what_came_later_by_hand(comparison_task: Task) -> None:
-    """Two looks are 2,500 rows each; without the halves 2,000 are saved; a comparison is two texts.
+def test_cost_of_other_kinds_by_hand(comparison_task: Task) -> None:
+    """A comparison is two texts. Reading costs some eight blocks more for its vocabulary, and measures 500 rows twice.
 
-    Reading costs some eight blocks more for its vocabulary, and measures 500 rows before and after; a probe costs nothing.
+    A probe costs nothing; a transfer predicts 1,100 + 200 rows of `amazon` and trains nothing.
     """
     spec = RunSpec(model="smollm2-135m")
-    assert cost(dataclasses.replace(spec, snapshots=(0.25, 0.5))) == 10 * (6000 + 4500 + 2 * 2500)
-    assert cost(dataclasses.replace(spec, predict_halves=False)) == 10 * (6000 + 2500)
-    assert cost(dataclasses.replace(spec, task=comparison_task)) == 2 * 10 * (
-        3 * 2 * 64 + 80 + 40 + 2 * 64
-    )
-    read = w2s.generative("smollm2-135m", "movie")
-    assert (
-        cost(read)
-        == cost(w2s.generative("smollm2-135m", "movie", corpus="nyt"))
-        == 18 * (6000 + 2 * 500)
-    )
+    pairs = dataclasses.replace(spec, task=comparison_task)
+    assert cost(pairs) == 2 * 10 * (3 * 2 * 64 + 80 + 40)
+    read, other = (w2s.generative("smollm2-135m", "movie", corpus=name) for name in ("", "nyt"))
+    assert cost(read) == cost(other) == 18 * (12_000 + 2 * 500)
     assert cost(w2s.ceiling("smollm2-135m", "movie", start=read)) == cost(spec)
-    assert (
-        cost(w2s.probe("smollm2-135m@25", "movie", start=spec))
-        == cost(w2s.probe("smollm2-135m@25", "movie"))
-        == 0
-    )
+    assert cost(w2s.probe("smollm2-135m@25", "movie", start=spec)) == 0
     assert cost(w2s.zero_shot("smollm2-135m", "movie")) == 0
+    assert cost(w2s.transfer(spec, "amazon")) == 10 * 1300
 
 
-def test_runs_that_only_predict_other_things_are_one_training() -> None:
-    """Whatever else differs, they are two: also a probe's predictions, which cost nothing."""
-    top = w2s.ceiling("smollm2-135m", "movie")
-    looked, brief = (
-        dataclasses.replace(top, snapshots=(0.25, 0.5)),
-        dataclasses.replace(top, predict_halves=False),
-    )
-    both = dataclasses.replace(looked, predict_halves=False)
-    probe = w2s.probe("smollm2-135m@25", "movie")
-    others = [
-        top.with_seed(1),
-        dataclasses.replace(top, half="supervisor"),
-        dataclasses.replace(top, quantization="none"),
-        probe,
-        dataclasses.replace(probe, predict_halves=False),
-        w2s.student("smollm2-135m", top),
-        RunSpec(model="tfidf"),
-    ]
-    assert trainings([others[0], looked, *others[1:3], top, *others[3:], brief, both]) == {
-        others[0].run_id: (others[0],),
-        looked.run_id: (looked, top, brief, both),
-    } | {s.run_id: (s,) for s in others[1:]}
-
-
-def test_cost_of_a_shared_training_by_hand() -> None:
-    """It is trained once, looked at once at each moment, and its test and validation rows are predicted for each record."""
-    top = w2s.ceiling("smollm2-135m", "movie")
-    looked = dataclasses.replace(top, snapshots=(0.25, 0.5), predict_halves=False)
-    assert cost(top, looked) == 10 * (6000 + 4500 + 2500 + 2 * 2500) < cost(top) + cost(looked)
-    assert cost(top, dataclasses.replace(top, snapshots=(0.5, 0.75)), looked) == 10 * (
-        6000 + 2 * 4500 + 2500 + 3 * 2500
-    )
-    hub = [RunSpec(model="hf:a/b"), RunSpec(model="hf:a/b", predict_halves=False)]
-    assert cost(*hub, depth=3) == 3 * (6000 + 4500 + 2500)
-
-
-@pytest.mark.parametrize("name", ["probe", "zero_shot", "top"])
-def test_a_run_that_predicts_no_half_is_the_same_run_otherwise(
+@pytest.mark.parametrize("name", ["tfidf", "probe", "zero_shot", "top"])
+def test_a_run_that_predicts_the_halves_is_the_same_run_otherwise(
     name: str, swept: SimpleNamespace, own_store: Path, specs: dict[str, RunSpec]
 ) -> None:
     """But for rounding: it predicts in other batches."""
-    brief = dataclasses.replace(specs[name], predict_halves=False)
-    record, whole = w2s.run(brief), swept.records[name]
-    assert (
-        set(record.predictions["split"]) == {"test", "validation"}
-        and brief.run_id != specs[name].run_id
+    changed = dataclasses.replace(specs[name], predict_halves=not specs[name].predict_halves)
+    record, other = w2s.run(changed), swept.records[name]
+    assert changed.run_id != specs[name].run_id
+    brief, whole = (
+        (record, other) if len(record.predictions) < len(other.predictions) else (other, record)
     )
-    assert set(record.metrics) == {"accuracy", "validation_accuracy"}
-    expected = whole.predictions.loc[record.predictions.index]
-    pd.testing.assert_frame_equal(record.predictions.drop(columns="p"), expected.drop(columns="p"))
-    assert (record.predictions["p"] - expected["p"]).abs().mean() < 0.005
+    assert set(brief.metrics) == {"accuracy", "validation_accuracy"}
+    expected = whole.predictions.loc[brief.predictions.index]
+    pd.testing.assert_frame_equal(brief.predictions.drop(columns="p"), expected.drop(columns="p"))
+    assert (brief.predictions["p"] - expected["p"]).abs().mean() < 0.005
     with pytest.raises(SpecError, match="gives no labels"):
-        w2s.student("smollm2-135m@3", brief)
+        w2s.student("smollm2-135m@3", brief.spec)
 
 
-def test_snapshots_change_nothing_in_a_record_but_themselves(
-    swept: SimpleNamespace, specs: dict[str, RunSpec], own_store: Path
-) -> None:
-    looked = w2s.run(dataclasses.replace(specs["top"], snapshots=(0.25, 0.75)))
-    whole = swept.records["top"]
-    columns = list(whole.predictions.columns)
-    pd.testing.assert_frame_equal(looked.predictions[columns], whole.predictions)
-    assert looked.metrics == whole.metrics and list(looked.predictions.columns) == [
-        *columns,
-        "p@0.25",
-        "p@0.75",
-    ]
-    for share in (0.25, 0.75):
-        early = looked.at(share)
-        assert (
-            early.predictions.index.tolist()
-            == whole.predictions.query("split in ['test', 'validation']").index.tolist()
-        )
-        assert (early.predictions["p"] != whole.predictions["p"].loc[early.predictions.index]).any()
-        assert early.metrics.keys() == {"accuracy", "validation_accuracy"}
-    with pytest.raises(StoreError, match="no snapshot at 0.5"):
-        looked.at(0.5)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_runs_that_share_a_training_are_what_they_are_alone(
-    specs: dict[str, RunSpec],
-    own_store: Path,
-    tmp_path: Path,
-    workers: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    top, tfidf = specs["top"], specs["tfidf"]
-    brief = dataclasses.replace(top, snapshots=(0.5,), predict_halves=False)
-    shared = [brief, top, dataclasses.replace(top, snapshots=(0.25, 0.5))]
-    frame = sweep([*shared, tfidf], workers=workers, progress=False).frame.set_index("run_id")
-    assert "w2s: 4 of 4 distinct runs to train, 2 trainings: about " in capfd.readouterr().err
-    adapters = [
-        file.read_bytes()
-        for spec in shared
-        for file in (own_store / spec.run_id).glob("*/*.safetensors")
-    ]
-    monkeypatch.setenv("W2S_STORE", str(tmp_path / "alone"))
-    for spec in (*shared, tfidf):
-        record, alone = frame.loc[spec.run_id, "record"], w2s.run(spec)
-        pd.testing.assert_frame_equal(record.predictions, alone.predictions)
-        assert record.metrics == alone.metrics and "trained_with" not in alone.provenance
-        others = [run.run_id for run in shared if run != spec] if spec != tfidf else None
-        assert record.provenance.get("trained_with") == others
-    weights_alone = [
-        file.read_bytes()
-        for spec in shared
-        for file in (tmp_path / "alone" / spec.run_id).glob("*/*.safetensors")
-    ]
-    assert sorted(adapters) == sorted(weights_alone) and len(adapters) == 6
-
-
-def test_labels_that_runs_learn_from(
-    there: Path, swept: SimpleNamespace, specs: dict[str, RunSpec], small_task: Task
-) -> None:
-    """Ground truth; the supervisor's P(y = 1) on the student half, to the bit; made 0 or 1; dealt out within each class."""
+@pytest.fixture
+def labels_of(
+    there: Path, specs: dict[str, RunSpec], small_task: Task
+) -> tuple[Callable[..., np.ndarray], np.ndarray]:
+    """What a run of the sweep learns on the student half, and the truth there."""
     table = load_table(small_task)
     rows = splits(table, 0).student
-    truth = table.frame["label"].to_numpy()[rows]
-    assert training_labels(specs["top"], table, rows).tolist() == truth.tolist()
-    soft = training_labels(specs["naive"], table, rows)
-    assert (
-        soft.tolist() == swept.records["weak"].predictions["p"].loc[rows].tolist()
-        and soft.dtype == np.float32
-    )
-    assert training_labels(specs["hard"], table, rows).tolist() == (soft > 0.5).tolist()
-    assert 0 < (soft > 0.5).mean() < 1, (
-        "a supervisor that says the same of every text tests nothing here"
-    )
 
-    flipped = training_labels(specs["flipped"], table, rows)
+    def given(spec: RunSpec | str) -> np.ndarray:
+        spec = specs[spec] if isinstance(spec, str) else spec
+        labels = training_labels(spec, table, rows, half=rows)
+        assert labels.dtype == np.float32
+        assert labels.tolist() == training_labels(spec, table, rows, half=rows).tolist()
+        return labels
+
+    return given, table.frame["label"].to_numpy()[rows]
+
+
+def test_labels_of_truth_and_of_a_teacher(
+    labels_of: Any, swept: SimpleNamespace, small_task: Task
+) -> None:
+    """Ground truth; the supervisor's P(y = 1) on the student half, to the bit; made 0 or 1 at one half."""
+    given, truth = labels_of
+    assert given("top").tolist() == truth.tolist()
+    rows, soft = splits(load_table(small_task), 0).student, given("naive")
+    assert soft.tolist() == swept.records["weak"].predictions["p"].loc[rows].tolist()
+    assert given("hard").tolist() == (soft > 0.5).tolist()
+    assert 0 < (soft > 0.5).mean() < 1  # one that says the same of every text tests nothing here
+
+
+def test_centred_labels_are_as_many_yes_as_no(labels_of: Any) -> None:
+    """32 of 64 are above one half and 32 below, in the teacher's order, all logits moved by as much."""
+    given, _ = labels_of
+    soft, centred = given("naive").astype(float), given("centred").astype(float)
+    assert (centred > 0.5).sum() == (centred < 0.5).sum() == 32
+    order = np.argsort(soft, kind="stable")
+    assert (np.diff(centred[order]) >= 0).all()
+    inside = (soft > 1e-3) & (soft < 1 - 1e-3)  # P is kept in steps of 2^-16
+    moved = (logit(centred) - logit(soft))[inside]
+    assert inside.sum() > 8 and np.ptp(moved) < 1e-3
+
+
+def test_flips_are_as_many_errors_in_either_class_as_the_teachers(
+    labels_of: Any, specs: dict[str, RunSpec]
+) -> None:
+    given, truth = labels_of
+    hard, flipped = given("hard"), given("flipped")
+    assert set(flipped) <= {0.0, 1.0} and flipped.tolist() != hard.tolist()
     for value in (0, 1):
-        assert sorted(flipped[truth == value]) == sorted(soft[truth == value])
-    assert (flipped != soft).mean() > 0.3
-    assert ((flipped > 0.5) == truth).mean() == ((soft > 0.5) == truth).mean()
-    assert training_labels(specs["flipped"], table, rows).tolist() == flipped.tolist()
-    hard = dataclasses.replace(specs["flipped"], labels=Flip(run=specs["weak"], hard=True))
-    assert training_labels(hard, table, rows).tolist() == (flipped > 0.5).tolist()
+        errors = [(labels[truth == value] != value).sum() for labels in (hard, flipped)]
+        assert errors[0] == errors[1]
+    assert (hard != truth).any()
 
 
-def test_labels_that_a_run_gives_to_its_own_texts(own_store: Path, small_task: Task) -> None:
-    """The third of a chain in which the second labels what it was trained on: the same rows twice, and no others."""
-    chain = w2s.chain(["tfidf"] * 3, small_task, own_texts=True)
-    assert [step.half for step in chain] == ["supervisor", "student", "student"]
-    w2s.run(chain[-1])
+def test_noise_is_an_exact_share_of_either_class_and_nested(
+    labels_of: Any, specs: dict[str, RunSpec]
+) -> None:
+    """Of 32 rows of either class: .2 are 6 (6.4), .3 are 10 (9.6), .45 are 14 (14.4)."""
+    given, truth = labels_of
+    wrong = []
+    for share, n in ((0.2, 6), (0.3, 10), (0.45, 14)):
+        noisy = dataclasses.replace(specs["noisy"], labels=NoisyTruth(share=share))
+        wrong.append(given(noisy) != truth)
+        assert [wrong[-1][truth == value].sum() for value in (0, 1)] == [n, n]
+    assert not (wrong[0] & ~wrong[1]).any() and not (wrong[1] & ~wrong[2]).any()
+
+
+def test_flips_and_noise_are_drawn_by_the_seed(
+    own_store: Path, specs: dict[str, RunSpec], small_task: Task
+) -> None:
+    """The same rows, of another seed's stream."""
     table = load_table(small_task)
-    rows, second = splits(table, 0).student, find(chain[1])
-    assert second is not None
-    assert (
-        training_labels(chain[-1], table, rows).tolist()
-        == second.predictions["p"].loc[rows].tolist()
+    rows = splits(table, 0).student
+    found = {
+        training_labels(specs["noisy"].with_seed(seed), table, rows, half=rows).tobytes()
+        for seed in range(4)
+    }
+    assert len(found) == 4
+
+
+def test_labels_for_validation_are_centred_where_those_of_the_half_are(
+    there: Path, specs: dict[str, RunSpec], small_task: Task
+) -> None:
+    """The centre is the half's, whatever rows are labeled."""
+    table = load_table(small_task)
+    parts = splits(table, 0)
+    on_half, on_validation = (
+        training_labels(specs["centred"], table, rows, half=parts.student)
+        for rows in (parts.student, parts.validation)
     )
-    assert set(second.predictions.query("split == 'student'").index) == set(rows)
+    both = np.concatenate([parts.student, parts.validation])
+    together = training_labels(specs["centred"], table, both, half=parts.student)
+    assert together.tolist() == [*on_half, *on_validation]
+
+
+def test_the_halves_are_disjoint_and_each_run_learns_its_own(
+    swept: SimpleNamespace, small_task: Task, specs: dict[str, RunSpec]
+) -> None:
+    parts = splits(load_table(small_task), 0)
+    assert not set(parts.supervisor) & set(parts.student)
+    assert (
+        specs["weak"].half == "supervisor" and specs["naive"].half == specs["top"].half == "student"
+    )
+
+
+# Streams
+
+
+def test_a_self_distilled_student_begins_apart_and_a_student_like_its_ceiling(
+    small_task: Task, quick: dict[str, Any]
+) -> None:
+    """Initial head and adapters, and the order of the texts, of models of one depth."""
+    table = load_table(small_task)
+    weak = w2s.supervisor("smollm2-135m@2", small_task, **quick)
+    chain = w2s.chain(["smollm2-135m@2"] * 3, small_task, **quick)
+    itself, top = (
+        w2s.student("smollm2-135m@2", weak, **quick),
+        w2s.ceiling("smollm2-135m@2", small_task, **quick),
+    )
+
+    def begins(spec: RunSpec) -> tuple[bytes, bytes, bytes]:
+        model = finetune.build(spec, table).model
+        drawn = dict(model.named_parameters())
+        adapter = next(value for name, value in drawn.items() if "lora_A" in name)
+        rows, length = np.arange(64), np.arange(300) % 7
+        order = np.concatenate(finetune.all_batches(spec, rows, length))
+        tensors = (value.detach().float().numpy() for value in (model.head.weight, adapter))
+        return *(each.tobytes() for each in tensors), order.tobytes()
+
+    first = begins(weak)
+    assert all(a != b for a, b in zip(first, begins(itself), strict=True))
+    assert begins(itself) == begins(top) == begins(chain[1]) and begins(chain[0]) == first
+    rungs = [begins(spec) for spec in chain]
+    for part in zip(*rungs, strict=True):
+        assert len(set(part)) == 3
+    assert begins(weak.with_seed(1)) != first
+
+
+# Another task
+
+
+def test_a_transfer_is_what_the_same_model_predicts_there(
+    own_store: Path, specs: dict[str, RunSpec], small_task: Task, tmp_path: Path
+) -> None:
+    """To the bit: the model trained by hand, with its own head, asked by hand about the other task's rows."""
+    brief = Recipe(epochs=1, batch_size=16)  # far from saturated, so that every P differs
+    top = dataclasses.replace(specs["top"], recipe=brief)
+    path, own = tmp_path / "other.csv", load_table(small_task)
+    heard = own.frame[["text", "label"]].assign(text="We hear: " + own.frame["text"])
+    heard.to_csv(path, index=False)
+    other = w2s.default_task(str(path), n_train=64, n_validation=40, n_test=80)
+    record = w2s.run(w2s.transfer(top, w2s.resolve_task(other)))
+    assert {file.stem for file in own_store.glob("*.parquet")} == {top.run_id, record.spec.run_id}
+
+    table, half = load_table(other), splits(own, 0).student
+    rows = np.concatenate([splits(table, 0).test, splits(table, 0).validation])
+    with one_thread("cpu"):
+        trained = finetune.fit(top, Data(own, half, training_labels(top, own, half, half=half)))
+        asked = dataclasses.replace(top, task=other)
+        by_hand = finetune.build(asked, table, start=weights(top))
+        by_hand.model.head.load_state_dict(trained.model.head.state_dict())
+        expected = by_hand.predict(rows)
+    assert record.predictions.index.tolist() == rows.tolist() and len(set(expected)) > 20
+    assert record.predictions["p"].tolist() == expected.tolist()
+    assert record.provenance["task_digest"] == table.digest != own.digest
 
 
 def test_labels_of_another_table_are_refused(
@@ -302,7 +326,10 @@ def test_labels_of_another_table_are_refused(
     table = load_table(small_task)
     with pytest.raises(StoreError, match="predictions of different tasks are not joined"):
         training_labels(
-            specs["naive"], dataclasses.replace(table, digest="cd" * 32), splits(table, 0).student
+            specs["naive"],
+            dataclasses.replace(table, digest="cd" * 32),
+            splits(table, 0).student,
+            half=splits(table, 0).student,
         )
 
 
@@ -313,7 +340,9 @@ def test_a_teacher_without_a_record_is_an_error(
     with pytest.raises(
         StoreError, match=f"learns from {specs['weak'].run_id}, which has no record"
     ):
-        training_labels(specs["naive"], table, splits(table, 0).student)
+        training_labels(
+            specs["naive"], table, splits(table, 0).student, half=splits(table, 0).student
+        )
 
 
 def test_a_start_without_its_adapters_is_never_a_fresh_start(

@@ -102,7 +102,7 @@ def on_s3(cluster: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Log:
 
 @pytest.fixture(scope="module")
 def specs(small_task: Task, quick: dict[str, Any]) -> dict[str, RunSpec]:
-    """Two lineages, one quick and one slow, a run that starts from another's adapters, and one that shares its training."""
+    """Two lineages, one quick and one slow, and a run that starts from another's adapters."""
     tfidf = w2s.supervisor("tfidf", small_task)
     slow = dataclasses.replace(
         w2s.supervisor("smollm2-135m@1", small_task, **quick),
@@ -118,7 +118,6 @@ def specs(small_task: Task, quick: dict[str, Any]) -> dict[str, RunSpec]:
         "student of slow": w2s.student("smollm2-135m@1", slow, **quick),
         "read": read,
         "continued": continued,
-        "looked": dataclasses.replace(continued, snapshots=(0.5,)),
     }
 
 
@@ -137,11 +136,7 @@ def test_a_sweep_on_two_nodes_is_what_it_is_in_one_process(
     begun = [line for line in on_s3.lines() if line[2] == "started"]
     assert sorted(line[1] for line in begun) == sorted(run_ids(specs.values()))  # each of them once
     assert len({line[4] for line in begun}) == 2  # on both nodes
-    tasks = {line[1]: line[3] for line in begun}
-    assert (
-        tasks[specs["continued"].run_id] == tasks[specs["looked"].run_id]
-        and len(set(tasks.values())) == len(tasks) - 1
-    )
+    assert len({line[3] for line in begun}) == len(begun)  # each a task of its own
     mine = weights(specs["continued"])
     monkeypatch.setenv("W2S_STORE", str(own_store))
     monkeypatch.setenv("W2S_ENGINE", "local")
@@ -172,7 +167,7 @@ def test_a_finished_run_is_not_trained_again_by_a_second_task(
     on_s3: Log, specs: dict[str, RunSpec]
 ) -> None:
     some = [specs[name] for name in ("tfidf", "student", "read", "continued")]
-    jobs = {spec.run_id: {spec: spec == specs["read"]} for spec in some}
+    jobs = {spec.run_id: (spec, spec == specs["read"]) for spec in some}
     assert set(train_jobs(jobs, 2)) == {(name, None) for name in jobs}
     assert {(line[1], line[2]) for line in on_s3.lines()} == {
         (name, what) for name in jobs for what in ("started", "was there")

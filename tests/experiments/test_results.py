@@ -10,6 +10,11 @@ import pandas as pd
 import pytest
 
 import w2s_lib as w2s
+from w2s_lib.measures.agreement import (
+    asymmetry_interval,
+    excess_agreement_interval,
+    transmitted_errors_interval,
+)
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.record import Record, accuracies
 
@@ -21,7 +26,7 @@ CONFIDENT = w2s.student("smollm2-135m", WEAK, loss=w2s.ConfidenceLoss(alpha_max=
 SKILL = {"supervisor": 0.2, "ceiling": 1.5, "student": 0.8}
 
 
-def record(spec, *, rows=400, shift=0.0, columns=()):
+def record(spec, *, rows=400, shift=0.0):
     """A record whose test answers are right by a skill of its role; `shift` moves all P(y = 1)."""
     rng = np.random.default_rng([spec.seed, len(spec.role), int(1000 * shift)])
     label = np.arange(rows) % 2
@@ -34,8 +39,6 @@ def record(spec, *, rows=400, shift=0.0, columns=()):
             "group": np.arange(rows, dtype=np.int32),
         }
     )
-    for name in columns:
-        frame[name] = frame["p"][::-1].to_numpy()
     return Record(spec, frame, accuracies(frame), {"seconds": 1.0})
 
 
@@ -53,9 +56,8 @@ def runs():
 def test_an_arm_is_found_whatever_its_seed(runs):
     for spec in (NAIVE, NAIVE.with_seed(7)):
         assert [r.spec.seed for r in runs.records(spec)] == [0, 1, 2, 3, 4]
-    assert runs.accuracy(NAIVE).value == pytest.approx(
-        np.mean([r.metrics["accuracy"] for r in runs.records(NAIVE)])
-    )
+    at_half = runs.contrast([(1, NAIVE)], metric="accuracy_at_half").value
+    assert at_half == pytest.approx(np.mean([r.metrics["accuracy"] for r in runs.records(NAIVE)]))
 
 
 def test_an_arm_that_is_not_pinned_yet_finds_its_runs():
@@ -74,13 +76,13 @@ def test_an_arm_that_is_not_pinned_yet_finds_its_runs():
 def test_what_is_not_there_is_named(runs):
     with pytest.raises(SpecError, match=r"smollm2-135m@8.*smollm2-135m@4"):
         runs.accuracy(w2s.supervisor("smollm2-135m@8", TASK))
-    with pytest.raises(SpecError, match="validation median"):
-        runs.with_threshold("median of validation")
+    with pytest.raises(ValueError, match="'acc'.*accuracy"):
+        runs.difference(NAIVE, WEAK, metric="acc")
 
 
 def test_seeds_are_paired_over_those_that_both_have(runs):
     """The confidence loss has seeds 0, 2, 4: the difference takes these of the other arm too, and says so."""
-    found = runs.difference(CONFIDENT, NAIVE)
+    found = runs.difference(CONFIDENT, NAIVE, metric="accuracy_at_half")
     means = [
         np.mean([r.metrics["accuracy"] for r in runs.with_seeds([0, 2, 4]).records(arm)])
         for arm in (CONFIDENT, NAIVE)
@@ -114,30 +116,52 @@ def test_pgr_refuses_to_compare_unlike_with_like(runs):
 
 
 def test_a_shift_of_all_answers_is_taken_out_by_the_medians():
-    """P moved towards yes: at one half accuracy falls; at either median it is that of the ranks, as without the shift."""
-    plain, moved = w2s.Results(records(TOP, [0])), w2s.Results([])
+    """P moved towards yes: at one half accuracy falls; at the validation median it is as without the shift."""
+    plain = w2s.Results(records(TOP, [0]))
     shifted = [
         dataclasses.replace(r, predictions=r.predictions.assign(p=r.predictions["p"] ** 0.2))
         for r in plain.records(TOP)
     ]
     moved = w2s.Results(shifted)
-    assert moved.accuracy(TOP).value < plain.accuracy(TOP).value - 0.05
-    for threshold in ("median", "validation median"):
-        a, b = (r.with_threshold(threshold).accuracy(TOP).value for r in (plain, moved))
-        assert a == b
-        assert moved.with_threshold(threshold).auc(TOP) == plain.with_threshold(threshold).auc(TOP)
-    assert abs(a - plain.accuracy(TOP).value) < 0.05
+    a, b = (r.contrast([(1, TOP)], metric="accuracy_at_half").value for r in (plain, moved))
+    assert b < a - 0.05
+    assert abs(moved.accuracy(TOP).value - plain.accuracy(TOP).value) < 0.01
+    assert moved.auc(TOP).value == pytest.approx(plain.auc(TOP).value)
 
 
-def test_a_snapshot_is_an_arm():
-    """The answers half-way are those of the end in reverse order: wrong where labels alternate."""
-    spec = dataclasses.replace(TOP, snapshots=(0.5,))
-    runs = w2s.Results(records(spec, [0, 1], columns=["p@0.5"]))
-    half = w2s.Snapshot(spec, 0.5)
-    assert runs.accuracy(half).value < 0.5 < runs.accuracy(w2s.Snapshot(spec, 1.0)).value
-    assert runs.difference(half, spec).value < 0
-    with pytest.raises(SpecError, match=r"0\.3.*0\.5"):
-        w2s.Snapshot(spec, 0.3)
+def test_metrics_of_arms_and_those_that_collapsed(runs):
+    """A row an arm, a column a metric; an arm that says yes to nearly all under seeds 1 and 2 is marked there."""
+    one_sided = [
+        record(CONFIDENT.with_seed(1), shift=9.0),
+        record(CONFIDENT.with_seed(2), shift=9.0),
+    ]
+    more = w2s.Results([*runs.all_records, *one_sided, record(CONFIDENT.with_seed(3))])
+    assert more.collapsed(CONFIDENT) == [1, 2] and runs.collapsed(NAIVE) == []
+    table = more.metrics({"naive": NAIVE, "confident": CONFIDENT}).set_index("arm")
+    assert list(table) == ["accuracy", "auc", "accuracy_at_half", "log_loss", "brier", "collapsed"]
+    assert table["auc"]["naive"] == more.auc(NAIVE)
+    assert table["collapsed"].to_dict() == {"naive": "", "confident": "1, 2"}
+
+
+def test_yardsticks_are_asked_by_arm(runs):
+    """As the measures of records say, over the seeds that all arms have."""
+    noisy = [w2s.ceiling("smollm2-135m", TASK, noise=noise) for noise in (0.1, 0.4)]
+    more = w2s.Results(
+        [
+            *runs.all_records,
+            *(r for k, arm in enumerate(noisy) for r in records(arm, range(4), shift=k / 5)),
+        ]
+    )
+    naive, weak, confident = (more.records(arm) for arm in (NAIVE, WEAK, CONFIDENT))
+    own = more.transmitted_errors(NAIVE, WEAK)
+    assert own == transmitted_errors_interval(naive, weak) and own.n_seeds == 5
+    found = more.excess_agreement(NAIVE, ceilings=noisy, supervisor=WEAK)
+    expected = excess_agreement_interval(naive[:4], [more.records(arm) for arm in noisy], weak[:4])
+    assert (found.value, found.low, found.n_seeds) == (expected.value, expected.low, 4)
+    assert "0, 1, 2, 3" in found.note
+    three = [[r for r in arm if r.spec.seed in (0, 2, 4)] for arm in (naive, weak)]
+    found = more.asymmetry(CONFIDENT, NAIVE, WEAK)
+    assert found.value == asymmetry_interval(confident, *three).value and found.n_seeds == 3
 
 
 def test_comparisons_and_results_show_themselves_with_their_text_escaped(runs):

@@ -104,7 +104,9 @@ def test_a_killed_worker_costs_its_own_run_alone(
     own_store: Path, endless: RunSpec, small_task: Task
 ) -> None:
     others = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(3)]
-    taught = w2s.student("tfidf", dataclasses.replace(endless, half="supervisor"))
+    taught = w2s.student(
+        "tfidf", dataclasses.replace(endless, half="supervisor", predict_halves=True)
+    )
     victim = taught.parents()[0]
 
     def kill() -> None:
@@ -166,7 +168,9 @@ pathlib.Path(f"ready{sys.stdin.fileno()}-{time.time_ns()}").touch()
 while len(list(pathlib.Path().glob("ready*"))) < 2:
     time.sleep(0.01)
 for line in open(sys.argv[1]):
-    print(*train({w2s.RunSpec.from_json(line): False}))
+    spec = w2s.RunSpec.from_json(line)
+    if train((spec, False)):
+        print(spec.run_id)
 """
     specs = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(8)]
     both = [script(code, specs), script(code, specs)]
@@ -180,14 +184,14 @@ def test_a_run_that_another_process_trains_is_waited_for(
 ) -> None:
     """Until its record is there, or the other process has ended without one."""
     spec = w2s.supervisor("tfidf", small_task)
-    trained: list[set[str]] = []
+    trained: list[bool] = []
     with claim(spec.run_id) as mine:
-        waiting = threading.Thread(target=lambda: trained.append(train({spec: False})))
+        waiting = threading.Thread(target=lambda: trained.append(train((spec, False))))
         waiting.start()
         until(lambda: spec.run_id in capfd.readouterr().err)
         assert mine and find(spec) is None
     waiting.join()
-    assert trained == [{spec.run_id}] and train({spec: False}) == set()
+    assert trained == [True] and train((spec, False)) is False
 
 
 @pytest.mark.parametrize(

@@ -1,91 +1,110 @@
-"""Rules worked out by hand: what an interval makes of a claim."""
+"""Rules worked out by hand: what an interval makes of a claim, and what many claims at once cost."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.stats import t, ttest_1samp
 
-from w2s_lib.measures.claims import FAILS, HOLDS, UNDECIDED, Rule, margin, verdict
-from w2s_lib.measures.intervals import NO_GAP, Interval
+from w2s_lib.measures.claims import FAILS, HOLDS, NO_DIFFERENCE, UNDECIDED, Rule, holm
+from w2s_lib.measures.intervals import NO_GAP, Interval, mean_interval, smallest_level
 
-HIGHER = {
-    "holds": Rule.model_validate({"end": "low", "is": ">", "value": 0.0}),
-    "fails": Rule.model_validate({"end": "high", "is": "<", "value": 0.0}),
-}
-LOWER = {"holds": HIGHER["fails"], "fails": HIGHER["holds"]}
-ABOVE_HALF = {
-    "holds": Rule.model_validate({"end": "low", "is": ">", "value": 0.5}),
-    "fails": Rule.model_validate({"end": "high", "is": "<=", "value": 0.5}),
-}
+HIGHER, LOWER = (Rule(expects=sign, margin=0.02) for sign in "><")
+ABOVE_HALF = Rule(expects=">", against=0.5, margin=0.2)
 NONE = Interval(math.nan, math.nan, math.nan, note=NO_GAP)
 
 
-def interval(low, high, more=0.0):
-    """An interval around its middle whose corrected bounds lie `more` further out."""
-    middle = (low + high) / 2
-    return Interval(middle, low, high, strict_low=low - more, strict_high=high + more)
+def interval(low: float, high: float) -> Interval:
+    return Interval((low + high) / 2, low, high)
 
 
-@pytest.mark.parametrize(("found", "word", "corrected"), [
-    (interval(0.01, 0.05), HOLDS, HOLDS),
-    (interval(0.01, 0.05, more=0.02), HOLDS, UNDECIDED),
-    (interval(0.01, 0.05, more=math.inf), HOLDS, UNDECIDED),
-    (interval(-0.05, -0.01), FAILS, FAILS),
-    (interval(-0.05, -0.01, more=0.02), FAILS, UNDECIDED),
-    (interval(-0.01, 0.05), UNDECIDED, UNDECIDED),
-    (interval(0.0, 0.05), UNDECIDED, UNDECIDED),  # > 0, and 0 is not
-    (interval(-0.05, 0.0), UNDECIDED, UNDECIDED),
+def of_t(values: list[float]) -> Interval:
+    """Seeds that differ, rows that do not: the interval is that of the t-test over seeds."""
+    return mean_interval(np.repeat(np.array(values)[:, None], 4, axis=1), np.arange(4))
+
+
+@pytest.mark.parametrize(("low", "high", "if_higher", "if_lower"), [
+    (0.01, 0.05, HOLDS, FAILS),
+    (-0.05, -0.01, FAILS, HOLDS),
+    (-0.01, 0.05, UNDECIDED, UNDECIDED),
+    (0.0, 0.05, UNDECIDED, UNDECIDED),  # > 0, and 0 is not
+    (-0.05, 0.0, UNDECIDED, UNDECIDED),
+    (-0.02, 0.01, UNDECIDED, UNDECIDED),  # the margin itself is a difference worth having
+    (-0.019, 0.019, NO_DIFFERENCE, NO_DIFFERENCE),
+    (0.001, 0.019, NO_DIFFERENCE, NO_DIFFERENCE),  # there is one, and it is not worth having
+    (0.001, 0.02, HOLDS, FAILS),
+    (-math.inf, math.inf, UNDECIDED, UNDECIDED),
 ])  # fmt: skip
-def test_that_something_is_higher(found, word, corrected):
-    assert verdict(found, **HIGHER, ratio=False) == word
-    assert verdict(found, **HIGHER, ratio=False, strict=True) == corrected
+def test_every_outcome(low: float, high: float, if_higher: str, if_lower: str) -> None:
+    found = Interval(0.0, low, high)
+    assert (HIGHER.outcome(found), LOWER.outcome(found)) == (if_higher, if_lower)
 
 
-def test_that_something_is_lower():
-    for found, word in (
-        (interval(-0.05, -0.01), HOLDS),
-        (interval(0.01, 0.05), FAILS),
-        (interval(-0.01, 0.05), UNDECIDED),
-    ):
-        assert verdict(found, **LOWER, ratio=False) == word
-
-
-@pytest.mark.parametrize(("found", "word", "corrected"), [
-    (NONE, NO_GAP, NO_GAP),
-    (interval(0.6, 0.9), HOLDS, HOLDS),
-    (interval(0.6, 0.9, more=math.inf), HOLDS, NO_GAP),  # the gap is above 0 with 95% confidence, not with more
-    (interval(0.5, 0.9), UNDECIDED, UNDECIDED),
-    (interval(0.1, 0.5), FAILS, FAILS),  # <= here
+@pytest.mark.parametrize(("low", "high", "outcome"), [
+    (0.6, 0.9, HOLDS),
+    (0.1, 0.4, FAILS),
+    (0.4, 0.9, UNDECIDED),
+    (0.31, 0.69, NO_DIFFERENCE),
+    (0.5, 0.9, UNDECIDED),
 ])  # fmt: skip
-def test_a_pgr_needs_a_gap(found, word, corrected):
-    assert verdict(found, **ABOVE_HALF, ratio=True) == word
-    assert verdict(found, **ABOVE_HALF, ratio=True, strict=True) == corrected
+def test_a_number_to_hold_against_moves_the_margin_with_it(
+    low: float, high: float, outcome: str
+) -> None:
+    assert ABOVE_HALF.outcome(interval(low, high)) == outcome
 
 
-def test_a_rule_on_the_value_is_the_same_after_correction():
-    rules = {
-        "holds": Rule.model_validate({"end": "value", "is": "<=", "value": 0.001}),
-        "fails": Rule.model_validate({"end": "value", "is": ">", "value": 0.001}),
-    }
-    for value, word in ((0.001, HOLDS), (0.002, FAILS)):
-        found = Interval(value, value, value)
-        assert {verdict(found, **rules, ratio=True, strict=s) for s in (False, True)} == {word}
-    assert margin(found, rules["holds"]) is None
+def test_without_a_gap_nothing_is_decided_at_any_level() -> None:
+    assert ABOVE_HALF.outcome(NONE) == NO_GAP and ABOVE_HALF.level(NONE) == 1
 
 
-def test_a_margin_is_turned_to_the_side_of_the_claim():
-    """0.1 [0.05, 0.15] for "below 0.25": 0.15 [0.1, 0.2] beyond it. For "above": -0.15 [-0.2, -0.1]."""
-    for end, is_, expected in (("high", "<", (0.15, 0.1, 0.2)), ("low", ">", (-0.15, -0.2, -0.1))):
-        found = margin(
-            interval(0.05, 0.15), Rule.model_validate({"end": end, "is": is_, "value": 0.25})
-        )
-        assert (found.value, found.low, found.high) == pytest.approx(expected)
-    assert format(margin(NONE, HIGHER["holds"]), ".2f") == NO_GAP
+def test_the_smallest_level_is_the_p_value_of_a_t_test() -> None:
+    """Five seeds, rows that are all alike, so the rows' part is 0: it decides "above 0" at scipy's p-value."""
+    values = [0.03, 0.05, 0.02, 0.06, 0.04]
+    found = of_t(values)
+    expected = ttest_1samp(values, 0).pvalue
+    assert smallest_level(found, lambda at: at.low > 0) == pytest.approx(expected, rel=1e-4)
+    assert HIGHER.level(found) == LOWER.level(found) == pytest.approx(expected, rel=1e-4)
+    at = found.at(1 - 1.001 * expected)
+    assert (at.low > 0) and not found.at(1 - 0.999 * expected).low > 0
+    assert (found.at(0.95).low, found.at(0.95).high) == pytest.approx((found.low, found.high))
 
 
-def test_a_rule_that_makes_no_sense_is_refused():
-    for changed in ({"end": "lwo"}, {"is": "=>"}, {"value": "0"}, {"value": math.nan}, {"than": 1}):
-        with pytest.raises(ValidationError, match=next(iter(changed))):
-            Rule.model_validate({"end": "low", "is": ">", "value": 0.0} | changed)
+def test_the_smallest_level_of_no_difference_by_hand() -> None:
+    """Mean .001 of five seeds: inside (-.02, .02) once the upper bound is below .02, t = (.02 - .001) / se."""
+    values = [0.011, -0.009, 0.006, -0.004, 0.001]
+    error = np.std(values, ddof=1) / math.sqrt(5)
+    expected = 2 * t.sf((0.02 - 0.001) / error, 4)
+    assert HIGHER.outcome(of_t(values)) == NO_DIFFERENCE
+    assert HIGHER.level(of_t(values)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_interval_of_unknown_bounds_decides_nothing_beyond_its_own() -> None:
+    assert HIGHER.outcome(interval(0.01, 0.05)) == HOLDS and HIGHER.level(interval(0.01, 0.05)) == 1
+
+
+def test_holm_by_hand() -> None:
+    """Four claims at .010, .005, .030, .040. .005 <= .05 / 4; .010 <= .05 / 3; .030 > .05 / 2, and there it ends:
+
+    .040 <= .05 / 1 does not count.
+    """
+    alphas = holm({"a": 0.01, "b": 0.005, "c": 0.03, "d": 0.04})
+    assert alphas == pytest.approx({"a": 0.05 / 3, "b": 0.05 / 4, "c": 0, "d": 0})
+    assert holm({"a": 0.05}) == pytest.approx({"a": 0.05}) and holm({"a": 0.051}) == {"a": 0}
+    assert holm({}) == {}
+
+
+def test_what_decides_at_its_level_decides_at_the_alpha_that_holm_leaves() -> None:
+    found = of_t([0.03, 0.05, 0.02, 0.06, 0.04])
+    alpha = holm({"one": HIGHER.level(found), "other": 1.0})["one"]
+    assert alpha == pytest.approx(0.025) and HIGHER.outcome(found.at(1 - alpha)) == HOLDS
+
+
+@pytest.mark.parametrize("changed", [
+    {"expects": "=>"}, {"against": "0"}, {"against": math.nan}, {"margin": 0.0}, {"than": 1},
+])  # fmt: skip
+def test_a_rule_that_makes_no_sense_is_refused(changed: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(changed))):
+        Rule.model_validate({"expects": ">", "margin": 0.02} | changed)

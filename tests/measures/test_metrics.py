@@ -14,12 +14,24 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import t
 
-from tests.benchmarks.coverage import SCENARIOS, coverage, simulate
+from tests.benchmarks.coverage import (
+    DRIFTING,
+    N_VALIDATION,
+    SCENARIOS,
+    answers,
+    by_row,
+    coverage,
+    metric_coverage,
+    simulate,
+    truth_of,
+)
 from w2s_lib.measures.intervals import mean_interval, ratio_interval
 from w2s_lib.measures.metrics import (
+    METRICS,
     Interval,
     accuracy,
     agreement,
+    collapsed,
     contrast_interval,
     pgr,
     pgr_interval,
@@ -309,6 +321,19 @@ class TestIntervals:
         assert difference_interval(arm(x[0]), arm(x[2])).low <= 0
 
 
+def by_row_of_records(scenario, seed):
+    """The records of `by_row`'s experiment, by arm."""
+    made = answers(scenario, np.random.default_rng(seed))
+    p, label = made
+    return {
+        arm: [
+            run(values[N_VALIDATION:], label[N_VALIDATION:], values[:N_VALIDATION], seed=s)
+            for s, values in enumerate(layer)
+        ]
+        for arm, layer in zip(("weak", "student", "ceiling"), p, strict=True)
+    }
+
+
 def scored(*p, label):
     """An arm: P(y = 1) of a few rows, a list a seed."""
     runs = []
@@ -358,9 +383,127 @@ class TestAuc:
         p = np.clip(rng.normal(0.5 + 0.1 * (2 * label - 1), 0.2, (3, 40)), 0.01, 1)
         a, b = scored(*p, label=label), scored(*p**3, label=label)
         assert difference_interval(a, b, metric="auc").high == pytest.approx(0, abs=1e-9)
-        assert accuracy_interval(a).value != accuracy_interval(b).value
+        assert (
+            accuracy_interval(a).value != accuracy_interval(b).value
+        )  # validation stays as it was
         with pytest.raises(ValueError, match="'acuracy'.*accuracy, auc"):
             difference_interval(a, b, metric="acuracy")
+
+
+def run(test, label, validation, seed=0):
+    """A record of P(y = 1) on test rows with these labels, and on validation rows, whose labels are all 0."""
+    frame = pd.DataFrame(
+        {
+            "split": ["test"] * len(test) + ["validation"] * len(validation),
+            "label": np.array([*label, *[0] * len(validation)], dtype=np.int8),
+            "p": np.array([*test, *validation], dtype=np.float32),
+            "group": np.arange(len(test) + len(validation)),
+        }
+    )
+    spec = SimpleNamespace(seed=seed, task=SimpleNamespace(name="movie", sha256=""))
+    return SimpleNamespace(predictions=frame, spec=spec)
+
+
+class TestMetrics:
+    """P = .9, .7, .6, .2 of rows with labels 1, 0, 1, 0; validation says .3, .5, .8, .9, whose median is .65."""
+
+    p, label, validation = [0.9, 0.7, 0.6, 0.2], [1, 0, 1, 0], [0.3, 0.5, 0.8, 0.9]
+
+    @pytest.mark.parametrize(
+        ("metric", "expected"),
+        [
+            ("accuracy", 2 / 4),  # above .65: 1, 1, 0, 0
+            ("accuracy_at_half", 3 / 4),  # above .5: 1, 1, 1, 0
+            (
+                "auc",
+                3 / 4,
+            ),  # of the pairs (.9 .7) (.9 .2) (.6 .7) (.6 .2) the third is out of order
+            ("log_loss", -math.log(0.9 * 0.3 * 0.6 * 0.8) / 4),
+            ("brier", (0.1**2 + 0.7**2 + 0.4**2 + 0.2**2) / 4),
+        ],
+    )
+    def test_by_hand(self, metric, expected):
+        one = run(self.p, self.label, self.validation)
+        assert contrast_interval([(1, [one])], metric=metric).value == pytest.approx(
+            expected, rel=1e-6
+        )
+
+    def test_these_are_all(self):
+        assert list(METRICS) == ["accuracy", "auc", "accuracy_at_half", "log_loss", "brier"]
+
+    def test_what_is_at_the_threshold_is_a_0(self):
+        """The median of .4, .6, .6 is .6, and .6 is not above it."""
+        one = run([0.6, 0.61], [0, 1], [0.4, 0.6, 0.6])
+        assert accuracy_interval([one]).value == 1
+
+    def test_every_seed_has_its_own_threshold(self):
+        """Medians .2 and .8: both seeds are right, though one says no and the other yes to everything."""
+        seeds = [run([0.1, 0.3], [0, 1], [0.2] * 3), run([0.7, 0.9], [0, 1], [0.8] * 3, seed=1)]
+        assert accuracy_interval(seeds).value == 1
+        assert contrast_interval([(1, seeds)], metric="accuracy_at_half").value == 0.5
+
+    def test_validation_labels_count_for_nothing(self):
+        one, other = (run(self.p, self.label, self.validation) for _ in range(2))
+        other.predictions.loc[other.predictions["split"] == "validation", "label"] = 1
+        assert accuracy_interval([one]) == accuracy_interval([other])
+
+    @given(st.lists(st.integers(1, 63), min_size=12, max_size=30), st.integers(-3, 3))
+    def test_a_monotone_transformation_leaves_accuracy_and_auc_as_they_are(self, numbers, power):
+        """P to the power 2^k, in 64ths, moves every other metric. An odd number of validation rows: a median is a row."""
+        p = np.array(numbers) / 64
+        moved, label = p.astype(np.float32) ** np.float32(2.0**power), np.arange(len(p) - 5) % 2
+        one, other = (run(each[5:], label, each[:5]) for each in (p, moved))
+        assert len(set(p)) == len(set(moved))
+        for metric in ("accuracy", "auc"):
+            found = [contrast_interval([(1, [r])], metric=metric) for r in (one, other)]
+            assert found[0] == found[1]
+
+    def test_a_p_of_0_for_what_is_true_costs_as_much_as_half_a_step(self):
+        """P is kept in steps of 2^-16: -ln 2^-17 = 11.78 nats, and not infinity."""
+        one = run([0.0, 1.0], [1, 1], [0.5])
+        expected = 17 * math.log(2) / 2
+        found = contrast_interval([(1, [one])], metric="log_loss").value
+        assert found == pytest.approx(expected, abs=1e-4)
+
+    def test_scores_of_records_are_those_that_the_simulation_makes(self):
+        """One experiment with drift as records: each interval is that of the simulation's own arrays."""
+        scenario = dataclasses.replace(DRIFTING[-1], n_rows=200)
+        x = by_row(scenario, np.random.default_rng(3))
+        again = by_row_of_records(scenario, 3)
+        for metric, parts in x.items():
+            found = contrast_interval([(1, again["student"])], metric=metric)
+            expected = mean_interval(parts[1], np.arange(200))
+            assert (found.value, found.high) == pytest.approx(
+                (expected.value, expected.high), abs=1e-4
+            )
+
+
+class TestCollapsed:
+    @pytest.mark.parametrize(
+        ("p", "expected"),
+        [
+            ([0.9] * 96 + [0.1] * 4, True),  # one answer on 96 of 100
+            ([0.9] * 95 + [0.1] * 5, False),
+            ([0.1] * 96 + [0.9] * 4, True),
+            ([0.5] * 100, True),  # a tie is a 0
+        ],
+    )
+    def test_one_answer_at_one_half(self, p, expected):
+        """Labels such that the few are ranked rightly, so that only the answers count."""
+        label = (np.array(p) >= np.median(p)).astype(int)
+        label[:2] = 1, 0
+        p = np.array(p) + np.where(label == 1, 0.01, 0.0) * (len(set(p)) > 1)
+        assert collapsed(run(p, label, [0.5])) == expected
+
+    def test_an_auc_below_55(self):
+        """Ten of either class, one positive row above k of ten negative ones, the others as good as chance."""
+        label = np.array([0, 1] * 10)
+        for above, expected in ((56, False), (54, True)):
+            p = np.where(label == 0, np.cumsum(label == 0) / 20, 0.0)
+            # positive rows one by one above as many negative rows as make `above` pairs in all
+            counts = [above // 10 + (i < above % 10) for i in range(10)]
+            p[label == 1] = np.array(counts) / 20 + 0.025
+            assert collapsed(run(p + 0.22, label, [0.5])) == expected
 
 
 class TestJoins:
@@ -392,8 +535,9 @@ class TestJoins:
     def test_damaged_probabilities(self):
         bad = record(self.base)
         bad.predictions.loc[2, "p"] = np.nan
-        with pytest.raises(ValueError, match="NaN"):
-            accuracy_interval([bad])
+        for metric in METRICS:
+            with pytest.raises(ValueError, match="NaN"):
+                contrast_interval([(1, [bad])], metric=metric)
 
 
 class TestFormat:
@@ -508,3 +652,12 @@ def test_coverage(name):
     assert 0.92 <= table["library: two t's, Fieller"] <= 0.985
     assert 0.92 <= table["difference"] <= 0.985
     assert table["resample seeds"] < 0.88
+
+
+def test_coverage_of_every_metric():
+    """200 experiments of 10 seeds whose thresholds drift: a method that covers below 90% fails, at 3 standard errors."""
+    scenario = next(s for s in DRIFTING if s.name == "10 seeds, drift .3")
+    small = dataclasses.replace(scenario, n_rows=600)
+    found = metric_coverage(small, truth_of(small, 20, n_rows=4000), 200)
+    assert set(found) == {*METRICS, "PGR in accuracy", "PGR in auc", "PGR in accuracy_at_half"}
+    assert {name: share for name, share in found.items() if share < 0.9} == {}

@@ -32,8 +32,8 @@ def test_a_tie_at_one_half_is_hardened_to_0(
     table = load_table(small_task)
     rows = splits(table, 0).student
     soft, hard = (
-        training_labels(w2s.student("tfidf", weak, hard=hard), table, rows)
-        for hard in (False, True)
+        training_labels(w2s.student("tfidf", teacher), table, rows, half=rows)
+        for teacher in (weak, w2s.Hard(run=weak))
     )
     assert soft.tolist() == predictions["p"].loc[rows].tolist()
     assert hard.tolist() == [float(value > 0.5) for value in soft]

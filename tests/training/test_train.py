@@ -393,63 +393,6 @@ def test_alpha_0_is_naive_finetuning_to_the_bit_in_training(
     assert not torch.equal(something.logits(EVERY), trained.logits(EVERY))
 
 
-# Snapshots
-
-
-def watched(spec: RunSpec, table: TaskTable) -> Finetuned:
-    parts = splits(table, spec.seed)
-    return fitted_on_student_half(spec, table, test=parts.test, validation=parts.validation)
-
-
-def test_looking_in_the_middle_changes_nothing(
-    spec: RunSpec, table: TaskTable, own_cache: Path, trained: Finetuned
-) -> None:
-    """Logits and adapters after 32 steps, to the bit, with and without three looks; dense layers as they were at each."""
-    looked = watched(dataclasses.replace(spec, snapshots=(0.1, 0.5, 0.75)), table)
-    mine, theirs = (dict(f.model.named_parameters()) for f in (looked, trained))
-    assert all(
-        torch.equal(mine[name], theirs[name])
-        for name in mine
-        if ".lora_" in name or name.startswith("head.")
-    )
-    assert torch.equal(looked.logits(EVERY), trained.logits(EVERY))
-
-
-def test_snapshots_lead_from_nothing_to_the_end(
-    spec: RunSpec, table: TaskTable, own_cache: Path
-) -> None:
-    """32 steps: a share of 0.99 is the last of them, so its predictions are the final ones; the others come before.
-
-    A share that rounds to no step is the first one. A first step at a rate near 0 leaves the adapters as good as fresh.
-    """
-    shares = (0.001, 0.5, 0.99)
-    fitted = watched(dataclasses.replace(spec, snapshots=shares), table)
-    parts = splits(table, spec.seed)
-    rows = np.concatenate([parts.test, parts.validation])
-    assert tuple(fitted.snapshots) == shares
-    assert all(
-        seen.tolist() == rows.tolist() and p.dtype == np.float32
-        for seen, p in fitted.snapshots.values()
-    )
-    first, half, last = (p for _, p in fitted.snapshots.values())
-    assert last.tolist() == fitted.predict(rows).tolist()
-    right = [((p > 0.5) == labels_of(table, rows)).mean() for p in (first, last)]
-    assert right[0] < right[1] - 0.1 and half.tolist() not in (first.tolist(), last.tolist())
-
-
-def test_shares_that_fall_on_one_step_are_each_there(
-    spec: RunSpec, table: TaskTable, own_cache: Path
-) -> None:
-    """Four steps: 0.5 and 0.51 are both the second."""
-    fitted = watched(
-        dataclasses.replace(spec, recipe=Recipe(epochs=1, batch_size=16), snapshots=(0.5, 0.51)),
-        table,
-    )
-    assert tuple(fitted.snapshots) == (0.5, 0.51)
-    one, other = (p.tolist() for _, p in fitted.snapshots.values())
-    assert one == other
-
-
 # Adapters to start from
 
 

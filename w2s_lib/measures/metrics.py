@@ -278,6 +278,7 @@ def joined(arms: Mapping[str, Arm], split: str = "test") -> tuple[Floats, Labels
                 f"{where}: its {split} rows, labels or groups are not those of the other records"
             )
         p.append(table["p"].to_numpy(np.float64))
+    predicted_label(p)  # refuses what is no probability, NaN among it
     (label,) = _binary(label=rows["label"])
     group = np.unique(rows["group"], return_inverse=True)[1]
     return np.array(p).reshape(len(arms), len(wanted), len(rows)), label, group

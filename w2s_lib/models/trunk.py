@@ -113,8 +113,17 @@ class Trunk(Inputs):
 
     def _folder(self, boundary: int) -> Path:
         spec = self.spec
-        key = [SEMANTICS, spec.name, boundary, spec.quantization, spec.precision]
-        key += [hardware(spec.device), torch.__version__, spec.task.template, self.table.digest]
+        key = [
+            SEMANTICS,
+            spec.name,
+            boundary,
+            spec.quantization,
+            spec.precision,
+            hardware(spec.device),
+            torch.__version__,
+            spec.task.template,
+            self.table.digest,
+        ]
         if spec.task.max_tokens:
             key += [spec.task.max_tokens, spec.task.cut]
         if spec.revision:
@@ -127,12 +136,10 @@ class Trunk(Inputs):
         # A lower trunk that is there, or begun, is a head start: its states would have flowed on.
         first = next((b for b in range(self.boundary - 1, 0, -1) if self._folder(b).is_dir()), 0)
         below = inputs_at(self.spec, self.table, first)
-        spec, same = self.spec, ("revision", "quantization", "precision", "device")
-        whole = models.load_backbone(
-            RunSpec(
-                model=f"{spec.name}@{self.boundary}", **{name: getattr(spec, name) for name in same}
-            )
-        )
+        # The frozen model's: whatever the run starts from, or is, does not fit this depth.
+        same = ("revision", "quantization", "precision", "device")
+        frozen = {name: getattr(self.spec, name) for name in same}
+        whole = models.load_backbone(RunSpec(model=f"{self.spec.name}@{self.boundary}", **frozen))
         require_trunk(whole, self.spec.name)
         model = drop_norm(keep_blocks(whole, first, self.boundary))
         title = f"trunk of {self.boundary} blocks"
