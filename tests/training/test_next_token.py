@@ -293,7 +293,10 @@ def test_a_student_that_continues_it_is_another_student(
     assert continued.start == w2s.Continue(run=spec) and continued.parents() == [weak, spec]
     one, other = (w2s.run(run) for run in (plain, continued))
     assert (one.predictions["p"] != other.predictions["p"]).mean() > 0.9
-    assert other.spec.role == "student" and set(other.predictions["split"]) == {"test", "validation"}
+    assert other.spec.role == "student" and set(other.predictions["split"]) == {
+        "test",
+        "validation",
+    }
     read, after = (
         load_file(folder / "adapter_model.safetensors")
         for folder in (there.folder, store.weights(continued))
