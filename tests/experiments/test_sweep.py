@@ -194,6 +194,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A checkout of its own: its published store is not the book's."""
     monkeypatch.delenv("W2S_PUBLISHED", raising=False)
     monkeypatch.setattr(store, "repository_root", lambda: tmp_path / "checkout")
+    (tmp_path / "checkout" / "book" / "claims").mkdir(parents=True)
+    (tmp_path / "checkout" / "book" / "claims" / "second.yaml").touch()
     yield tmp_path / "checkout" / "book" / "results"
 
 
@@ -207,7 +209,7 @@ def test_finished_records_are_copied_to_the_published_store(
     assert left_in(checkout) == sorted(f"{s.run_id}.parquet" for s in (weak, taught))
     for spec in (weak, taught):
         mine, theirs = (folder / f"{spec.run_id}.parquet" for folder in (own_store, checkout))
-        assert mine.read_bytes() == theirs.read_bytes()
+        assert read(mine).predictions.equals(read(theirs).predictions)
     for path in own_store.glob("*.parquet"):
         path.unlink()
     assert w2s.run(taught).path == str(checkout / f"{taught.run_id}.parquet")
@@ -219,13 +221,15 @@ def test_a_published_record_carries_the_rules_of_its_edition(
     """Those that are there when it is published; a file that is written later changes no record."""
     one, other = (w2s.run(w2s.supervisor("tfidf", small_task, seed=seed)) for seed in (0, 1))
     rules = checkout.parent / "claims" / "second.yaml"
-    rules.parent.mkdir(parents=True)
     publish(one)
     rules.write_text("claims: []")
     for record in (one, other):
         publish(record)
     found = [read(checkout / f"{record.spec.run_id}.parquet").rules for record in (one, other)]
-    assert found == ["", hashlib.sha256(b"claims: []").hexdigest()]
+    assert found == [hashlib.sha256(text).hexdigest() for text in (b"", b"claims: []")]
+    rules.unlink()
+    with pytest.raises(StoreError, match=r"second\.yaml"):
+        publish(one)
 
 
 def test_publishing_without_a_published_store_is_said_before_training(

@@ -15,18 +15,32 @@ import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.measures.test_metrics import CELLS, runs_frame
 from w2s_lib.figures.charts import accuracy_dots
-from w2s_lib.figures.pgr_plot import plot_pgr
-from w2s_lib.figures.style import CHARACTER_WIDTH, COLOURS, GREY, VEGALITE, spread, use_theme
-from w2s_lib.measures.metrics import Interval, pgr_table
+from w2s_lib.figures.ruler import pgr_ruler
+from w2s_lib.figures.style import COLOURS, GREY, VEGALITE, spread, use_theme
+from w2s_lib.measures.intervals import Interval
 
 NO_PGR = Interval(math.nan, math.nan, math.nan, note="no gap to recover")
 
 
-@pytest.fixture(scope="module")
-def runs():
-    return runs_frame(CELLS)
+CELLS = {
+    "four blocks teach thirty": {
+        "weak": Interval(0.80, 0.79, 0.81),
+        "student": Interval(0.83, 0.82, 0.84),
+        "ceiling": Interval(0.87, 0.86, 0.88),
+        "pgr": Interval(0.43, 0.31, 0.55),
+    },
+    "no gap": {
+        "weak": Interval(0.88, 0.87, 0.89),
+        "student": Interval(0.87, 0.86, 0.88),
+        "ceiling": Interval(0.87, 0.85, 0.89),
+        "pgr": NO_PGR,
+    },
+}
+
+
+def ruler(**options):
+    return pgr_ruler(CELLS, **{"title": "A finding"} | options)
 
 
 def mime(chart):
@@ -66,8 +80,8 @@ def values(chart):
 
 
 class TestTheme:
-    def test_output_holds_the_spec_and_a_drawing(self, runs):
-        chart = plot_pgr(runs, title="A finding")
+    def test_output_holds_the_spec_and_a_drawing(self):
+        chart = ruler()
         found = mime(chart)
         assert set(found) == {"application/vnd.vegalite.v5+json", "image/png"}
         spec = found["application/vnd.vegalite.v5+json"]
@@ -80,10 +94,8 @@ class TestTheme:
             "http://www.w3.org/1999/xlink",
         }
 
-    def test_same_chart_same_bytes(self, runs):
-        one, two = (
-            mime(plot_pgr(runs, title="A finding", baselines={"zero-shot": 0.7})) for _ in range(2)
-        )
+    def test_same_chart_same_bytes(self):
+        one, two = (mime(ruler(seeds={"no gap": [0.86]})) for _ in range(2))
         assert json.dumps(one, sort_keys=True) == json.dumps(two, sort_keys=True)
 
     def test_theme_twice_is_theme_once(self):
@@ -113,87 +125,24 @@ class TestTheme:
             assert moved == pytest.approx(places)
 
 
-class TestPlotPgr:
-    def test_shows_every_interval_and_every_seed(self, runs):
-        rows = values(plot_pgr(runs, title="t", baselines={"zero-shot": 0.7}))
-        table = pgr_table(runs)
+class TestRuler:
+    def test_shows_every_interval_seed_and_reference(self):
+        """PGR stands at the right, in words where there is no gap."""
+        chart = ruler(seeds={"no gap": [0.861, 0.879]}, references={"no gap": {"zero-shot": 0.645}})
+        rows = values(chart)
         shown = {(row.get("low"), row.get("high")) for row in rows}
-        dots = {row["value"] for row in rows if "seed" in row}
-        for cell in table.itertuples():
-            for interval in (cell.student, cell.ceiling, cell.pgr):
-                assert (interval.low, interval.high) in shown
-            assert {a for _, a, _ in cell.seeds} | {share for _, _, share in cell.seeds} <= dots
-
-    def test_labels(self, runs):
-        found = texts(
-            svg(
-                plot_pgr(
-                    runs, title="t", baselines={"zero-shot": 0.7}, names={"big@4": "four blocks"}
-                )
-            )
-        )
-        assert {"15", "30", "zero-shot: 0.70", "ceiling", "TF-IDF", "four blocks"} <= set(found)
-        assert "big, 4 blocks" not in found and not any(
-            "undefined" in text or "null" in text for text in found
-        )
-
-    def test_a_ladder_of_sizes_bears_the_models_names(self):
-        """Whole models of a hub have no depth.
-
-        They stand in the order of the frame, that is of the chapter's list.
-        """
-        models = [f"hf:me/smol-{size}" for size in ("small", "middle", "large")]
-        cells = [("supervisor", models[0], None, "", 0.7)]
-        for model, a in zip(models[1:], (0.8, 0.9), strict=True):
-            cells += [
-                ("ceiling", model, None, "", a),
-                ("student", model, None, models[0], a - 0.05),
-            ]
-        found = texts(svg(plot_pgr(runs_frame(cells).astype({"depth": "Int64"}), title="t")))
-        assert [text for text in found if text.startswith("smol-")][:2] == [
-            "smol-middle",
-            "smol-large",
-        ]
-        assert "student" in found and "student depth (blocks)" not in found
-
-    def test_fits_the_page(self, runs):
-        width = float(
-            re.search(r'<svg[^>]* width="([\d.]+)"', svg(plot_pgr(runs, title="long " * 40)))[1]
-        )
-        assert width <= 660
-
-    def test_says_where_there_is_no_gap(self):
-        cells = [
-            ("supervisor", "big@4", 4, "", 0.88),
-            ("ceiling", "big", 30, "", 0.87),
-            ("student", "big", 30, "big@4", 0.87),
-        ]
-        chart = plot_pgr(runs_frame(cells), title="t")
+        for cell in CELLS.values():
+            for role in ("weak", "student", "ceiling"):
+                assert (cell[role].low, cell[role].high) in shown
+        assert {0.861, 0.879, 0.645} <= {row.get("value") for row in rows}
         drawing = svg(chart)
-        assert texts(drawing).count("no gap to recover") == 1 and "NaN" not in drawing
-        shares = chart.to_dict()["hconcat"][1]["layer"][0]["encoding"]["y"]["scale"]["domain"]
-        assert shares == [-0.06, 1.06], "seeds of a share that is not shown stretch the axis"
+        said = texts(drawing) + re.findall(r"<tspan[^>]*>([^<]*)</tspan>", drawing)
+        assert {"0.43 [0.31,\xa00.55]", "no gap to recover", "no gap"} <= set(said)
+        assert "NaN" not in drawing and not any("undefined" in text for text in said)
 
-    def test_margin_labels_keep_clear_of_the_right_panel(self, runs):
-        """In pixels of the drawing, a character of 12-pixel text being about 6.6 wide."""
-        drawing = svg(plot_pgr(runs, title="t", baselines={"zero-shot": 0.7}))
-        end = max(
-            place + CHARACTER_WIDTH * len(text)
-            for text, place in placed(drawing)
-            if re.search(r": 0\.\d\d$", text)
-        )
-        title = next(place for text, place in placed(drawing) if text.startswith("performance gap"))
-        assert end + 20 <= title
-
-    def test_too_many_supervisors(self):
-        cells = [("ceiling", "big", 30, "", 0.9)]
-        for depth in range(1, 6):
-            cells += [
-                ("supervisor", f"big@{depth}", depth, "", 0.7),
-                ("student", "big", 30, f"big@{depth}", 0.8),
-            ]
-        with pytest.raises(ValueError, match="5 supervisors"):
-            plot_pgr(runs_frame(cells, n_rows=100), title="t")
+    def test_fits_the_page(self):
+        drawing = svg(ruler(title="long " * 40))
+        assert float(re.search(r'<svg[^>]* width="([\d.]+)"', drawing)[1]) <= 660
 
 
 class TestAccuracyDots:

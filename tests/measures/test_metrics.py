@@ -35,7 +35,6 @@ from w2s_lib.measures.metrics import (
     contrast_interval,
     pgr,
     pgr_interval,
-    pgr_table,
     predicted_label,
 )
 
@@ -556,89 +555,6 @@ class TestFormat:
         assert f"{Interval(-0.2, -0.5, -0.0004):.1%}" == "-20.0% [-50.0%,\xa0-0.0%]"
         assert str(Interval(0.2, 0.0, 0.5)) == "0.20 [0.00,\xa00.50]"
         assert str(Interval(math.nan, math.nan, math.nan)) == "not available"
-
-
-def runs_frame(cells, n_rows=400, n_seeds=3, seed=0):
-    """A sweep's tidy frame. `cells`: (role, model, depth, supervisor, accuracy) an arm; rows differ in hardness."""
-    rng = np.random.default_rng(seed)
-    hardness = rng.normal(size=n_rows)
-    rows = []
-    for role, model, depth, supervisor, target in cells:
-        for s in range(n_seeds):
-            score = (
-                target
-                + rng.normal(0, 0.01)
-                - 0.5
-                + 0.25 * hardness
-                + 0.25 * rng.normal(size=n_rows)
-            )
-            made = record(score > np.quantile(score, 1 - target) - rng.normal(0, 0.02), seed=s)
-            test = made.predictions.query("split == 'test'")
-            rows.append(
-                {
-                    "role": role,
-                    "model": model,
-                    "depth": depth,
-                    "supervisor": supervisor,
-                    "seed": s,
-                    "record": made,
-                    "accuracy": accuracy(test["p"], test["label"]),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-CELLS = [
-    ("supervisor", "big@4", 4, "", 0.74),
-    ("supervisor", "tfidf", 0, "", 0.69),
-    ("ceiling", "big@15", 15, "", 0.86),
-    ("ceiling", "big", 30, "", 0.88),
-    ("student", "big@15", 15, "big@4", 0.79),
-    ("student", "big", 30, "big@4", 0.80),
-    ("student", "big", 30, "tfidf", 0.77),
-]
-
-
-class TestTable:
-    def test_cells(self):
-        table = pgr_table(runs_frame(CELLS))
-        assert list(zip(table["supervisor"], table["model"], strict=True)) == [
-            ("big@4", "big@15"),
-            ("tfidf", "big"),
-            ("big@4", "big"),
-        ]
-        for row in table.itertuples():
-            assert row.pgr.value == pytest.approx(
-                pgr(weak=row.weak.value, student=row.student.value, ceiling=row.ceiling.value)
-            )
-            assert [seed for seed, _, _ in row.seeds] == [0, 1, 2]
-            assert np.mean([a for _, a, _ in row.seeds]) == pytest.approx(row.student.value)
-
-    def test_models_without_a_depth_keep_the_order_of_the_frame(self):
-        cells = [
-            (role, model, None, "tfidf" if role == "student" else "", a)
-            for role in ("ceiling", "student")
-            for model, a in (("hf:me/small", 0.8), ("hf:me/large", 0.85))
-        ]
-        frame = runs_frame([("supervisor", "tfidf", None, "", 0.7), *cells])
-        table = pgr_table(frame.astype({"depth": "Int64"}))
-        assert (
-            list(table["model"]) == ["hf:me/small", "hf:me/large"] and table["depth"].isna().all()
-        )
-
-    def test_missing_or_ambiguous_arms_are_named(self):
-        runs = runs_frame(CELLS)
-        with pytest.raises(
-            ValueError,
-            match="weak of student 'big' of supervisor 'tfidf': expected one record a seed",
-        ):
-            pgr_table(runs[(runs["role"] != "supervisor") | (runs["model"] != "tfidf")])
-        with pytest.raises(ValueError, match="ceiling"):
-            pgr_table(runs[runs["role"] != "ceiling"])
-        with pytest.raises(ValueError, match="expected one record a seed"):
-            pgr_table(pd.concat([runs, runs[runs["role"] == "student"]]))
-        with pytest.raises(ValueError, match="no run has the role"):
-            pgr_table(runs[runs["role"] != "student"])
 
 
 @pytest.mark.parametrize("name", ["seed sd .01", "200 groups"])

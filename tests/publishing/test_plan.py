@@ -15,13 +15,15 @@ from tests.conftest import pinned
 from w2s_lib import __main__ as cli
 from w2s_lib.models import pins as revisions
 from w2s_lib.publishing import plan, profiles
-from w2s_lib.publishing.chapters import Chapter, Job
+from w2s_lib.publishing.chapters import Chapter, Job, notebooks
 from w2s_lib.runs.errors import DeviceError
 from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
 from w2s_lib.runs.store import user_store
 from w2s_lib.tasks import hub as registry
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.table import default_task
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 BOOK = {
@@ -167,8 +169,14 @@ def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.Mo
         registry, "_load", lambda *names: pytest.fail("asked the hub for a dataset")
     )
     for profile, n_models in (("gpu", 6), ("gpu-small", 3)):
-        jobs, _ = cli.take_jobs({"profile": profile}, variants=True)
-        made = plan.make_plan(jobs)
+        variants = [None, *profiles.load_profile(ROOT, profile).get("variants", [])]
+        made = plan.make_plan(
+            job
+            for variant in variants
+            for job in profiles.resolve(
+                notebooks(ROOT), profile=profile, overrides={}, variant=variant
+            )
+        )
         assert len({spec.name for spec in made.runs.values()} - {"tfidf"}) == n_models
         assert {spec.device for spec in made.runs.values() if spec.trains} == {"cuda"}
         corpora = {

@@ -20,21 +20,20 @@ from w2s_lib.publishing.tables import (
 from w2s_lib.runs.errors import DamagedRecord
 from w2s_lib.runs.losses import ConfidenceLoss
 from w2s_lib.runs.record import Record, accuracies
-from w2s_lib.runs.spec import Continue, FromRun, Lora, NextToken, RunSpec, Task
+from w2s_lib.runs.spec import Continue, FromRun, Hard, Lora, NextToken, RunSpec, Task
 from w2s_lib.runs.store import write
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED
 
 TASK = Task(n_train=16)
-WEAK = RunSpec(model="smollm2-135m@2", task=TASK, half="supervisor")
+WEAK = RunSpec(model="smollm2-135m@2", task=TASK, half="supervisor", predict_halves=True)
 READER = RunSpec(model="smollm2-135m", task=TASK, labels=NextToken(corpus="amazon"))
 STUDENT = RunSpec(
     model="smollm2-135m",
     task=TASK,
-    labels=FromRun(run=WEAK, hard=True),
+    labels=Hard(run=WEAK),
     start=Continue(run=READER),
     loss=ConfidenceLoss(alpha_max=0.75),
-    snapshots=(0.25, 0.5),
 )
 WIDE = RunSpec(model="smollm2-135m", task=TASK, lora=Lora(blocks="all"), seed=3)
 MADE = {
@@ -47,7 +46,7 @@ MADE = {
 
 
 def publish(folder: Path, spec: RunSpec, **losses: float) -> Path:
-    """A record of a row each of test, validation and the student half, which no snapshot has."""
+    """A record of a row each of test, validation and the student half."""
     frame = pd.DataFrame(
         {
             "split": ["test", "validation", "student"],
@@ -58,9 +57,6 @@ def publish(folder: Path, spec: RunSpec, **losses: float) -> Path:
         index=pd.Index([9, 4, 7], name="row"),
     )
     frame = frame.astype({"label": "int8", "p": "float32", "group": "int32"})
-    shares = (0.0,) if isinstance(spec.labels, NextToken) else spec.snapshots
-    for share in shares:
-        frame[f"p@{share:g}"] = np.array([0.5, share, np.nan], dtype=np.float32)
     metrics = losses or accuracies(frame)
     return Path(write(Record(spec, frame, metrics, MADE), store=folder).path)
 
@@ -83,7 +79,7 @@ def test_a_row_a_run_in_the_order_of_an_experiment(folder: Path) -> None:
         student
         | {
             "model": "smollm2-135m",
-            "labels": "FromRun(hard=True)",
+            "labels": "Hard",
             "supervisor": "smollm2-135m@2",
             "supervisor_run": WEAK.run_id,
             "loss": "ConfidenceLoss(alpha_max=0.75)",
@@ -126,23 +122,11 @@ def test_the_files_hold_every_run_and_every_prediction(folder: Path, tmp_path: P
     )
     assert list(csv["spec"]) == list(runs["spec"]) and csv["accuracy"].equals(runs["accuracy"])
     rows = pd.read_parquet(tmp_path / "made" / "predictions.parquet")
-    assert list(rows.columns) == ["run_id", "row", "split", "label", "p", "group", "share"]
-    assert rows["run_id"].value_counts().to_dict() == {
-        WEAK.run_id: 3,
-        WIDE.run_id: 3,
-        STUDENT.run_id: 7,
-        READER.run_id: 5,
-    }
+    assert list(rows.columns) == ["run_id", "row", "split", "label", "p", "group"]
+    ids = [spec.run_id for spec in (WEAK, WIDE, STUDENT, READER)]
+    assert rows["run_id"].value_counts().to_dict() == dict.fromkeys(ids, 3)
     mine = rows[rows["run_id"] == STUDENT.run_id]
-    assert list(zip(mine["row"], mine["share"], mine["p"], strict=True)) == [
-        (9, 1.0, 0.125),
-        (4, 1.0, 0.25),
-        (7, 1.0, 0.875),
-        (9, 0.25, 0.5),
-        (4, 0.25, 0.25),
-        (9, 0.5, 0.5),
-        (4, 0.5, 0.5),
-    ]
+    assert list(zip(mine["row"], mine["p"], strict=True)) == [(9, 0.125), (4, 0.25), (7, 0.875)]
 
 
 def test_the_files_are_the_same_bytes_each_time(folder: Path, tmp_path: Path) -> None:
@@ -175,7 +159,7 @@ def test_what_is_no_record_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_planned_runs_are_distinct_and_include_teachers(tmp_path: Path) -> None:
     header = "---\nkernelspec: {name: python3, display_name: Python 3, language: python}\n---\n"
-    weak = "from w2s_lib.runs.spec import *\nweak = RunSpec(model='smollm2-135m@2', task=Task(n_train=16), half='supervisor')\n"
+    weak = "from w2s_lib.runs.spec import *\nweak = RunSpec(model='smollm2-135m@2', task=Task(n_train=16), half='supervisor', predict_halves=True)\n"
     student = "RunSpec(model='smollm2-135m', task=weak.task, labels=FromRun(run=weak))"
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "_toc.yml").write_text(

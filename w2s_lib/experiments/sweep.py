@@ -25,8 +25,8 @@ from w2s_lib.runs.store import find, published_store, require_writable, weights,
 SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take a row through a block, forward, for where no record tells more."""
 
-EDITIONS = {2: "second"}
-"""Training semantics -> the edition of the book, and of its rules. The first had no such file."""
+EDITION = "second"
+"""Of the book: the name of its rules in `book/claims/`."""
 
 STORES, ENGINES = ("user", "published"), ("local", "ray")
 
@@ -120,12 +120,11 @@ def publish(record: Record) -> None:
     The copy carries the SHA-256 of its edition's rules: so they are older than what they decide.
 
     Raises:
-        StoreError: there is no published store.
+        StoreError: there is no published store, or no rules of this edition.
     """
     store = _published()
-    rules = store.parent / "claims" / f"{EDITIONS.get(record.spec.semantics)}.yaml"
     if not (store / f"{record.spec.run_id}.parquet").is_file():
-        write(record, store=store, rules=file_sha256(rules) if rules.is_file() else "")
+        write(record, store=store, rules=file_sha256(_rules(store)))
 
 
 def _published() -> Path:
@@ -134,7 +133,13 @@ def _published() -> Path:
         raise StoreError(
             "no published store: not a checkout of the book, or W2S_PUBLISHED=0 hides it"
         )
+    if not _rules(folder).is_file():
+        raise StoreError(f"there is no {_rules(folder)}: rules come before any published record")
     return folder
+
+
+def _rules(store: Path) -> Path:
+    return store.parent / "claims" / f"{EDITION}.yaml"
 
 
 def _complete(

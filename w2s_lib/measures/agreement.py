@@ -59,7 +59,9 @@ def asymmetry_interval(a: Arm, b: Arm, supervisor: Arm) -> Interval:
     """How much more `a` changes agreement with the supervisor where that is wrong than where right.
 
     Agreement of `a` minus that of `b` on the supervisor's errors, minus the same where it is right.
-    Below 0: `a` unlearns errors rather than labels. A method that merely agrees less has 0.
+    Below 0: `a` unlearns errors more than it unlearns labels. A method that copies less of everything
+    has a value a little below 0 too, since a student repeats right labels for reasons of its own:
+    -.05 in the simulation of `tests/benchmarks/yardsticks.py`.
 
     Args: `agreement_interval`.
     """

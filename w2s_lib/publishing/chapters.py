@@ -173,6 +173,12 @@ def chapters(root: Path) -> list[Chapter]:
     return found
 
 
+def notebooks(root: Path) -> list[Chapter]:
+    """Every notebook in `book/`, also those that `_toc.yml` does not name yet: their runs are planned."""
+    pages = [Chapter(file.stem, root) for file in sorted((root / "book").glob("*.md"))]
+    return [page for page in pages if page.is_notebook]
+
+
 def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
     """The names of a chapter's cells tagged `parameters` and `specs`, executed alone.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from w2s_lib.publishing.chapters import Chapter, Job, Parameters, UsageError, chapters, from_yaml
+from w2s_lib.publishing.chapters import Chapter, Job, Parameters, UsageError, from_yaml, notebooks
 from w2s_lib.runs.errors import nearest
 
 BESIDE = ("workers", "variants", "banner")
@@ -31,7 +31,7 @@ def load_profile(root: Path, profile: str) -> Parameters:
     variants = values.get("variants", []) if isinstance(values, dict) else None
     if not isinstance(variants, list) or not all(isinstance(each, dict) for each in variants):
         raise UsageError(f"{path.name} must set names; `variants` is a list of such settings")
-    taken = {name for page in chapters(root) if page.is_notebook for name in page.defaults()}
+    taken = {name for page in notebooks(root) for name in page.defaults()}
     set_by = [*(name for name in values if name not in BESIDE), *(n for v in variants for n in v)]
     for name in set_by:
         if name not in taken:
@@ -42,23 +42,19 @@ def load_profile(root: Path, profile: str) -> Parameters:
 
 
 def resolve(
-    notebooks: list[Chapter],
-    *,
-    profile: str,
-    overrides: Parameters,
-    variant: Parameters | None = None,
+    pages: list[Chapter], *, profile: str, overrides: Parameters, variant: Parameters | None = None
 ) -> list[Job]:
     """The jobs whose parameters are the profile's values, then a variant's, then the overrides.
 
     A profile may name what only some chapters take; an override that no chapter takes is an error.
     """
-    defaults = {chapter: chapter.defaults() for chapter in notebooks}
+    defaults = {chapter: chapter.defaults() for chapter in pages}
     known = {name for own in defaults.values() for name in own}
     for name in overrides.keys() - known:
         allowed = sorted(known | {"chapters", "engine", "profile", "workers"})
         raise UsageError(f"Unknown parameter {name!r}: {nearest(name, allowed)}")
     jobs = []
-    values = load_profile(notebooks[0].root, profile) if notebooks else {}
+    values = load_profile(pages[0].root, profile) if pages else {}
     values = values | (variant or {}) | overrides
     for chapter, own in defaults.items():
         taken = {name: values[name] for name in own if name in values}

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from w2s_lib.experiments.results import Results
-from w2s_lib.publishing.chapters import chapters, planned_specs
+from w2s_lib.publishing.chapters import notebooks, planned_specs
 from w2s_lib.publishing.profiles import load_profile
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.folders import repository_root
@@ -63,12 +63,7 @@ def published_runs(folder: Path | None = None) -> pd.DataFrame:
 
 def planned_runs(root: Path | None = None) -> set[str]:
     """The ids of all runs that the chapters plan as published, teachers included."""
-    specs = [
-        spec
-        for page in chapters(root or book_root())
-        if page.is_notebook
-        for spec in planned_specs(page, {})
-    ]
+    specs = [spec for page in notebooks(root or book_root()) for spec in planned_specs(page, {})]
     return {step.run_id for spec in specs for step in spec.lineage()}
 
 
