@@ -27,14 +27,16 @@ def whole(options: Options, name: str, default: Any, *, least: int) -> Any:
     return value
 
 
-def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Job], int | None]:
+def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], int | None]:
     """The chapters asked for as jobs, and how many processes may train.
 
-    How many is None where a cluster trains (ENGINE=ray): it knows.
+    How many is None where a cluster trains (ENGINE=ray): it knows. With `runs` what is wanted are
+    records, not pages: those of chapters that are no page yet, too, and of a profile's variants.
     """
     if engine := options.pop("engine", None):
         os.environ["W2S_ENGINE"] = str(engine)
-    notebooks = [page for page in book.chapters(ROOT) if page.is_notebook]
+    pages = book.notebooks(ROOT) if runs else book.chapters(ROOT)
+    notebooks = [page for page in pages if page.is_notebook]
     names = [page.name for page in notebooks]
     asked = options.pop("chapters", names)
     asked = asked if isinstance(asked, list) else [asked]
@@ -45,7 +47,7 @@ def take_jobs(options: Options, *, variants: bool = False) -> tuple[list[book.Jo
     usual = None if os.environ.get("W2S_ENGINE") == "ray" else values.get("workers", 1)
     workers = whole(options, "workers", usual, least=1)
     chosen = [page for page in notebooks if page.name in asked]
-    sets = [None, *(values.get("variants", []) if variants else [])]
+    sets = [None, *(values.get("variants", []) if runs else [])]
     return [
         job
         for variant in sets
@@ -115,21 +117,21 @@ def plan(options: Options) -> int:
     """
     from w2s_lib.publishing import plan as planned  # here: `help` needs nothing installed
 
-    jobs, workers = take_jobs(options, variants=True)
+    jobs, workers = take_jobs(options, runs=True)
     print(planned.describe(planned.make_plan(jobs), workers))
     return 0
 
 
 def run(options: Options) -> int:
     """Trains what the chapters need, the profile's variants too; resumes where it stopped."""
-    jobs, workers = take_jobs(options, variants=True)
+    jobs, workers = take_jobs(options, runs=True)
     book.train(jobs, store="user", workers=workers)
     return 0
 
 
 def records(options: Options) -> int:
     """Trains what the published records lack, at low priority; resumes where it stopped."""
-    jobs, workers = take_jobs(options)
+    jobs, workers = take_jobs(options, runs=True)
     os.nice(10)
     book.train(jobs, store="published", workers=workers)
     return 0
