@@ -169,7 +169,7 @@ def compare(model: str, task: Any, device: str) -> dict[str, Any]:
     tokens = trunk.Inputs(spec, table).text_length
     parts = w2s.splits(table, seeds[0])
     trained = spec.recipe.epochs * tokens[parts.student].sum()
-    predicted = sum(tokens[rows].sum() for rows in vars(parts).values())
+    predicted = sum(tokens[getattr(parts, name)].sum() for name in SPLITS)
     block, depth = block_flops(config), config.num_hidden_layers
     top = min(depth, int(spec.lora.blocks))
     # A training pass goes through all blocks, and back through those that learn: no weight but the adapters' has a gradient.

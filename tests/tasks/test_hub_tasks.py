@@ -15,6 +15,7 @@ import pytest
 
 import w2s_lib as w2s
 from w2s_lib.runs.errors import AssetError, SpecError
+from w2s_lib.runs.record import SPLITS
 from w2s_lib.runs.spec import Task
 from w2s_lib.tasks import hub as registry
 from w2s_lib.tasks import table as tasks
@@ -425,7 +426,7 @@ def test_a_task_of_the_hub_is_grouped_balanced_and_pinned(hub: list[tuple[Any, .
     assert task.sha256 == table.digest and task.template.endswith("Answer:")
     assert len(table.frame) == 200 and table.frame["label"].mean() == 0.5
     assert set(table.frame.loc[parts.test, "split"]) == {"test"} and len(parts.test) == 40
-    groups = [set(table.frame.loc[rows, "group"]) for rows in vars(parts).values()]
+    groups = [set(table.frame.loc[getattr(parts, name), "group"]) for name in SPLITS]
     assert (
         sum(map(len, groups)) == len(set().union(*groups)) == 50
     )  # both answers of a question together
@@ -447,7 +448,7 @@ def test_a_group_in_several_splits_of_the_hub_is_in_one_of_ours(
     )
     table = load_table(default_task("piqa", **SMALL))
     parts = splits(table, 0)
-    groups = [set(table.frame.loc[rows, "group"]) for rows in vars(parts).values()]
+    groups = [set(table.frame.loc[getattr(parts, name), "group"]) for name in SPLITS]
     assert set(table.frame.loc[parts.validation, "split"]) == {"validation"}
     assert sum(map(len, groups)) == len(set().union(*groups))
 

@@ -23,10 +23,10 @@ EDITION = 2
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Rows of a table, each array sorted, classes balanced, no row and no group in two of them.
+    """Rows of a table, each array sorted, classes balanced.
 
-    `pool` is what the halves are drawn from: all that is neither test nor validation, the larger
-    class cut down to the smaller one by the seed.
+    No row and no group is in two of the first four. `pool` is what the halves are drawn from: all
+    that is neither test nor validation, the larger class cut down to the smaller one by the seed.
     """
 
     test: Rows
