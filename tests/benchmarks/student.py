@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from w2s_lib.measures.metrics import contrast_interval
+from w2s_lib.runs.record import SPLITS
 
 from .common import MODEL, UNPUBLISHED, block_flops, cold, matmul_rate, measured
 
@@ -25,7 +26,7 @@ def spec_of(model: str, task: Any, device: str, seed: int) -> Any:
     """What both ways train."""
     import w2s_lib as w2s
 
-    return w2s.ceiling(model, task, device=device, seed=seed)
+    return w2s.ceiling(model, task, device=device, seed=seed, predict_halves=True)
 
 
 def plain(model: str, task: Any, device: str, seed: int, threads: int) -> dict[str, Any]:
@@ -45,7 +46,6 @@ def plain(model: str, task: Any, device: str, seed: int, threads: int) -> dict[s
 
     import w2s_lib as w2s
     from w2s_lib.models.backbone import place
-    from w2s_lib.runs.record import SPLITS
 
     torch.set_num_threads(threads)
     spec = spec_of(model, task, device, seed)
