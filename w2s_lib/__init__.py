@@ -43,6 +43,7 @@ _WHERE = {
     "runs.record": "Record",
     "experiments.results": "Cells Comparison Results",
     "experiments.sweep": "run sweep",
+    "figures.bars": "bars",
     "figures.charts": "accuracy_dots curves",
     "figures.sliders": "confidence_explorer pgr_calculator",
     "figures.table": "table",
