@@ -44,7 +44,7 @@ _WHERE = {
     "experiments.results": "Cells Comparison Results",
     "experiments.sweep": "run sweep",
     "figures.charts": "accuracy_dots curves",
-    "figures.sliders": "confidence_explorer pgr_calculator",
+    "figures.sliders": "confidence_explorer pgr_calculator shares_explorer",
     "figures.table": "table",
     "figures.style": "use_theme",
     "publishing.claims": "decide scorecard untested",
