@@ -45,7 +45,7 @@ _WHERE = {
     "experiments.sweep": "run sweep",
     "figures.bars": "bars",
     "figures.charts": "accuracy_dots curves",
-    "figures.sliders": "confidence_explorer pgr_calculator",
+    "figures.sliders": "confidence_explorer pgr_calculator shares_explorer",
     "figures.table": "table",
     "figures.style": "use_theme",
     "publishing.claims": "claims decide decisions scorecard untested",

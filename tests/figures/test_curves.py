@@ -10,7 +10,7 @@ import torch
 
 from tests.figures.test_plots import NO_PGR, placed, svg, texts, values
 from w2s_lib.figures.charts import curves
-from w2s_lib.figures.sliders import confidence_explorer, pgr_calculator
+from w2s_lib.figures.sliders import confidence_explorer, pgr_calculator, shares_explorer
 from w2s_lib.measures.intervals import Interval
 from w2s_lib.runs.losses import confidence_loss, xent_loss
 
@@ -244,3 +244,58 @@ class TestExplorer:
     def test_as_many_labels_as_predictions(self):
         with pytest.raises(ValueError, match="zip"):
             confidence_explorer([0.5], [0.5, 0.6])
+
+
+class TestShares:
+    colours = {"worse": "#0072B2", "undecided": "#767676", "better": "#009E73"}
+    sliders = {"seeds": "seeds", "drift": "drift of B"}
+
+    def rows(self):
+        """With five seeds a tenth is worse, plus a fifth for each unit of drift; ten seeds: twice."""
+        for seeds in (5, 10):
+            for drift in (0.0, 0.5, 1.0):
+                worse = round((0.1 + 0.2 * drift) * seeds / 5, 3)
+                shares = {"worse": worse, "undecided": 0.9 - worse, "better": 0.1}
+                yield {"seeds": seeds, "drift": drift, "bar": "threshold 1/2", **shares}
+
+    def drawn(self, **start):
+        start = {"seeds": 5, "drift": 0.0} | start
+        return shares_explorer(
+            list(self.rows()), sliders=self.sliders, start=start, colours=self.colours
+        )
+
+    @pytest.mark.parametrize(
+        ("moved", "said", "shares"),
+        [
+            ({}, "seeds 5, drift of B 0", {"10%", "80%"}),
+            ({"drift": 0.5}, "seeds 5, drift of B 0.5", {"20%", "70%", "10%"}),
+            ({"seeds": 10, "drift": 1}, "seeds 10, drift of B 1", {"60%", "30%", "10%"}),
+        ],
+    )
+    def test_the_sliders_choose_the_row(self, moved, said, shares):
+        found = texts(svg(self.drawn(), **moved))
+        assert said in found and shares <= set(found)
+
+    def test_bars_are_stacked_in_the_order_of_the_colours(self):
+        labels = re.findall(
+            r'aria-label="([^"]*)"[^>]*aria-roledescription="bar"', svg(self.drawn())
+        )
+        assert [re.search(r"verdict: (\w+)", label)[1] for label in labels] == [*self.colours]
+
+    def test_a_small_share_has_no_number(self):
+        rows = [{"seeds": 5, "bar": "one", "worse": 0.02, "undecided": 0.98, "better": 0.0}]
+        one = shares_explorer(
+            rows, sliders={"seeds": "seeds"}, start={"seeds": 5}, colours=self.colours
+        )
+        assert "98%" in texts(svg(one)) and "2%" not in texts(svg(one))
+
+    def test_has_a_slider_a_field_and_words_for_a_screen_reader(self):
+        spec = self.drawn(drift=0.5).to_dict()
+        bound = [(p["name"], p["value"], p["bind"]["step"]) for p in spec["params"]]
+        assert (
+            bound == [("seeds", 5, 5), ("drift", 0.5, 0.5)] and "drift of B" in spec["description"]
+        )
+
+    def test_starts_at_a_row(self):
+        with pytest.raises(ValueError, match="no row at"):
+            self.drawn(drift=0.3)

@@ -6,11 +6,12 @@ Importing this module turns the book's theme on (`w2s_lib.figures.style`).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import altair as alt
 
-from w2s_lib.figures.charts import DASHED, chart, measure, scale
+from w2s_lib.figures.charts import DASHED, Row, chart, measure, scale
 from w2s_lib.figures.style import COLOURS, GREY, RIVAL, SHAPES, STUDENT, SUPERVISOR, use_theme
 from w2s_lib.measures.intervals import NO_GAP
 
@@ -171,6 +172,83 @@ def confidence_explorer(
         description=(
             "The confidence loss of a few texts: sliders set alpha and the threshold, "
             "and targets and loss follow"
+        ),
+    )
+
+
+def shares_explorer(
+    rows: Sequence[Row],
+    *,
+    sliders: Mapping[str, str],
+    start: Mapping[str, float],
+    colours: Mapping[str, str],
+) -> alt.LayerChart:
+    """Bars of shares, computed beforehand for a grid of settings: sliders choose the point of it.
+
+    Chapter: `book/lessons.md`.
+
+    Args:
+        rows: a row a bar and point of the grid: the field `bar` (its name), a number for each
+            slider, and a share in [0, 1] for each of `colours`, which sum to 1.
+        sliders: field -> what stands beside its slider. The values of a field are evenly spaced.
+        start: field -> where its slider starts.
+        colours: what a share is of -> its colour, from left to right.
+
+    Raises:
+        ValueError: a slider starts where there is no row.
+    """
+    if not any(all(row[field] == start[field] for field in sliders) for row in rows):
+        raise ValueError(f"there is no row at {dict(start)}, where the sliders start")
+    bound = []
+    for field, words in sliders.items():
+        values = sorted({row[field] for row in rows})
+        step = min((round(b - a, 6) for a, b in pairwise(values)), default=1)
+        bound.append(_slider(field, start[field], (values[0], values[-1], step), words))
+    names, bars = list(colours), list(dict.fromkeys(row["bar"] for row in rows))
+    at = " && ".join(f"abs(datum.{field} - {field}) < 1e-6" for field in sliders)
+    shown = (
+        alt.Chart(alt.InlineData(values=list(rows)))
+        .transform_filter(at)
+        .transform_fold(names, as_=["verdict", "share"])
+        .transform_calculate(order=f"indexof({json.dumps(names)}, datum.verdict)")
+    )
+    x = alt.X(
+        "share:Q",
+        title="share of repetitions",
+        stack="zero",
+        scale=alt.Scale(domain=[0, 1]),
+        axis=alt.Axis(format=".0%", grid=False, tickCount=5),
+    )
+    axis = alt.Axis(ticks=False, domain=False, labelPadding=6, labelLimit=0)
+    y = alt.Y("bar:N", title=None, sort=bars, axis=axis)
+    order = alt.Order("order:Q")
+    colour = alt.Color("verdict:N", scale=scale(names, list(colours.values())), title=None)
+    said = " + ', ' + ".join(
+        f"{json.dumps(words + ' ')} + format({field}, '.10~r')" for field, words in sliders.items()
+    )
+    return alt.layer(
+        shown.mark_bar().encode(
+            x=x,
+            y=y,
+            order=order,
+            color=colour,
+            tooltip=["bar:N", "verdict:N", alt.Tooltip("share:Q", format=".0%")],
+        ),
+        shown.transform_calculate(said="datum.share < 0.06 ? '' : format(datum.share, '.0%')")
+        .mark_text(color="white", fontWeight="bold")
+        .encode(
+            x=alt.X("share:Q", stack="zero", bandPosition=0.5), y=y, order=order, text="said:N"
+        ),
+        chart([{}])
+        .transform_calculate(said=said)
+        .mark_text(align="left", baseline="bottom")
+        .add_params(*bound)
+        .encode(x=alt.value(0), y=alt.value(-8), text="said:N"),
+        width=380,
+        height=50 * len(bars),
+        description=(
+            f"Shares of {', '.join(names)} for {' and '.join(bars)}; sliders set "
+            f"{', '.join(sliders.values())}"
         ),
     )
 
