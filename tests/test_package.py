@@ -18,7 +18,17 @@ from w2s_lib.publishing.chapters import chapters
 REPO = Path(__file__).resolve().parent.parent
 LIBRARY = sorted((REPO / "w2s_lib").rglob("*.py"))
 
-IN_CHAPTERS = {"dataclasses", "w2s_lib", "torch", "numpy", "pandas", "altair"}
+IN_CHAPTERS = {
+    "dataclasses",
+    "itertools",
+    "pathlib",
+    "scipy",
+    "w2s_lib",
+    "torch",
+    "numpy",
+    "pandas",
+    "altair",
+}
 
 
 def tree(path: Path) -> ast.Module:
