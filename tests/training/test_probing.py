@@ -75,10 +75,15 @@ def test_a_soft_label_is_rows_of_either_label_in_that_share() -> None:
     )
 
 
-@pytest.mark.parametrize("labels", [[0.6, 0.9, 1.0], [0.0, 0.5, 0.1], [1.0, 1.0, 1.0]])
-def test_labels_on_one_side_are_refused(labels: list[float]) -> None:
-    with pytest.raises(SpecError, match="0.5"):
-        fit_logistic(LogisticRegression(), np.eye(3), np.array(labels))
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_label_for_all_is_refused(label: int) -> None:
+    with pytest.raises(SpecError, match=f"every label is {label}"):
+        fit_logistic(LogisticRegression(), np.eye(3), np.full(3, label))
+
+
+def test_soft_labels_on_one_side_still_tell_texts_apart() -> None:
+    fitted = fit_logistic(LogisticRegression(), np.eye(3), np.array([0.6, 0.9, 1.0]))
+    assert list(fitted.predict_proba(np.eye(3))[:, 1].argsort()) == [0, 1, 2]
 
 
 # The linear probe
