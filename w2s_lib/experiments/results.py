@@ -2,7 +2,8 @@
 
 An arm is a `RunSpec` (its own seed does not matter), or a list of records.
 Every measure takes the seeds that all its arms have; where some arm has more, the interval's note
-says which were used. A zero-shot run ranks all texts alike under every seed, so one stands for all. `book/pgr.md` shows the measures at work.
+says which were used. A zero-shot run ranks all texts alike under every seed, so one stands for all.
+`book/pgr.md` shows the measures at work.
 """
 
 from __future__ import annotations
@@ -124,7 +125,10 @@ class Results(Shown):
         return agreement_difference_interval(*found).with_note(note)
 
     def asymmetry(self, a: Arm, b: Arm, supervisor: Arm) -> Interval:
-        """See `measures.agreement.asymmetry_interval`: below 0, `a` unlearns errors above all."""
+        """Change of agreement where the supervisor is wrong minus the change where it is right.
+
+        See `measures.agreement.asymmetry_interval`.
+        """
         found, note = self._paired(a, b, supervisor)
         return asymmetry_interval(*found).with_note(note)
 
