@@ -424,9 +424,8 @@ def test_a_sketch_says_so_and_every_knob_is_tried(copy):
         assert "**A sketch.**" in text and "1 seeds" in text
 
 
-def test_retraining_hides_the_published_records_and_takes_one_seed(copy, job):
-    assert cli.one_seed(job).parameters == {"seeds": [0]}
-    done = make(copy, "retrain", "CHAPTERS=one")
+def test_retraining_all_hides_the_published_records(copy):
+    done = make(copy, "retrain", "ALL=1", "CHAPTERS=one", "SEEDS=0")
     assert done.returncode == 0, done.stderr
     assert "published 0" in page(copy) and "1 seeds" in page(copy)
     assert re.search(r"^reads +unchanged +0 +0$", done.stdout, re.M)
@@ -442,6 +441,7 @@ def test_retraining_hides_the_published_records_and_takes_one_seed(copy, job):
         (["book", "WORKERS=many"], "'many'"),
         (["book", "SEEDS=[0"], "SEEDS is not YAML"),
         (["book", "SEEDS"], "'SEEDS' has no value"),
+        (["retrain", "CHAPTERS=one"], "only with ALL=1"),
         (["serve", "PROT=1"], "did you mean 'port'"),
         (["serve", "PORT=abc"], "'abc'"),
     ],
