@@ -21,15 +21,7 @@ from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.record import Record, accuracies
 from w2s_lib.runs.remote import UrlStore
 from w2s_lib.runs.spec import SEMANTICS, Task
-from w2s_lib.runs.store import (
-    find,
-    read,
-    recorded,
-    require_writable,
-    user_store,
-    weights,
-    write,
-)
+from w2s_lib.runs.store import find, read, recorded, require_writable, user_store, weights, write
 
 NAME = f"{SPEC.run_id}.parquet"
 
