@@ -48,7 +48,8 @@ def row_of(record: Record) -> dict[str, Any]:
 
 def _words(part: Description) -> str:
     """A part of a spec as Python would write it, without its run and what is as by default."""
-    given = [(name, getattr(part, name), default) for name, default in defaults(type(part))]
+    kind: Any = type(part)
+    given = [(name, getattr(part, name), default) for name, default in defaults(kind)]
     changed = [(name, own) for name, own, default in given if name != "run" and own != default]
     inside = ", ".join(f"{name}={own!r}" for name, own in changed)
-    return type(part).__name__ + (f"({inside})" if inside else "")
+    return f"{kind.__name__}({inside})" if inside else str(kind.__name__)
