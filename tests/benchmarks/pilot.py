@@ -21,7 +21,7 @@ import w2s_lib as w2s
 from w2s_lib.measures.intervals import Floats
 from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.spec import RunSpec
-from w2s_lib.training.execute import fit_of, training_labels
+from w2s_lib.training.execute import FITS, training_labels
 from w2s_lib.training.fitting import Data
 
 WHOLE, SHALLOW = "smollm2-135m", "smollm2-135m@4"
@@ -89,7 +89,7 @@ def scores(spec: RunSpec) -> dict[str, float]:
     )
     started = time.monotonic()
     with one_thread(spec.device):
-        p = fit_of(spec)(spec, data).predict(asked).astype(np.float64)
+        p = FITS[spec.kind](spec, data).predict(asked).astype(np.float64)
     label = table.frame["label"].to_numpy()[asked]
     threshold = np.median(p[np.isin(asked, parts.validation)])
     return {

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import w2s_lib as w2s
-from w2s_lib.measures.agreement import (
+from tests.measures.test_agreement import (
     asymmetry_interval,
     excess_agreement_interval,
     transmitted_errors_interval,

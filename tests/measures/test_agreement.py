@@ -10,15 +10,25 @@ from scipy.stats import t
 
 from tests.benchmarks import yardsticks
 from tests.measures.test_metrics import accuracy_interval, arm, difference_interval
-from w2s_lib.measures.agreement import (
-    agreement_difference_interval,
-    agreement_interval,
-    asymmetry_interval,
-    error_correlation_interval,
-    excess_agreement_interval,
-    transmitted_errors_interval,
-)
-from w2s_lib.measures.metrics import agreement, contrast_interval
+from w2s_lib.measures import agreement as measures
+from w2s_lib.measures.metrics import agreement, contrast_interval, correctness
+
+
+def of_arms(measure):
+    """A measure, of arms of records."""
+    return lambda *arms: measure(*correctness(**{f"arm {i}": a for i, a in enumerate(arms)}))
+
+
+agreement_difference_interval = of_arms(measures.agreement_difference)
+agreement_interval = of_arms(measures.agreement_by_supervisor)
+asymmetry_interval = of_arms(measures.asymmetry)
+error_correlation_interval = of_arms(measures.error_correlation)
+transmitted_errors_interval = of_arms(measures.transmitted_errors)
+
+
+def excess_agreement_interval(student, ceilings, supervisor):
+    return of_arms(measures.excess_agreement)(student, *ceilings, supervisor)
+
 
 WEAK = [[1, 1, 1, 0, 0, 0, 1, 1], [1, 1, 0, 0, 0, 1, 1, 1]]
 STUDENT = [[1, 1, 0, 0, 1, 1, 1, 1], [1, 0, 0, 0, 1, 1, 1, 1]]

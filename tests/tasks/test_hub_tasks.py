@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -434,19 +433,22 @@ def test_a_task_of_the_hub_is_grouped_balanced_and_pinned(hub: list[tuple[Any, .
     assert hub[1] == ("parquet", "validation", {"data_files": {"validation": path}})
 
 
-def test_a_group_in_several_splits_of_the_hub_is_in_one_of_ours(
-    hub: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def twice(hub: list[tuple[Any, ...]]) -> Iterator[str]:
+    """A task of one's own, whose validation and test rows are of one split of the hub."""
+    parts = {"train": "train", "validation": "validation", "test": "validation"}
+
+    @w2s.hub_task("me/twice:v1", parts=parts)
+    def twice(row: dict[str, Any]) -> Iterator[Example]:
+        yield from HUB_TASKS["piqa"].examples(row)
+
+    yield "twice"
+    HUB_TASKS.pop("twice", None)
+
+
+def test_a_group_in_several_splits_of_the_hub_is_in_one_of_ours(twice: str) -> None:
     """As a passage with questions in its validation and in its test set."""
-    monkeypatch.setitem(
-        HUB_TASKS,
-        "piqa",
-        dataclasses.replace(
-            HUB_TASKS["piqa"],
-            parts={"train": "train", "validation": "validation", "test": "validation"},
-        ),
-    )
-    table = load_table(default_task("piqa", **SMALL))
+    table = load_table(default_task(twice, **SMALL))
     parts = splits(table, 0)
     groups = [set(table.frame.loc[getattr(parts, name), "group"]) for name in SPLITS]
     assert set(table.frame.loc[parts.validation, "split"]) == {"validation"}
@@ -454,16 +456,16 @@ def test_a_group_in_several_splits_of_the_hub_is_in_one_of_ours(
 
 
 def test_what_was_read_once_needs_neither_hub_nor_function(
-    hub: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+    hub: list[tuple[Any, ...]], twice: str
 ) -> None:
     """As in a worker of a notebook that declared the task itself."""
-    task = resolve_task(default_task("piqa", **SMALL))
+    task = resolve_task(default_task(twice, **SMALL))
     n, digest = len(hub), load_table(task).digest
-    monkeypatch.delitem(HUB_TASKS, "piqa")
+    del HUB_TASKS[twice]
     tasks._load.cache_clear()
     assert load_table(task).digest == digest and len(hub) == n
-    with pytest.raises(SpecError, match="unknown task 'piqa'"):
-        default_task("piqa")
+    with pytest.raises(SpecError, match="unknown task 'twice'"):
+        default_task(twice)
 
 
 def test_a_task_of_ones_own(hub: list[tuple[Any, ...]]) -> None:

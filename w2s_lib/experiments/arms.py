@@ -149,16 +149,9 @@ def student(model: str, teacher: RunSpec | Taught, *, loss: Any = None, **settin
     """
     labels = _labels(teacher)
     half = "student" if labels.run.half == "supervisor" else "supervisor"
-    return _spec(
-        _classifier(model),
-        model,
-        labels.run.task,
-        settings,
-        teacher=labels.run,
-        labels=labels,
-        half=half,
-        loss=XentLoss() if loss is None else loss,
-    )
+    given = {"labels": labels, "half": half, "loss": XentLoss() if loss is None else loss}
+    task = labels.run.task
+    return _spec(_classifier(model), model, task, settings, teacher=labels.run, **given)
 
 
 def chain(models: Sequence[str], task: Task | str, **settings: Any) -> list[RunSpec]:
@@ -228,16 +221,8 @@ def probe(
     task = task if task is not None else taught.task if taught else None
     if task is None:
         raise SpecError("a probe needs a task, or a teacher that has one")
-    return _spec(
-        "probe",
-        model,
-        task,
-        settings,
-        teacher=taught,
-        half="student",
-        method="probe",
-        labels=labels,
-    )
+    given = {"labels": labels, "half": "student", "method": "probe"}
+    return _spec("probe", model, task, settings, teacher=taught, **given)
 
 
 def zero_shot(model: str, task: Task | str, **settings: Any) -> RunSpec:

@@ -9,24 +9,24 @@ says which were used. A zero-shot run ranks all texts alike under every seed, so
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
 
 from w2s_lib.figures.table import Shown, Table, table
-from w2s_lib.measures.agreement import (
-    agreement_difference_interval,
-    agreement_interval,
-    asymmetry_interval,
-    error_correlation_interval,
-    excess_agreement_interval,
-    transmitted_errors_interval,
+from w2s_lib.measures import agreement as measures
+from w2s_lib.measures.intervals import Codes, Floats, Interval
+from w2s_lib.measures.metrics import (
+    METRICS,
+    Agreement,
+    collapsed,
+    contrast_interval,
+    correctness,
+    pgr_interval,
 )
-from w2s_lib.measures.intervals import Interval
-from w2s_lib.measures.metrics import METRICS, Agreement, collapsed, contrast_interval, pgr_interval
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.model_names import short_name
 from w2s_lib.runs.record import Record
@@ -38,6 +38,7 @@ SAME = ("recipe", "lora", "precision", "quantization", "device")
 
 
 Arm: TypeAlias = RunSpec | Sequence[Any]
+Measured = TypeVar("Measured", Interval, Agreement[Interval])
 
 
 class Results(Shown):
@@ -117,44 +118,38 @@ class Results(Shown):
 
     def agreement(self, student: Arm, supervisor: Arm) -> Agreement[Interval]:
         """How often a student repeats its supervisor: overall, where that is right, where wrong."""
-        found, note = self._paired(student, supervisor)
-        return agreement_interval(*found).with_note(note)
+        return self._measure(measures.agreement_by_supervisor, student, supervisor)
 
     def agreement_difference(self, a: Arm, b: Arm, supervisor: Arm) -> Agreement[Interval]:
         """Agreement of `a` with the supervisor minus that of `b`, paired by seed and test row."""
-        found, note = self._paired(a, b, supervisor)
-        return agreement_difference_interval(*found).with_note(note)
+        return self._measure(measures.agreement_difference, a, b, supervisor)
 
     def asymmetry(self, a: Arm, b: Arm, supervisor: Arm) -> Interval:
         """Change of agreement where the supervisor is wrong minus the change where it is right.
 
-        See `measures.agreement.asymmetry_interval`.
+        See `measures.agreement.asymmetry`.
         """
-        found, note = self._paired(a, b, supervisor)
-        return asymmetry_interval(*found).with_note(note)
+        return self._measure(measures.asymmetry, a, b, supervisor)
 
     def transmitted_errors(self, student: Arm, supervisor: Arm) -> Interval:
         """Errors on its own teacher's errors beyond those on another seed's teacher's.
 
-        See `measures.agreement.transmitted_errors_interval`.
+        See `measures.agreement.transmitted_errors`.
         """
-        found, note = self._paired(student, supervisor)
-        return transmitted_errors_interval(*found).with_note(note)
+        return self._measure(measures.transmitted_errors, student, supervisor)
 
     def excess_agreement(
         self, student: Arm, *, ceilings: Sequence[Arm], supervisor: Arm
     ) -> Interval:
         """Agreement on the supervisor's errors beyond what accuracy explains.
 
-        See `measures.agreement.excess_agreement_interval`.
+        See `measures.agreement.excess_agreement`.
         """
-        (s, w, *tops), note = self._paired(student, supervisor, *ceilings)
-        return excess_agreement_interval(s, tops, w).with_note(note)
+        return self._measure(measures.excess_agreement, student, *ceilings, supervisor)
 
     def error_correlation(self, a: Arm, b: Arm) -> Interval:
         """Correlation (phi) of two arms' errors over test rows, averaged over seeds."""
-        found, note = self._paired(a, b)
-        return error_correlation_interval(*found).with_note(note)
+        return self._measure(measures.error_correlation, a, b)
 
     def cells(
         self, triples: Mapping[str, tuple[Arm, Arm, Arm]], *, metric: str = "accuracy"
@@ -238,6 +233,12 @@ class Results(Shown):
         what = "several revisions" if like else "no run"
         have = dict.fromkeys(_label(record.spec) for record in self.all_records)
         raise NoSuchRun(f"there is {what} of {_label(arm)}; there is: {'; '.join(have) or 'none'}")
+
+    def _measure(self, measure: Callable[[Floats, Codes], Measured], *arms: Arm) -> Measured:
+        """What a measure of correctness makes of arms, at the seeds that all of them have."""
+        found, note = self._paired(*arms)
+        x, group = correctness(**{f"arm {i}": arm for i, arm in enumerate(found, 1)})
+        return measure(x, group).with_note(note)
 
     def _paired(self, *arms: Arm) -> tuple[list[list[Record]], str]:
         """The arms at the seeds that all of them have; a note where some arm has more."""

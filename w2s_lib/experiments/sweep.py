@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -28,7 +29,7 @@ SECONDS_A_UNIT = 1.4e-3
 EDITION = "second"
 """Of the book: the name of its rules in `book/claims/`."""
 
-STORES, ENGINES = ("user", "published"), ("local", "ray")
+ENGINES = ("local", "ray")
 
 
 def run(spec: RunSpec) -> Record:
@@ -82,7 +83,7 @@ def sweep(
 def train_missing(
     specs: Iterable[RunSpec],
     *,
-    store: str = "user",
+    store: Literal["user", "published"] = "user",
     workers: int | None = None,
     engine: str | None = None,
     progress: bool = True,
@@ -102,8 +103,6 @@ def train_missing(
     Raises:
         SpecError, DeviceError, StoreError, TrainingError: see `sweep`.
     """
-    if store not in STORES:
-        raise SpecError(f"unknown store {store!r}: {nearest(store, STORES)}")
     wanted = list(specs)
     publishing = store == "published"
     if publishing:

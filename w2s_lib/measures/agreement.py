@@ -1,14 +1,13 @@
 """Agreement of a student with its supervisor as intervals: raw, beyond accuracy, shared errors.
 
 Answers are those at the validation median. With binary labels two runs agree on a row when both are
-right or both are wrong, so everything here is a function of correctness, joined by seed and row as
-in `metrics`. Arms are given as one record a seed. Chapters: imitation, confidence loss.
+right or both are wrong, so every measure takes what `metrics.correctness` gives: correctness by arm,
+seed and row, and the rows' group codes. Chapters: imitation, confidence loss.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,46 +20,38 @@ from w2s_lib.measures.intervals import (
     ratio_interval,
     smooth_interval,
 )
-from w2s_lib.measures.metrics import Agreement, Arm, correctness
+from w2s_lib.measures.metrics import Agreement
 
 
-def agreement_interval(student: Arm, supervisor: Arm) -> Agreement[Interval]:
+def agreement_by_supervisor(x: Floats, group: Codes) -> Agreement[Interval]:
     """Share of test rows on which a student says what its supervisor says.
 
     Args:
-        student: one record a seed.
-        supervisor: the same of its supervisor.
-
-    Raises:
-        ValueError: see `metrics.contrast_interval`.
+        x: (2, seeds, rows), of student and supervisor.
+        group: (rows,) codes.
 
     Source: Burns et al. 2023, arXiv 2312.09390, section 5.1.2.
     """
-    x, group = correctness(student=student, supervisor=supervisor)
     return _by_supervisor((x[0] == x[1]).astype(float), x[1], group)
 
 
-def agreement_difference_interval(a: Arm, b: Arm, supervisor: Arm) -> Agreement[Interval]:
-    """Agreement of arm `a` with the supervisor minus that of `b`. Args: `agreement_interval`."""
-    x, group = correctness(a=a, b=b, supervisor=supervisor)
+def agreement_difference(x: Floats, group: Codes) -> Agreement[Interval]:
+    """Agreement of arm a with the supervisor minus that of b; x is of a, b, supervisor."""
     return _by_supervisor((x[0] == x[2]).astype(float) - (x[1] == x[2]), x[2], group)
 
 
-def asymmetry_interval(a: Arm, b: Arm, supervisor: Arm) -> Interval:
-    """How much more `a` changes agreement with the supervisor where that is wrong than where right.
+def asymmetry(x: Floats, group: Codes) -> Interval:
+    """How much more a changes agreement with the supervisor where that is wrong than where right.
 
-    Agreement of `a` minus that of `b` on the supervisor's errors, minus the same where it is right.
-    Below 0: `a` unlearns errors more than it unlearns labels. A method that copies less of everything
+    Agreement of a minus that of b on the supervisor's errors, minus the same where it is right.
+    Below 0: a unlearns errors more than it unlearns labels. A method that copies less of everything
     has a value a little below 0 too, since a student repeats right labels for reasons of its own:
     -.05 in the simulation of `tests/benchmarks/yardsticks.py`.
 
-    Args: `agreement_interval`.
+    Args:
+        x: (3, seeds, rows), of a, b, supervisor.
+        group: (rows,) codes.
     """
-    return asymmetry(*correctness(a=a, b=b, supervisor=supervisor))
-
-
-def asymmetry(x: Floats, group: Codes) -> Interval:
-    """`asymmetry_interval` of correctness, (3, seeds, rows): a, b, supervisor."""
     right = x[2]
     more = (x[0] == x[2]).astype(float) - (x[1] == x[2])
 
@@ -70,7 +61,7 @@ def asymmetry(x: Floats, group: Codes) -> Interval:
     return smooth_interval(value, np.stack([more * right, more * (1 - right), right]), group)
 
 
-def transmitted_errors_interval(student: Arm, supervisor: Arm) -> Interval:
+def transmitted_errors(x: Floats, group: Codes) -> Interval:
     """How much more often a student errs where its own teacher erred than where another one did.
 
     The other one is the supervisor of another seed: as accurate, as deep, adapted in the same
@@ -81,20 +72,12 @@ def transmitted_errors_interval(student: Arm, supervisor: Arm) -> Interval:
         [E_s,i e w  -  E_s!=t,i e_s w_t] / E w  =  E_i cov_s(e, w) / E w
 
     Args:
-        student: one record a seed, at least two.
-        supervisor: the student's own supervisors.
+        x: (2, seeds, rows), of student and its own supervisor; at least two seeds.
+        group: (rows,) codes.
 
     Returns:
         A difference of shares; NaN from a single seed.
-
-    Raises:
-        ValueError: see `metrics.contrast_interval`.
     """
-    return transmitted_errors(*correctness(student=student, supervisor=supervisor))
-
-
-def transmitted_errors(x: Floats, group: Codes) -> Interval:
-    """`transmitted_errors_interval` of correctness, (2, seeds, rows): student, supervisor."""
     e, w = 1 - x
     n_seeds = len(e)
     if n_seeds < 2:
@@ -103,7 +86,7 @@ def transmitted_errors(x: Floats, group: Codes) -> Interval:
     return ratio_interval(apart, w, group)
 
 
-def excess_agreement_interval(student: Arm, ceilings: Sequence[Arm], supervisor: Arm) -> Interval:
+def excess_agreement(x: Floats, group: Codes) -> Interval:
     """Agreement on the supervisor's errors beyond what the student's accuracy alone explains.
 
     A better student repeats fewer errors by arithmetic, and some rows are hard for everybody. So
@@ -114,25 +97,19 @@ def excess_agreement_interval(student: Arm, ceilings: Sequence[Arm], supervisor:
     repeats errors as such a model does.
 
     Args:
-        student: one record a seed.
-        ceilings: two arms of ceilings, whose accuracies should lie on either side of the student's.
-        supervisor: the student's supervisor.
+        x: (4, seeds, rows), of student, two ceilings, whose accuracies should lie on either side of
+            the student's, and supervisor.
+        group: (rows,) codes.
 
     Returns:
         The excess, a difference of shares. Its note says where the accuracy is not between those of
         the ceilings and the mixture is extrapolated.
 
     Raises:
-        ValueError: not two ceilings; see `metrics.contrast_interval`.
+        ValueError: not two ceilings.
     """
-    if len(ceilings) != 2:
-        raise ValueError(f"the student is placed between two ceilings, not {len(ceilings)}")
-    arms = {"student": student, "one": ceilings[0], "other": ceilings[1], "supervisor": supervisor}
-    return excess_agreement(*correctness(**arms))
-
-
-def excess_agreement(x: Floats, group: Codes) -> Interval:
-    """`excess_agreement_interval` of correctness, (4, seeds, rows): student, ceilings, supervisor."""
+    if len(x) != 4:
+        raise ValueError(f"the student is placed between two ceilings, not {len(x) - 2}")
     wrong = 1 - x[3]
     columns = np.stack([*x[:3], *((1 - x[:3]) * wrong), wrong])
 
@@ -147,16 +124,15 @@ def excess_agreement(x: Floats, group: Codes) -> Interval:
     return smooth_interval(value, columns, group, note=note)
 
 
-def error_correlation_interval(a: Arm, b: Arm) -> Interval:
+def error_correlation(x: Floats, group: Codes) -> Interval:
     """Correlation (phi) of two arms' errors over test rows, within a seed, averaged over seeds.
 
     1: they err on the same rows; 0: one's errors say nothing of the other's. The mean and spread of
     each seed's errors are taken as known, which over thousands of rows changes little.
 
     Raises:
-        ValueError: an arm that is right, or wrong, on every row; see `metrics.contrast_interval`.
+        ValueError: an arm that is right, or wrong, on every row.
     """
-    x, group = correctness(a=a, b=b)
     spread = x.std(axis=2, keepdims=True)
     if not spread.all():
         raise ValueError(

@@ -14,18 +14,7 @@ from torch import Tensor, nn
 
 from w2s_lib.runs.errors import SpecError
 
-TRUNK_EXACT = (
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "smollm3",
-    "gpt_neox",
-    "gpt2",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-)
+TRUNK_EXACT = "llama mistral qwen2 qwen3 smollm3 gpt_neox gpt2 gemma gemma2 gemma3_text".split()
 """Families whose first blocks, run alone, hand on what the whole model computes: `trunk_exact`."""
 LAST_TOKEN_EXACT = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma")
 """Families whose top block `classifier.last_token` computes for the last token alone.

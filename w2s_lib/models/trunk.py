@@ -113,17 +113,8 @@ class Trunk(Inputs):
 
     def _folder(self, boundary: int) -> Path:
         spec = self.spec
-        key = [
-            SEMANTICS,
-            spec.name,
-            boundary,
-            spec.quantization,
-            spec.precision,
-            hardware(spec.device),
-            torch.__version__,
-            spec.task.template,
-            self.table.digest,
-        ]
+        key = [SEMANTICS, spec.name, boundary, spec.quantization, spec.precision]
+        key += [hardware(spec.device), torch.__version__, spec.task.template, self.table.digest]
         if spec.task.max_tokens:
             key += [spec.task.max_tokens, spec.task.cut]
         if spec.revision:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from w2s_lib.runs.errors import SpecError
 
@@ -205,7 +205,7 @@ def planned_specs(chapter: Chapter, parameters: Parameters) -> list[Any]:
     return list(planned_names(chapter, parameters).get("specs", []))
 
 
-def train(jobs: list[Job], *, store: str, workers: int | None) -> set[str]:
+def train(jobs: list[Job], *, store: Literal["user", "published"], workers: int | None) -> set[str]:
     """Trains the runs of all these chapters that have no record yet, in one sweep.
 
     Returns:

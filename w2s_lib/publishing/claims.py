@@ -28,14 +28,8 @@ from w2s_lib.publishing.tables import book_root, published
 from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.spec import RunSpec
 
-MEASURES = {
-    "pgr": ".2f",
-    "difference": "+.3f",
-    "contrast": "+.3f",
-    "asymmetry": "+.3f",
-    "transmitted_errors": "+.3f",
-    "excess_agreement": "+.3f",
-}
+DIFFERENCES = "difference contrast asymmetry transmitted_errors excess_agreement".split()
+MEASURES = {"pgr": ".2f"} | dict.fromkeys(DIFFERENCES, "+.3f")
 """What a claim may be about: a method of `Results`, and the format of its answer."""
 
 

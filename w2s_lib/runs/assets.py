@@ -20,7 +20,7 @@ from typing import Literal
 from filelock import FileLock
 
 from w2s_lib.runs.errors import AssetError
-from w2s_lib.runs.folders import cache_dir, unchanged_sha256
+from w2s_lib.runs.folders import cache_dir, unchanged_sha256, writing_cache
 
 MANIFEST = "manifest.json"
 
@@ -69,17 +69,12 @@ def fetch(asset: Asset) -> Path:
     """
     folder = cache_dir() / f"{asset.name}-{asset.sha256[:8]}"
     if not folder.exists():
-        try:
+        with writing_cache():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
                 # Else another process made it while this one waited for the lock.
                 if not folder.exists():
                     _make(asset, folder)
-        except OSError as error:
-            raise AssetError(
-                f"cannot write the cache {folder.parent} ({error}): free some space there, or set "
-                "W2S_CACHE to a folder that can be written"
-            ) from error
     _verify(folder)
     return folder
 
@@ -94,8 +89,7 @@ def _make(asset: Asset, folder: Path) -> None:
         files.mkdir(parents=True)
         asset.convert(_download(asset, partial / "download", folder), files)
         content = {
-            path.name: {"size": path.stat().st_size, "sha256": unchanged_sha256(path)}
-            for path in sorted(files.iterdir())
+            path.name: {"sha256": unchanged_sha256(path)} for path in sorted(files.iterdir())
         }
         source = {"requirement": asset.requirement, "sha256": asset.sha256}
         manifest = files / MANIFEST
@@ -160,21 +154,15 @@ def _verify(folder: Path) -> None:
     advice = f"delete the folder {folder} and it will be fetched again"
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        expected = {
-            folder / name: (int(entry["size"]), str(entry["sha256"]))
-            for name, entry in files.items()
-        }
+        expected = {folder / name: entry["sha256"] for name, entry in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AssetError(
             f"{folder / MANIFEST} is missing or damaged ({error!r}): {advice}"
         ) from error
-    for path, (size, sha256) in expected.items():
+    for path, sha256 in expected.items():
         try:
-            found = path.stat().st_size
-            same = found == size and unchanged_sha256(path) == sha256
+            same = unchanged_sha256(path) == sha256
         except OSError as error:
             raise AssetError(f"{path} is missing or cannot be read ({error}): {advice}") from error
         if not same:
-            raise AssetError(
-                f"{path} is not what was written there ({found:,} bytes, {size:,} then): {advice}"
-            )
+            raise AssetError(f"{path} is not what was written there: {advice}")

@@ -76,13 +76,13 @@ def canonical(value: Any) -> Any:
     kind: Any = type(value)
     return {
         name: canonical(held)
-        for name, default in _defaults(kind)
+        for name, default in defaults(kind)
         if (held := getattr(value, name)) != default or name in ALWAYS
     }
 
 
 @cache
-def _defaults(kind: Any) -> list[tuple[str, Any]]:
+def defaults(kind: Any) -> list[tuple[str, Any]]:
     """The fields of a type with their defaults, which are frozen themselves."""
     return [
         (f.name, f.default if f.default_factory is dataclasses.MISSING else f.default_factory())

@@ -80,8 +80,15 @@ def write_cached(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         AssetError: the cache cannot be written, or the disk is full.
     """
-    try:
+    with writing_cache():
         write_whole(path, write)
+
+
+@contextlib.contextmanager
+def writing_cache() -> Iterator[None]:
+    """Turns what the system refuses into an `AssetError` that says what to do."""
+    try:
+        yield
     except OSError as error:
         raise AssetError(
             f"cannot write the cache {cache_dir()} ({error}): free some space there, or set "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
-from w2s_lib.runs.description import Description
+from w2s_lib.runs.description import Description, defaults
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue
 
@@ -49,10 +48,8 @@ def row_of(record: Record) -> dict[str, Any]:
 
 def _words(part: Description) -> str:
     """A part of a spec as Python would write it, without its run and what is as by default."""
-    given = {
-        f.name: getattr(part, f.name)
-        for f in fields(part)
-        if f.name != "run" and getattr(part, f.name) != f.default
-    }
-    inside = ", ".join(f"{name}={value!r}" for name, value in given.items())
-    return type(part).__name__ + (f"({inside})" if inside else "")
+    kind: Any = type(part)
+    given = [(name, getattr(part, name), default) for name, default in defaults(kind)]
+    changed = [(name, own) for name, own, default in given if name != "run" and own != default]
+    inside = ", ".join(f"{name}={own!r}" for name, own in changed)
+    return f"{kind.__name__}({inside})" if inside else str(kind.__name__)

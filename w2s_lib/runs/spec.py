@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import field, fields, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from w2s_lib.runs.description import STRICT, Description
+from w2s_lib.runs.description import STRICT, Description, defaults
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.losses import Loss, XentLoss
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, canonical_model, is_folder, is_hub, split_model
@@ -359,9 +359,5 @@ class RunSpec(Description):
         yield self
 
 
-_SETTINGS: dict[str, Any] = {
-    f.name: f.default_factory() if callable(f.default_factory) else f.default
-    for f in fields(RunSpec)
-    if f.name in APPLIES["classifier"]
-}
+_SETTINGS = {name: default for name, default in defaults(RunSpec) if name in APPLIES["classifier"]}
 """The settings that do not apply to every kind, with their defaults."""

@@ -183,14 +183,10 @@ def layer_states(
         Layer (1 is the first block) -> (n, hidden) float32, for comparisons the first's minus the
         second's; and the seconds that it took.
     """
-    key = [
-        run.run_id,
-        table.digest,
-        hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest(),
-        file_sha256(adapters / "adapter_model.safetensors"),
-        hardware(run.device),
-        torch.__version__,
-    ]
+    of_rows = hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()
+    of_adapters = file_sha256(adapters / "adapter_model.safetensors")
+    machine = [hardware(run.device), torch.__version__]
+    key = [run.run_id, table.digest, of_rows, of_adapters, *machine]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     file = cache_dir() / "states" / f"{name}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)

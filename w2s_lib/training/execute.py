@@ -69,17 +69,15 @@ def refuse_early(specs: Collection[RunSpec]) -> None:
     require_writable()
 
 
-def fit_of(spec: RunSpec) -> Callable[[RunSpec, Data], Fitted]:
-    """The function that fits a run: finetuning, reading, TF-IDF, a probe, or zero-shot."""
-    fits: dict[Kind, Callable[[RunSpec, Data], Fitted]] = {
-        "classifier": finetune.fit,
-        "reader": next_token.fit_next_token,
-        "tfidf": baselines.fit_tfidf,
-        "probe": baselines.fit_probe,
-        "zero_shot": baselines.fit_zero_shot,
-        "transfer": finetune.load,
-    }
-    return fits[spec.kind]
+FITS: dict[Kind, Callable[[RunSpec, Data], Fitted]] = {
+    "classifier": finetune.fit,
+    "reader": next_token.fit_next_token,
+    "tfidf": baselines.fit_tfidf,
+    "probe": baselines.fit_probe,
+    "zero_shot": baselines.fit_zero_shot,
+    "transfer": finetune.load,
+}
+"""What fits a run of each kind."""
 
 
 def execute(spec: RunSpec) -> None:
@@ -101,7 +99,7 @@ def execute(spec: RunSpec) -> None:
     if spec.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with one_thread(spec.device), finetune.explained_out_of_memory(spec):
-        fitted = fit_of(spec)(spec, data)
+        fitted = FITS[spec.kind](spec, data)
         record = _record(spec, table, held, fitted)
     record.provenance["seconds"] = round(time.monotonic() - started, 2)
     write(record, artefacts=fitted.save)
