@@ -47,6 +47,7 @@ _WHERE = {
     "figures.charts": "accuracy_dots curves",
     "figures.sliders": "confidence_explorer pgr_calculator shares_explorer",
     "figures.table": "table",
+    "figures.toys": "agreement_explorer noise_explorer probe_explorer reward_explorer",
     "figures.style": "use_theme",
     "publishing.claims": "claims decide decisions scorecard untested",
     "publishing.tables": (
