@@ -139,7 +139,7 @@ def noise_explorer(cell: Mapping[str, Interval]) -> alt.VConcatChart:
     ).add_params(*sliders)
 
 
-def probe_explorer(*, accuracy: float, direction: int = 140) -> alt.VConcatChart:
+def probe_explorer(*, accuracy: float, direction: int = 125) -> alt.VConcatChart:
     """Texts of two classes as points, and a probe that reads them along one direction.
 
     The classes part along the concept, which lies at `CONCEPT` degrees, and scatter more across it.
