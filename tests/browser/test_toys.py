@@ -13,9 +13,8 @@ import pytest
 import vl_convert
 
 import w2s_lib as w2s
-from tests.figures.test_plots import mime
 from tests.figures.test_toys import TOYS
-from w2s_lib.figures.style import MIME, VEGALITE
+from w2s_lib.figures.style import VEGALITE
 
 ROOT = Path(__file__).parents[2]
 SHARES = [
@@ -55,7 +54,7 @@ def page(tmp_path_factory, browser, extension):
         shutil.copy(ROOT / "book" / "_static" / name, site)
     script = vl_convert.javascript_bundle(vl_version=VEGALITE)
     site.joinpath("vega.js").write_text(f"(() => {{\n{script}\n}})();\n", encoding="utf-8")
-    figures = {name: extension.figure(mime(make())[MIME]) for name, make in ALL.items()}
+    figures = {name: extension.figure(make().to_dict()) for name, make in ALL.items()}
     boxes = "".join(f'<div id="{name}">{figure}</div>' for name, figure in figures.items())
     site.joinpath("toys.html").write_text(
         '<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>Toys</title>'
@@ -103,7 +102,7 @@ def test_a_toy_is_no_wider_than_a_phone(page, name):
 def test_a_toy_that_cannot_be_heard_or_needs_a_mouse_fails_the_build(extension, monkeypatch):
     said = []
     monkeypatch.setattr(extension.LOG, "warning", lambda text, *args: said.append(text % args))
-    spec = mime(w2s.pgr_calculator())[MIME]
+    spec = w2s.pgr_calculator().to_dict()
     extension.figure(spec)
     assert said == []
     for layer in spec["layer"]:
