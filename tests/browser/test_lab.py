@@ -208,7 +208,6 @@ def test_every_toy_is_live_in_a_notebook_that_nobody_trusts(lab, opened):
     page = opened("toys.ipynb")
     toys = page.locator(".jp-Notebook .vega-embed")
     toys.nth(len(TOYS) - 1).wait_for(timeout=MINUTE)
-    page.screenshot(path=os.environ.get("W2S_SHOT", os.devnull), type="png")
     for i, name in enumerate(TOYS):
         toy = toys.nth(i)
         toy.scroll_into_view_if_needed()
