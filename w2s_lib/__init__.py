@@ -46,6 +46,8 @@ _WHERE = {
     "figures.charts": "accuracy_dots curves",
     "figures.sliders": "confidence_explorer pgr_calculator shares_explorer",
     "figures.table": "table",
+    "figures.toys": "agreement_explorer reward_explorer",
+    "figures.planes": "noise_explorer probe_explorer",
     "figures.style": "use_theme",
     "publishing.claims": "claims decide decisions scorecard untested",
     "publishing.tables": (

@@ -17,6 +17,8 @@ from sphinx.util import logging
 from w2s_lib.figures.style import MIME, VEGALITE
 
 LOG = logging.getLogger(__name__)
+HEARD = '<p class="visually-hidden" aria-live="polite"></p>'
+"""Where `charts.js` says what a slider has changed."""
 
 
 def chart_id(spec):
@@ -31,9 +33,20 @@ def label(spec):
     return spec.get("description") or (" ".join(title) if isinstance(title, list) else title)
 
 
+def named(spec):
+    """The names of a chart's parts, at any depth."""
+    parts = [part for key in ("layer", "hconcat", "vconcat") for part in spec.get(key, [])]
+    return {spec.get("name", ""), *(name for part in parts for name in named(part))}
+
+
 def figure(spec):
     """The HTML of one chart."""
     name, text = chart_id(spec), label(spec)
+    knobs = spec.get("params", [])
+    if any("select" in knob for knob in knobs):
+        LOG.warning("A chart is worked with a mouse alone, bind sliders instead: %s", text)
+    if knobs and not any(part.startswith("said") for part in named(spec)):
+        LOG.warning("No part of a chart with sliders is called `said`, to be heard: %s", text)
     if not text:
         LOG.warning(
             "A chart has neither a description nor a title; a screen reader has nothing to read."
@@ -45,7 +58,7 @@ def figure(spec):
     data = json.dumps(spec, sort_keys=True).replace("</", "<\\/")
     return (
         f'<div class="w2s-chart" data-chart="{name}" data-label="{html.escape(text)}"><div class="w2s-chart-view">{svg}</div>'
-        f'<script type="application/json">{data}</script></div>'
+        f'<script type="application/json">{data}</script>{HEARD if knobs else ""}</div>'
     )
 
 

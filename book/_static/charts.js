@@ -39,9 +39,23 @@
     box.dataset.live = theme;
   }
 
+  // What follows from a chart's sliders is drawn as parts called "said". Once a slider rests, a screen reader reads them.
+  function announce(box) {
+    let waiting;
+    box.addEventListener("input", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => {
+        const parts = [...box.querySelectorAll('g[class*=" said_"] > :is(text, path)')];
+        const words = parts.map((part) => part.textContent || part.getAttribute("aria-label"));
+        box.querySelector("[aria-live]").textContent = words.join("; ");
+      }, 500);
+    });
+  }
+
   function start() {
     const boxes = [...document.querySelectorAll(".w2s-chart")];
     if (!boxes.length) return;
+    boxes.filter((box) => box.querySelector("[aria-live]")).forEach(announce);
     const script = document.createElement("script");
     script.src = bundle;
     script.onload = () => {

@@ -17,6 +17,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.figures.test_plots import mime
+from tests.figures.test_toys import TOYS
 from w2s_lib.publishing.chapters import Chapter, chapters, planned_names
 from w2s_lib.publishing.pages import downloadable
 
@@ -194,3 +196,29 @@ def test_a_downloaded_notebook_that_nobody_trusts(lab, opened):
     page = opened("downloaded.ipynb")
     check_shown(page)
     check_slider(page)
+
+
+def test_every_toy_is_live_in_a_notebook_that_nobody_trusts(lab, opened):
+    """Its outputs alone: no cell has been run here, and no kernel is asked."""
+    notebook = nbformat.v4.new_notebook()
+    for name, make in TOYS.items():
+        output = nbformat.v4.new_output("display_data", mime(make()))
+        notebook.cells.append(nbformat.v4.new_code_cell(f"# {name}", outputs=[output]))
+    nbformat.write(notebook, lab[1] / "toys.ipynb")
+    page = opened("toys.ipynb")
+    toys = page.locator(".jp-Notebook .vega-embed")
+    toys.nth(len(TOYS) - 1).wait_for(timeout=MINUTE)
+    for i, name in enumerate(TOYS):
+        toy = toys.nth(i)
+        toy.scroll_into_view_if_needed()
+        drawing, slider = toy.locator("canvas, svg").first, toy.locator("input[type=range]").last
+        slider.press("Home")
+        page.wait_for_timeout(1000)
+        before = drawing.screenshot()
+        slider.press("End")
+        for _ in range(30):
+            page.wait_for_timeout(500)
+            if drawing.screenshot() != before:
+                break
+        else:
+            pytest.fail(f"the slider of {name} changed nothing")

@@ -280,7 +280,11 @@ class TestShares:
         labels = re.findall(
             r'aria-label="([^"]*)"[^>]*aria-roledescription="bar"', svg(self.drawn())
         )
-        assert [re.search(r"verdict: (\w+)", label)[1] for label in labels] == [*self.colours]
+        assert labels == [
+            "threshold 1/2, worse: 10%",
+            "threshold 1/2, undecided: 80%",
+            "threshold 1/2, better: 10%",
+        ]
 
     def test_a_small_share_has_no_number(self):
         rows = [{"seeds": 5, "bar": "one", "worse": 0.02, "undecided": 0.98, "better": 0.0}]

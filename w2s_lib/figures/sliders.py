@@ -28,7 +28,7 @@ def pgr_calculator(
     """
     words = {"weak": "weak supervisor", "student": "strong student", "ceiling": "strong ceiling"}
     starts = {"weak": weak, "student": student, "ceiling": ceiling}
-    sliders = [_slider(key, starts[key], (0.4, 1, 0.01), word) for key, word in words.items()]
+    sliders = [slider(key, starts[key], (0.4, 1, 0.01), word) for key, word in words.items()]
     rows = chart([{"key": key, "role": word} for key, word in words.items()]).transform_calculate(
         value="datum.key == 'weak' ? weak : datum.key == 'student' ? student : ceiling",
         start="weak",
@@ -53,9 +53,9 @@ def pgr_calculator(
         .mark_rule(strokeWidth=6, opacity=0.4)
         .encode(x=x("start"), x2="value:Q", y=y, color=colour),
         rows.mark_point(size=110, filled=True, opacity=1).encode(x=x("value"), y=y, color=colour),
-        text.mark_text(align="left", baseline="bottom", fontSize=22).encode(
-            x=alt.value(0), y=alt.value(-30), text="pgr:N"
-        ),
+        text.mark_text(align="left", baseline="bottom", fontSize=22)
+        .encode(x=alt.value(0), y=alt.value(-30), text="pgr:N")
+        .properties(name="said"),
         text.mark_text(align="left", baseline="bottom")
         .add_params(*sliders)
         .encode(x=alt.value(0), y=alt.value(-10), text="sum:N"),
@@ -100,8 +100,8 @@ def confidence_explorer(
     }
     order = [f"text {i}" for i in range(1, len(predictions) + 1)]
     sliders = [
-        _slider("alpha", alpha, (0, 1, 0.05), "alpha"),
-        _slider("threshold", threshold, (0.05, 0.95, 0.05), "threshold t"),
+        slider("alpha", alpha, (0, 1, 0.05), "alpha"),
+        slider("threshold", threshold, (0.05, 0.95, 0.05), "threshold t"),
     ]
     texts = [
         {"text": text, "prediction": float(p), "label": float(label)}
@@ -161,9 +161,9 @@ def confidence_explorer(
             .encode(x=alt.value(place), y=alt.value(-2), text="head:N")
             for field, place in columns
         ),
-        mean.mark_text(align="left", baseline="bottom", fontSize=22).encode(
-            x=alt.value(0), y=alt.value(-44), text="said:N"
-        ),
+        mean.mark_text(align="left", baseline="bottom", fontSize=22)
+        .encode(x=alt.value(0), y=alt.value(-44), text="said:N")
+        .properties(name="said"),
         mean.mark_text(align="left", baseline="bottom")
         .add_params(*sliders)
         .encode(x=alt.value(0), y=alt.value(-24), text="target:N"),
@@ -203,7 +203,7 @@ def shares_explorer(
     for field, words in sliders.items():
         values = sorted({row[field] for row in rows})
         step = min((round(b - a, 6) for a, b in pairwise(values)), default=1)
-        bound.append(_slider(field, start[field], (values[0], values[-1], step), words))
+        bound.append(slider(field, start[field], (values[0], values[-1], step), words))
     names, bars = list(colours), list(dict.fromkeys(row["bar"] for row in rows))
     at = " && ".join(f"abs(datum.{field} - {field}) < 1e-6" for field in sliders)
     shown = (
@@ -227,13 +227,19 @@ def shares_explorer(
         f"{json.dumps(words + ' ')} + format({field}, '.10~r')" for field, words in sliders.items()
     )
     return alt.layer(
-        shown.mark_bar().encode(
+        shown.transform_calculate(
+            spoken="datum.bar + ', ' + datum.verdict + ': ' + format(datum.share, '.0%')"
+        )
+        .mark_bar()
+        .encode(
             x=x,
             y=y,
             order=order,
             color=colour,
             tooltip=["bar:N", "verdict:N", alt.Tooltip("share:Q", format=".0%")],
-        ),
+            description="spoken:N",
+        )
+        .properties(name="said"),
         shown.transform_calculate(said="datum.share < 0.06 ? '' : format(datum.share, '.0%')")
         .mark_text(color="white", fontWeight="bold")
         .encode(
@@ -253,7 +259,8 @@ def shares_explorer(
     )
 
 
-def _slider(name: str, value: float, ends: tuple[float, float, float], label: str) -> alt.Parameter:
+def slider(name: str, value: float, ends: tuple[float, float, float], label: str) -> alt.Parameter:
+    """A parameter of a chart, with a slider from, to and by `ends`."""
     low, high, step = ends
     bound = alt.binding_range(min=low, max=high, step=step, name=label)
     return alt.param(name=name, value=value, bind=bound)

@@ -1,0 +1,116 @@
+"""Every toy on a page of a phone's width: sliders by keyboard, and what a screen reader is told.
+
+The page is made by the book's own extension and scripts, so chapters that wait for their records
+are tested too.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import vl_convert
+
+import w2s_lib as w2s
+from tests.figures.test_toys import TOYS
+from w2s_lib.figures.style import VEGALITE
+
+ROOT = Path(__file__).parents[2]
+SHARES = [
+    {"seeds": seeds, "bar": "at 1/2", "worse": seeds / 100, "better": 1 - seeds / 100}
+    for seeds in (5, 10)
+]
+ALL = TOYS | {
+    "pgr": w2s.pgr_calculator,
+    "confidence": lambda: w2s.confidence_explorer([0.9, 0.2, 0.3], [0.6, 0.4, 0.8]),
+    "shares": lambda: w2s.shares_explorer(
+        SHARES,
+        sliders={"seeds": "seeds"},
+        start={"seeds": 5},
+        colours={"worse": "#0072B2", "better": "#009E73"},
+    ),
+}
+
+BACK = "(e, start) => { e.value = start; e.dispatchEvent(new Event('input', {bubbles: true})); }"
+
+
+@pytest.fixture(scope="module")
+def extension():
+    """`book/_ext/vega_charts.py`."""
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    try:
+        import vega_charts
+    finally:
+        sys.path.pop(0)
+    return vega_charts
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, browser, extension):
+    """All toys on one page, live, 390 pixels wide; what goes wrong is in its list `wrong`."""
+    site = tmp_path_factory.mktemp("site")
+    for name in ("charts.js", "book.css"):
+        shutil.copy(ROOT / "book" / "_static" / name, site)
+    script = vl_convert.javascript_bundle(vl_version=VEGALITE)
+    site.joinpath("vega.js").write_text(f"(() => {{\n{script}\n}})();\n", encoding="utf-8")
+    figures = {name: extension.figure(make().to_dict()) for name, make in ALL.items()}
+    boxes = "".join(f'<div id="{name}">{figure}</div>' for name, figure in figures.items())
+    site.joinpath("toys.html").write_text(
+        '<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>Toys</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="book.css">'
+        f'<script src="charts.js"></script><body style="margin: 16px">{boxes}',
+        encoding="utf-8",
+    )
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.wrong = []
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("console", lambda m: page.wrong.append(m.text) if m.type == "error" else None)
+    page.goto(site.joinpath("toys.html").as_uri())
+    page.wait_for_function(
+        "[...document.querySelectorAll('.w2s-chart')].every(chart => chart.dataset.live)"
+    )
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_slider_changes_the_toy_and_what_is_said_of_it(page, name):
+    toy = page.locator(f"#{name}")
+    sliders = toy.locator("input[type=range]")
+    for i in range(sliders.count()):
+        slider, drawn, told = sliders.nth(i), set(), set()
+        start = slider.input_value()
+        slider.press("Home")
+        for key in ("End", "Home"):
+            slider.press(key)
+            page.wait_for_timeout(900)  # it is told once the slider rests
+            drawn.add(toy.locator("svg.marks").inner_html())
+            told.add(toy.locator("[aria-live=polite]").inner_text())
+        assert len(drawn) == len(told) == 2 and all(told), f"slider {i} of {name}: {told}"
+        slider.evaluate(BACK, start)
+    assert page.wrong == []
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_toy_is_no_wider_than_a_phone(page, name):
+    box = page.locator(f"#{name} .w2s-chart")
+    assert box.evaluate("box => box.scrollWidth <= box.clientWidth && box.clientWidth <= 358")
+    assert float(box.locator("svg.marks").get_attribute("width")) <= 358
+
+
+def test_a_toy_that_cannot_be_heard_or_needs_a_mouse_fails_the_build(extension, monkeypatch):
+    said = []
+    monkeypatch.setattr(extension.LOG, "warning", lambda text, *args: said.append(text % args))
+    spec = w2s.pgr_calculator().to_dict()
+    extension.figure(spec)
+    assert said == []
+    for layer in spec["layer"]:
+        layer.pop("name", None)
+    spec["params"].append({"name": "brush", "select": "interval", "views": ["view_1"]})
+    spec["layer"][0]["name"] = "view_1"
+    extension.figure(spec)
+    assert [re.search("mouse alone|be heard", text)[0] for text in said] == [
+        "mouse alone",
+        "be heard",
+    ]

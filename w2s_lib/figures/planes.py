@@ -1,0 +1,243 @@
+"""Texts as points on a plane, and what a student or a probe makes of them, under sliders.
+
+Importing this module turns the book's theme on (`w2s_lib.figures.style`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+import altair as alt
+import numpy as np
+from scipy.special import ndtri
+
+from w2s_lib.figures.charts import DASHED, chart, measure, scale
+from w2s_lib.figures.sliders import slider
+from w2s_lib.figures.style import COLOURS, GREY, RIVAL, STUDENT, SUPERVISOR, use_theme
+from w2s_lib.figures.toys import WIDTH, bare, said
+from w2s_lib.measures.intervals import Interval
+
+HEIGHT, ACROSS, UPWARDS = 225, (-4.0, 4.0), (-3.0, 3.0)
+"""Of a plane, where one unit is as long either way."""
+N_TEXTS = 320
+"""Of `noise_explorer`."""
+HIDDEN = 20
+"""Numbers of a text that say nothing, beside the two that are drawn."""
+CONCEPT = 50.0
+"""Degrees from the horizontal: where the concept of `probe_explorer` lies."""
+LOUD = 2.0
+"""How far its texts scatter across the concept, in standard deviations along it."""
+
+
+def noise_explorer(cell: Mapping[str, Interval]) -> alt.VConcatChart:
+    """Where labels are wrong, and what a student makes of them. Chapter: `book/robustness.md`.
+
+    A text is a vector x, of class y = -1 or 1. Its first number shows the concept, x_1 = y m + noise;
+    the second and `HIDDEN` others, not drawn, are noise. Patterned errors are the labels of the
+    texts whose second number contradicts their class most; the others are dealt out at random. The
+    student takes one step of gradient descent on the logistic loss, so w = mean(label x). On
+    endless new texts it is right on Phi(m w_1 / |w|), where the hidden numbers add about
+    HIDDEN / (number of texts) to w's square. m is such that true labels give the ceiling.
+
+    Args:
+        cell: accuracies of a published experiment. "weak", at least 0.5, is where the slider of
+            wrong labels starts, with no pattern; "student" is drawn as a tick; "ceiling", above 0.5,
+            is what the true labels of all texts give.
+
+    Raises:
+        ValueError: an accuracy out of its range.
+    """
+    weak, ceiling = cell["weak"].value, cell["ceiling"].value
+    if not (0.5 <= weak <= 1 and 0.5 < ceiling < 1):
+        raise ValueError(f"no toy for a supervisor of {weak} and a ceiling of {ceiling}")
+    z, blur = float(ndtri(ceiling)), HIDDEN / N_TEXTS
+    shift = float(np.sqrt((z**2 + np.sqrt(z**4 + 4 * z**2 * blur)) / 2))
+
+    def reads(along: str, across: str) -> str:
+        length = f"sqrt({along} * {along} + {across} * {across} + {HIDDEN} / texts)"
+        return f"cumulativeNormal({shift} * {along} / {length})"
+
+    sliders = [
+        slider("wrong", round(1 - weak, 2), (0, 0.5, 0.01), "labels wrong"),
+        slider("patterned", 0, (0, 1, 0.05), "of them, by a pattern"),
+        slider("texts", N_TEXTS, (16, N_TEXTS, 16), "texts to learn from"),
+    ]
+    points = [
+        {"x": round(y * shift + a, 3), "y": round(b, 3), "truth": y, "luck": luck, "i": i}
+        for i, (y, a, b, luck) in enumerate(_texts(N_TEXTS))
+    ]
+    labelled = (
+        chart(points)
+        .transform_filter("datum.i < texts")
+        .transform_calculate(fits="datum.truth * datum.y")
+        .transform_window(rank="row_number()", sort=[alt.SortField("fits")])
+        .transform_calculate(
+            turn="datum.rank <= round(texts * wrong * patterned) ? -1 : datum.luck"
+        )
+        .transform_window(place="row_number()", sort=[alt.SortField("turn")])
+        .transform_calculate(right="datum.place > round(texts * wrong) ? 1 : 0")
+        .transform_calculate(label="datum.truth * (2 * datum.right - 1)")
+        .transform_calculate(by_x="datum.label * datum.x", by_y="datum.label * datum.y")
+    )
+    learned = (
+        labelled.transform_aggregate(labels="mean(right)", along="mean(by_x)", across="mean(by_y)")
+        .transform_calculate(
+            student=reads("datum.along", "datum.across"), ceiling=reads(f"{shift}", "0")
+        )
+        .transform_calculate(
+            said="'labels ' + format(datum.labels, '.1%') + ' right, student '"
+            " + format(datum.student, '.1%')",
+            x="20 * datum.across",
+            y="-20 * datum.along",
+            x2="-20 * datum.across",
+            y2="20 * datum.along",
+        )
+    )
+    x = bare("what shows the concept", ACROSS, alt.X)
+    y = bare("what misleads the teacher", UPWARDS)
+    colour = alt.condition("datum.right", alt.value(GREY), alt.value(SUPERVISOR))
+    plane = alt.layer(
+        _dots(labelled).encode(x=x("x"), y=y("y"), color=colour),
+        learned.mark_rule(clip=True, color=STUDENT, strokeWidth=3).encode(
+            x=x("x"), y=y("y"), x2="x2:Q", y2="y2:Q"
+        ),
+        said(learned),
+        width=WIDTH,
+        height=HEIGHT,
+    )
+    roles = {"labels": "labels", "student": "student", "ceiling": "taught the truth"}
+    rows = learned.transform_fold([*roles], as_=["role", "accuracy"]).transform_calculate(
+        name=f"{roles}[datum.role]"
+    )
+    at = measure("accuracy", (0.4, 1.0), alt.X)("accuracy")
+    at = at.scale(range=[110, WIDTH - 46], domain=[0.4, 1.0], clamp=True)
+    of = alt.Y("role:N", axis=None, sort=[*roles])
+    colours = scale([*roles], (SUPERVISOR, STUDENT, GREY))
+    below = alt.layer(
+        rows.mark_text(align="left").encode(x=alt.value(0), y=of, text="name:N"),
+        rows.mark_point(size=90, filled=True, opacity=1).encode(
+            x=at, y=of, color=alt.Color("role:N", scale=colours, legend=None)
+        ),
+        rows.mark_text(align="right").encode(
+            x=alt.value(WIDTH), y=of, text=alt.Text("accuracy:Q", format=".1%")
+        ),
+        chart([{"role": "student", "accuracy": cell["student"].value, "what": "our student"}])
+        .mark_tick(color=GREY, thickness=3, size=22)
+        .encode(x=at, y=of, tooltip=["what:N", alt.Tooltip("accuracy:Q", format=".1%")]),
+        width=WIDTH,
+        height=75,
+    )
+    return alt.vconcat(
+        plane,
+        below,
+        description=(
+            "Texts on a plane, those with wrong labels marked, and the line that a student learns; "
+            "sliders set how many labels are wrong, how many of these by a pattern, and the number "
+            "of texts"
+        ),
+    ).add_params(*sliders)
+
+
+def probe_explorer(*, accuracy: float, direction: int = 125) -> alt.VConcatChart:
+    """Texts of two classes as points, and a probe that reads them along one direction.
+
+    The classes part along the concept, which lies at `CONCEPT` degrees, and scatter more across it.
+    A probe says yes where a point's coordinate along its direction is above zero. The accuracy is
+    that of these points, as `accuracy` of their coordinates. Chapter: `book/saliency.md`.
+
+    Args:
+        accuracy: of the best probe at first, in [0.5, 1); it sets how far apart the classes are.
+        direction: where the slider of the probe's direction starts, in degrees.
+
+    Raises:
+        ValueError: an accuracy out of its range.
+    """
+    if not 0.5 <= accuracy < 1:
+        raise ValueError(f"the best probe of two classes is not right on {accuracy}")
+    sliders = [
+        slider("direction", direction, (0, 180, 5), "direction, degrees"),
+        slider("salience", round(float(ndtri(accuracy)), 2), (0, 3, 0.01), "salience"),
+    ]
+    points = [
+        {"truth": y, "along": round(a, 3), "across": round(LOUD * b, 3)}
+        for y, a, b, _ in _texts(200)
+    ]
+    turn, bow = CONCEPT * np.pi / 180, "direction * PI / 180"
+    sine, cosine = np.sin(turn).round(6), np.cos(turn).round(6)
+    texts = (
+        chart(points)
+        .transform_calculate(at="datum.along + salience * datum.truth")
+        .transform_calculate(
+            x=f"{cosine} * datum.at - {sine} * datum.across",
+            y=f"{sine} * datum.at + {cosine} * datum.across",
+        )
+        .transform_calculate(read=f"datum.x * cos({bow}) + datum.y * sin({bow})")
+        .transform_calculate(
+            right="datum.read * datum.truth > 0 ? 1 : 0", label="datum.truth > 0 ? 'yes' : 'no'"
+        )
+    )
+    counted = texts.transform_aggregate(right="mean(right)").transform_calculate(
+        said="'the probe reads ' + format(datum.right, '.1%') + ' rightly'"
+    )
+    arrow = chart([{}]).transform_calculate(
+        x=f"2.6 * cos({bow})", y=f"2.6 * sin({bow})", x2=f"20 * sin({bow})", y2=f"-20 * cos({bow})"
+    )
+    arrow = arrow.transform_calculate(zero="0", x1="-datum.x2", y1="-datum.y2")
+    x, y = bare("one number of a state", ACROSS, alt.X), bare("another one", UPWARDS)
+    colour = alt.condition("datum.right", alt.value(GREY), alt.value(COLOURS[2]))
+    border = {"strokeDash": DASHED, "color": RIVAL}
+    return alt.vconcat(
+        alt.layer(
+            _dots(texts).encode(x=x("x"), y=y("y"), color=colour),
+            arrow.mark_rule(clip=True, **border).encode(x=x("x1"), y=y("y1"), x2="x2:Q", y2="y2:Q"),
+            arrow.mark_rule(color=RIVAL, strokeWidth=4).encode(
+                x=x("zero"), y=y("zero"), x2="x:Q", y2="y:Q"
+            ),
+            arrow.mark_point(color=RIVAL, size=120, filled=True, opacity=1).encode(
+                x=x("x"), y=y("y")
+            ),
+            said(counted),
+            width=WIDTH,
+            height=HEIGHT,
+        ),
+        alt.layer(
+            texts.mark_tick(thickness=1.5, opacity=0.7, clip=True).encode(
+                x=measure("what the probe reads", (-6.0, 6.0), alt.X)("read"),
+                y=alt.Y("label:N", title=None, sort=["yes", "no"]),
+                color=colour,
+            ),
+            chart([{"zero": 0}]).mark_rule(**border).encode(x="zero:Q"),
+            width=WIDTH,
+            height=60,
+        ),
+        description=(
+            "Two classes of texts as points on a plane, and below what a probe reads of each; "
+            "sliders turn the probe's direction and set how far the classes are apart"
+        ),
+    ).add_params(*sliders)
+
+
+def _texts(n: int) -> Iterator[tuple[int, float, float, float]]:
+    """Class, two standard normal coordinates and a place in a random order, of each of n texts.
+
+    Eight at a time: a text of either class, each with its three mirror images beside it in the
+    order. So any first texts, and any first ones of the order, scatter as endless texts would.
+    """
+    rng, m = np.random.default_rng(0), n // 8
+    sizes = np.tile(ndtri(0.5 + (np.arange(m) + 0.5) / (2 * m)), (2, 1))
+    a, b = (rng.permuted(sizes, axis=1) for _ in range(2))
+    order = rng.permuted(np.tile(np.arange(m), (2, 1)), axis=1)
+    for i in range(m):
+        for place, (k, left, down) in enumerate(product((0, 1), (1, -1), (1, -1))):
+            at = left * float(a[k, i]), left * down * float(b[k, i])
+            yield 1 - 2 * k, *at, 8 * int(order[k, i]) + place
+
+
+def _dots(texts: alt.Chart) -> alt.Chart:
+    """Texts as points: filled circles are of class yes, crosses of class no."""
+    shape = alt.condition("datum.truth > 0", alt.value("circle"), alt.value("cross"))
+    return texts.mark_point(size=22, filled=True, opacity=0.9, clip=True).encode(shape=shape)
+
+
+use_theme()
