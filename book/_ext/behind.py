@@ -21,7 +21,7 @@ from w2s_lib.publishing.sources import KEY
 FOLDER = "_static/data"
 FILES = {}
 """Name of a file -> the rows that go into it when the build ends."""
-RUN_CELL = re.compile(r"<td([^>]*)>([0-9a-f]{16})</td>")
+RUN_ROW = re.compile(r"<tr>(?=(?:(?!<tr>).)*?<td>([0-9a-f]{16})</td>)", re.S)
 
 
 def read_notebook(text):
@@ -83,16 +83,20 @@ def highlighted(source):
 
 
 def with_anchors(output, taken):
-    """An output whose table cells with a run's id can be led to."""
+    """An output whose table rows can be led to by the run that they are of.
 
-    def anchored(cell):
-        if cell[2] in taken:
-            return cell[0]
-        taken.add(cell[2])
-        return f'<td{cell[1]} id="run-{cell[2]}">{cell[2]}</td>'
+    The style of each cell, which JupyterLab needs, is the page's own, and half of a long table.
+    """
+
+    def anchored(row):
+        if row[1] in taken:
+            return row[0]
+        taken.add(row[1])
+        return f'<tr id="run-{row[1]}">'
 
     if table := output.get("data", {}).get("text/html"):
-        output.data["text/html"] = RUN_CELL.sub(anchored, table)
+        plain = table.replace(' style="text-align: left"', "")
+        output.data["text/html"] = RUN_ROW.sub(anchored, plain)
     return output
 
 

@@ -1,5 +1,7 @@
 """What is behind a page and a figure: followed through a notebook's cells, and said in words."""
 
+import dataclasses
+
 import nbformat
 import pandas as pd
 import pytest
@@ -9,7 +11,8 @@ from IPython.utils.capture import capture_output
 import w2s_lib as w2s
 from w2s_lib.experiments import results
 from w2s_lib.publishing import sources
-from w2s_lib.runs.record import Record
+from w2s_lib.runs.record import Record, accuracies
+from w2s_lib.runs.store import write
 
 CHART = "application/x-chart+json"
 
@@ -82,6 +85,19 @@ def test_the_notebook_keeps_it_and_loses_the_outputs():
     assert [len(cell.outputs) for cell in notebook.cells] == [1, 0]
 
 
+def test_a_record_is_published_if_it_is_the_very_one(tmp_path, monkeypatch):
+    made = {"hardware": "a machine", "date": "2026-01-02", "seconds": 1.5}
+    monkeypatch.setattr(sources, "published_store", lambda: tmp_path)
+    one = record("smollm2-135m", 1, **made)
+    one = dataclasses.replace(one, metrics=accuracies(one.predictions))
+    assert not sources._row(one)["published"]
+    write(one, store=tmp_path, rules="0" * 64)
+    assert sources._row(one)["published"]
+    later = dataclasses.replace(one, provenance=made | {"seconds": 2.5})
+    assert not sources._row(later)["published"]
+    assert sources._row(dataclasses.replace(later, rules="0" * 64))["published"]
+
+
 def behind(**published):
     row = {"arm": "ceiling", "hardware": "a machine", "date": "2026-01-02"}
     runs = {
@@ -93,12 +109,12 @@ def behind(**published):
 
 def test_a_page_says_which_records_are_behind_it():
     text = sources.words(behind(a=True, b=True, c=True))
-    assert "3 training records of 1 kinds, seeds 0 to 2, made on a machine, 2026-01-02;" in text
+    assert "3 training records of 1 kind, seeds 0 to 2, made on a machine, 2026-01-02;" in text
     assert "all published" in text and "commit" not in text
     own = sources.words(behind(a=True, b=False), commit="0123456789abcdef")
     assert "seeds 0, 1" in own and "1 of them on this machine alone" in own
     assert "commit `0123456789ab`" in own
-    assert "No training record" in sources.words(behind())
+    assert "No training record was read" in sources.words(behind())
 
 
 def test_the_status_page_lists_chapters_and_versions():

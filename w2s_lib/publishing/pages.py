@@ -81,18 +81,10 @@ def assemble(pages: list[Chapter], *, commit: str = "") -> Path:
 def status(pages: list[Chapter], *, commit: str = "") -> str:
     """What `assemble` adds to the page of that name; in a local build also how long chapters took."""
     chapters = [page for page in pages if page.is_notebook]
-    made = {page.name: behind(page, nbformat.read(page.executed, 4)) for page in chapters}
+    made = {c.name: nbformat.read(c.executed, 4).metadata[sources.KEY] for c in chapters}
     took = {page.name: executed_in(page) for page in chapters} if not commit else None
     get = sources.how_to_get(pages[0].root, archive=ARCHIVE if commit else "")
     return f"\n{sources.status(made, took)}\n\n## How to get the code\n\n{get}\n"
-
-
-def behind(page: Chapter, notebook: Any) -> Any:
-    """The sources in an executed notebook's metadata, each run with whether it is published."""
-    made = notebook.metadata[sources.KEY]
-    for run_id, run in made["runs"].items():
-        run["published"] = (page.root / "book" / "results" / f"{run_id}.parquet").is_file()
-    return made
 
 
 def relinked(text: str, notebooks: set[str]) -> str:
@@ -121,7 +113,7 @@ def downloadable(page: Chapter, notebooks: set[str], *, commit: str = "") -> Any
     first = nbformat.v4.new_code_cell(INSTALL.format(how_to_install(page.root)), id="install")
     first.metadata |= {"tags": ["remove-cell"], "jupyter": {"source_hidden": True}}
     notebook.cells.insert(0, first)
-    last = relinked(sources.words(behind(page, notebook), commit=commit), notebooks)
+    last = sources.words(notebook.metadata[sources.KEY], commit=commit)
     notebook.cells.append(nbformat.v4.new_markdown_cell(last, id="sources"))
     return notebook
 

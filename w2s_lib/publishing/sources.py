@@ -20,6 +20,7 @@ import pandas as pd
 from w2s_lib.runs.model_names import short_name
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.rows import row_of
+from w2s_lib.runs.store import published_store, read
 
 MIME = "application/vnd.w2s.sources+json"
 """Of the output in which a cell says what it used, until `gather` takes it out."""
@@ -27,7 +28,6 @@ KEY = "w2s"
 """Of a notebook's metadata."""
 USUAL = ("GroundTruth", "FromRun", "XentLoss", "finetune", "transfer")
 """What goes without saying."""
-PLACE = ("hardware", "date")
 PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "altair", "jupyter-book")
 
 
@@ -41,14 +41,17 @@ def load_ipython_extension(shell: Any) -> None:
 
     def listen(records: Iterable[Record]) -> None:
         for record in records:
+            if record.spec.run_id not in rows:
+                rows[record.spec.run_id] = _row(record)
             used.add(record.spec.run_id)
-            rows.setdefault(record.spec.run_id, _row(record))
 
     def publish(result: Any) -> None:
-        read, written = _names(shell.transform_cell(result.info.raw_cell))
+        if not result.success:
+            return
+        loaded, written = _names(shell.transform_cell(result.info.raw_cell))
         # A sweep is a shelf: who takes one thing from it does not use all that others took.
-        names = {n for n in read & made_of.keys() if not isinstance(shell.user_ns.get(n), Results)}
-        own = used.union(*(made_of[name] for name in names))
+        shelves = {name for name in loaded if isinstance(shell.user_ns.get(name), Results)}
+        own = used.union(*(made_of[name] for name in loaded & made_of.keys() - shelves))
         made_of.update(dict.fromkeys(written, own))
         if own:
             told = {run_id: rows[run_id] for run_id in sorted(own)}
@@ -60,23 +63,31 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    """A run in few words: its arm, seed, machine and date."""
+    """A run in few words: its arm, seed, machine and date, and whether this record is published."""
     row = row_of(record)
     teacher = f" of {short_name(row['supervisor'])}" if row["supervisor"] else ""
     special = [row[name] for name in ("labels", "loss", "method") if row[name] not in USUAL]
     arm = ", ".join([f"{row['role']} {short_name(row['model'])}{teacher}", row["task"], *special])
-    return {"arm": arm} | {name: row[name] for name in ("seed", *PLACE)}
+    made = {name: row[name] for name in ("seed", "hardware", "date")}
+    return {"arm": arm, **made, "published": bool(record.rules) or _is_published(record)}
+
+
+def _is_published(record: Record) -> bool:
+    """Whether a record of the user's store is what was published, and no later training of it."""
+    store = published_store()
+    path = store / f"{record.spec.run_id}.parquet" if store else None
+    return bool(path and path.is_file() and read(path).provenance == record.provenance)
 
 
 def _names(source: str) -> tuple[set[str], set[str]]:
-    """The names that a cell reads, and those that it sets."""
-    read, written = set[str](), set[str]()
+    """The names that a cell uses, and those that it sets."""
+    used, written = set[str](), set[str]()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name):
-            (read if isinstance(node.ctx, ast.Load) else written).add(node.id)
+            (used if isinstance(node.ctx, ast.Load) else written).add(node.id)
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             written.add(node.name)
-    return read, written
+    return used, written
 
 
 def gather(notebook: Any, charts: str) -> None:
@@ -84,7 +95,7 @@ def gather(notebook: Any, charts: str) -> None:
 
     Args:
         notebook: executed with this extension; its metadata gets under `KEY`: `runs` (id -> arm,
-            seed, hardware, date), `figures` (id of a cell with a chart -> ids) and `versions`.
+            seed, hardware, date, published), `figures` (id of a cell with a chart -> ids) and `versions`.
         charts: the MIME type of a chart.
     """
     runs: dict[str, Any] = {}
@@ -111,23 +122,28 @@ def words(made: dict[str, Any], *, commit: str = "") -> str:
     """The last lines of a page: the records behind it, their seeds, machines and dates.
 
     Args:
-        made: what `gather` has put into the notebook's metadata, each run with `published`.
+        made: what `gather` has put into the notebook's metadata.
         commit: named where a published archive is made; a local build would be stale after each.
     """
-    runs = pd.DataFrame(made["runs"].values(), columns=["arm", "seed", *PLACE, "published"])
+    runs = pd.DataFrame(made["runs"].values())
     if runs.empty:
-        text = "No training record is behind this page."
+        text = "No training record was read for it."
     else:
         dates = " to ".join(sorted({runs["date"].min(), runs["date"].max()}))
         own = (~runs["published"].astype(bool)).sum()
         text = (
-            f"{len(runs)} training records of {runs['arm'].nunique()} kinds, {_span(runs['seed'])}, made on "
+            f"{_count(len(runs), 'training record')} of {_count(runs['arm'].nunique(), 'kind')}, "
+            f"{_span(runs['seed'])}, made on "
             f"{' and '.join(sorted(set(runs['hardware'])))}, {dates}; "
             + (f"{own} of them on this machine alone, not published." if own else "all published.")
         )
     at = f" Built from commit `{commit[:12]}`." if commit else ""
     more = "[With which versions, and how to get the code](status.md)."
     return f'<div class="w2s-sources">\n\n**Behind this page.** {text}{at} {more}\n\n</div>'
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
 
 
 def _span(seeds: Any) -> str:
