@@ -1,6 +1,7 @@
 """What is behind a page and a figure: followed through a notebook's cells, and said in words."""
 
 import dataclasses
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -11,9 +12,10 @@ from IPython.utils.capture import capture_output
 import w2s_lib as w2s
 from w2s_lib.experiments import results
 from w2s_lib.publishing import sources
-from w2s_lib.runs.record import Record, accuracies
-from w2s_lib.runs.store import write
+from w2s_lib.runs.record import Record
+from w2s_lib.runs.store import read
 
+ROOT = Path(__file__).parents[2]
 CHART = "application/x-chart+json"
 
 
@@ -33,9 +35,8 @@ def record(model, seed, **made):
 
 
 @pytest.fixture
-def told(monkeypatch):
+def told():
     """Runs cells with the extension, and gives the seeds and models that each said it used."""
-    monkeypatch.setattr(results, "LISTENERS", [])
     shell = InteractiveShell.instance()
     shell.run_line_magic("load_ext", sources.__name__)
     shell.user_ns["runs"] = w2s.Results(
@@ -53,6 +54,7 @@ def told(monkeypatch):
         return {row["arm"] for one in found for row in one.values()}, sum(map(len, found))
 
     yield run
+    results.LISTENERS.pop()
     InteractiveShell.clear_instance()
 
 
@@ -85,17 +87,13 @@ def test_the_notebook_keeps_it_and_loses_the_outputs():
     assert [len(cell.outputs) for cell in notebook.cells] == [1, 0]
 
 
-def test_a_record_is_published_if_it_is_the_very_one(tmp_path, monkeypatch):
-    made = {"hardware": "a machine", "date": "2026-01-02", "seconds": 1.5}
-    monkeypatch.setattr(sources, "published_store", lambda: tmp_path)
-    one = record("smollm2-135m", 1, **made)
-    one = dataclasses.replace(one, metrics=accuracies(one.predictions))
-    assert not sources._row(one)["published"]
-    write(one, store=tmp_path, rules="0" * 64)
-    assert sources._row(one)["published"]
-    later = dataclasses.replace(one, provenance=made | {"seconds": 2.5})
-    assert not sources._row(later)["published"]
-    assert sources._row(dataclasses.replace(later, rules="0" * 64))["published"]
+def test_a_record_is_published_if_it_is_the_very_one(monkeypatch):
+    there = read(next(iter(sorted((ROOT / "book" / "results").glob("*.parquet")))))
+    own = dataclasses.replace(there, rules="")  # as it lies in the store of who trained it
+    later = dataclasses.replace(own, provenance=there.provenance | {"seconds": 0.0})
+    assert [sources._row(one)["published"] for one in (there, own, later)] == [True, True, False]
+    monkeypatch.setenv("W2S_PUBLISHED", "0")
+    assert not sources._row(own)["published"]
 
 
 def behind(**published):
