@@ -63,7 +63,7 @@ def runs(ids, known, mine):
     if not ids:
         return f'<span class="w2s-runs" {mine}>no runs</span>'
     arms = {}
-    for run in sorted(ids, key=lambda run: known[run]["seed"]):
+    for run in sorted(ids, key=lambda run: (known[run]["arm"], known[run]["seed"])):
         arms.setdefault(known[run]["arm"], []).append(link(run, known[run]))
     lines = "".join(f"<li>{html.escape(arm)}: {', '.join(all_)}</li>" for arm, all_ in arms.items())
     summary = f"{len(ids)} run{'s' if len(ids) > 1 else ''}"

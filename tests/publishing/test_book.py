@@ -119,7 +119,7 @@ import pandas as pd
 
 from w2s_lib.publishing.examples import Examples
 
-hostile = "<script>wrong()</script> {doc}`x` **bold** $x$ `` \u202egnorw"
+hostile = "<script>wrong()</script> {term}`x` **bold** $x$ `` \u202egnorw"
 shown = {"experiment": [hostile], "seed": [300], "error repeated": [1], "both right": [0]}
 shown |= {"overruled rightly": [0], "overruled wrongly": [0]}
 drawn = [(hostile, 300, "error repeated", (hostile, "other"), "positive", "negative", "negative")]
@@ -250,7 +250,7 @@ def test_a_page_and_the_status_say_what_is_behind(built):
 
 def test_texts_of_others_are_shown_to_the_letter(built):
     html = page(built[0], "reads")
-    text = "&lt;script&gt;wrong()&lt;/script&gt; {doc}`x` **bold** $x$ `` \\u202egnorw"
+    text = "&lt;script&gt;wrong()&lt;/script&gt; {term}`x` **bold** $x$ `` \\u202egnorw"
     assert f"<blockquote><p><bdi>{text}</bdi></p><p><bdi>other</bdi></p></blockquote>" in html
     assert f"<summary>{text}, seed 300</summary>" in html and f'data-experiment="{text}"' in html
     assert "\u202e" not in html and "<script>wrong" not in html
