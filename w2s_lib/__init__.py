@@ -50,6 +50,7 @@ _WHERE = {
     "figures.planes": "noise_explorer probe_explorer",
     "figures.style": "use_theme",
     "publishing.claims": "claims decide decisions scorecard untested",
+    "publishing.examples": "examples",
     "publishing.tables": (
         "benchmarks planned_runs profile_states published published_runs registered_tasks"
     ),

@@ -1,4 +1,4 @@
-"""The toolchain on a book of four pages: a chapter that trains two runs and shows charts.
+"""The toolchain on a small book: a chapter that trains two runs and shows charts.
 
 One that reads; two without code.
 """
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,10 +84,12 @@ see [the other](reads.md), published {{os.environ.get("W2S_PUBLISHED", "yes")}}.
 
 ```{code-cell} ipython3
 rows = [{"x": i, "y": i * i} for i in range(n)]
+score = runs.accuracy(arm).value
 alt.Chart(alt.Data(values=rows), title="Squares grow").mark_line().encode(x="x:Q", y="y:Q")
 ```
 
 ```{code-cell} ipython3
+:tags: [hide-input]
 top = alt.param(name="top", value=2, bind=alt.binding_range(min=0, max=3, step=1, name="top "))
 chart = alt.Chart(alt.Data(values=rows), width=700, description="Points up to a limit that the reader sets")
 chart.mark_point().encode(x="x:Q", y="y:Q").transform_filter("datum.x <= top").add_params(top)
@@ -110,13 +113,27 @@ All runs: <a href="_static/runs.csv" download>runs.csv</a>. More in [one](one.md
 ```{code-cell} ipython3
 1 + 1
 ```
+
+```{code-cell} ipython3
+import pandas as pd
+
+from w2s_lib.publishing.examples import Examples
+
+hostile = "<script>wrong()</script> {term}`x` **bold** $x$ `` \u202egnorw"
+shown = {"experiment": [hostile], "seed": [300], "error repeated": [1], "both right": [0]}
+shown |= {"overruled rightly": [0], "overruled wrongly": [0]}
+drawn = [(hostile, 300, "error repeated", (hostile, "other"), "positive", "negative", "negative")]
+columns = ["experiment", "seed", "category", "text", "truth", "supervisor", "student"]
+Examples(pd.DataFrame(shown), pd.DataFrame(drawn, columns=columns), [])
+```
 """
 )
 FILES = {
     "_toc.yml": "format: jb-book\nroot: index\nchapters:\n"
-    "- file: reads\n- file: one\n- file: glossary\n- file: references\n",
+    "- file: reads\n- file: one\n- file: glossary\n- file: references\n- file: status\n",
     "index.md": "# A book\n\nIt begins with [one](one.md), and cites [One 2020](https://example.org/a).\n",
     "glossary.md": "# Glossary\n\n:::{glossary}\nsupervisor\n  The teacher.\n:::\n",
+    "status.md": "# Status\n\nHow it was made.\n",
     "references.md": "# References\n\nAll works.\n",
     "references.bib": "@misc{one2020, title={A}, author={One, Some}, year={2021}, url={https://example.org/a}}\n",
     "one.md": ONE,
@@ -205,6 +222,54 @@ def test_pages_show_what_the_chapter_made(built):
     assert re.search(r"^reads +[\d.]+ +0 +0$", output, re.M), output
 
 
+def test_under_a_figure_stand_its_data_its_runs_and_its_code(built):
+    html, known = page(built[0]), {path.stem for path in (built[0] / "records").glob("*.parquet")}
+    under = html.split('<div class="w2s-behind">')[1:]
+    assert len(under) == 2
+    for line, code in zip(under, ("code above", "<summary>code</summary>"), strict=True):
+        file = re.search(r'href="(_static/data/one-\d+-1\.csv)"[^>]* download>data</a>', line)[1]
+        rows = (built[0] / "_build" / "html" / file).read_text(encoding="utf-8").splitlines()
+        assert rows[0] == "x,y" and rows[1:] == ["0,0", "1,1", "2,4"]
+        assert code in line
+    # The first figure's cell measures, the second one uses a name that it made; neither is published.
+    for line in under:
+        assert "<summary>2 runs</summary>" in line and "supervisor TF-IDF" in line
+        assert len(known) == 2 and all(run in line for run in known) and "#run-" not in line
+    assert html.count("binding_range") == under[1].count("binding_range") == 1  # moved, not doubled
+
+
+def test_a_page_and_the_status_say_what_is_behind(built):
+    html, status = page(built[0]), page(built[0], "status")
+    assert "2 training records of 1 kind, seeds 0, 1" in html
+    assert "2 of them on this machine alone" in html and "commit" not in html
+    assert "No training record" in page(built[0], "reads")
+    assert re.search(r"<td[^>]*><p>2</p></td>\s*<td[^>]*><p>[\d.]+</p></td>", status)
+    assert "seconds" in status and "asks whoever built them" in status
+    assert not re.search("binder|colab|thebe", html + status, re.I)
+
+
+def test_texts_of_others_are_shown_to_the_letter(built):
+    html = page(built[0], "reads")
+    text = "&lt;script&gt;wrong()&lt;/script&gt; {term}`x` **bold** $x$ `` \\u202egnorw"
+    assert f"<blockquote><p><bdi>{text}</bdi></p><p><bdi>other</bdi></p></blockquote>" in html
+    assert f"<summary>{text}, seed 300</summary>" in html and f'data-experiment="{text}"' in html
+    assert "\u202e" not in html and "<script>wrong" not in html
+
+
+def test_a_published_archive_names_its_commit_and_holds_the_sources(copy):
+    for line in (["init", "-q"], ["add", "book", "_config.yml"], ["commit", "-qm", "Book"]):
+        git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *line]
+        subprocess.run(git, cwd=copy, check=True)
+    line = ["git", "rev-parse", "HEAD"]
+    run = subprocess.run(line, cwd=copy, capture_output=True, text=True, check=True)
+    source = pages.assemble(chapters(copy), commit=run.stdout.strip())
+    assert f"commit `{run.stdout[:12]}`" in (source / "one.ipynb").read_text(encoding="utf-8")
+    status = (source / "status.md").read_text(encoding="utf-8")
+    assert pages.ARCHIVE in status and "seconds" not in status
+    with zipfile.ZipFile(source / pages.ARCHIVE) as archive:
+        assert "book/one.md" in archive.namelist()
+
+
 def test_pages_load_nothing_from_elsewhere(built):
     for path in (built[0] / "_build" / "html").glob("*.html"):
         html = path.read_text(encoding="utf-8")
@@ -234,7 +299,7 @@ def test_the_downloaded_notebook_gets_the_library_and_has_its_outputs(built, tmp
 
 def test_nothing_is_done_twice(copy):
     again = make(copy, "book")
-    assert again.returncode == 0 and "5 pages unchanged and verified" in again.stdout
+    assert again.returncode == 0 and "6 pages unchanged and verified" in again.stdout
     assert re.search(r"^one +unchanged +2 +0$", again.stdout, re.M)
 
 
@@ -357,6 +422,7 @@ def test_verification_lists_everything_that_is_wrong(copy):
     (html / "glossary.html").unlink()
     edit(html / "reads.html", "_static/runs.csv", "_static/runs.txt")
     text = re.sub(r'data-chart="\w+"', "", page(copy), count=1)
+    text = text.replace("w2s-runs", "", 1).replace("w2s-data", "", 1)
     bad = "{cite:t} <script src='https://host/a.js'>"
     (html / "one.html").write_text(text + bad.replace("'", '"'), encoding="utf-8")
     with pytest.raises(BookError) as error:
@@ -367,6 +433,7 @@ def test_verification_lists_everything_that_is_wrong(copy):
         "reads: it links to what is not there: _static/runs.txt, glossary.html",
         "one: it loads something from another host",
         "one: 1 of its 2 figures are not on it",
+        "one: the figure 'Squares grow' is without its data, runs",
     ):
         assert problem in str(error.value)
 

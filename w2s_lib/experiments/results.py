@@ -36,6 +36,8 @@ from w2s_lib.runs.spec import NextToken, RunSpec
 SAME = ("recipe", "lora", "precision", "quantization", "device")
 """In what a student and its ceiling must not differ, for their PGR to mean something."""
 
+LISTENERS: list[Callable[[Iterable[Record]], None]] = []
+"""Told of the records that a measure or a frame is made of: a page says which are behind it."""
 
 Arm: TypeAlias = RunSpec | Sequence[Any]
 Measured = TypeVar("Measured", Interval, Agreement[Interval])
@@ -61,6 +63,7 @@ class Results(Shown):
         unlike the method `accuracy`; NaN where there is none), the losses of next-token runs,
         `seconds`, `device`, `hardware`, `date`, `commit` and `spec`.
         """
+        _tell(self.all_records)
         rows = [row_of(record) | {"record": record} for record in self.all_records]
         return pd.DataFrame(rows, columns=[*COLUMNS, "record"]).astype(COLUMNS)
 
@@ -222,6 +225,11 @@ class Results(Shown):
         return table(rows)
 
     def _of(self, arm: Arm) -> dict[int, Any]:
+        found = self._found(arm)
+        _tell(found.values())
+        return found
+
+    def _found(self, arm: Arm) -> dict[int, Any]:
         if not isinstance(arm, RunSpec):
             return {record.spec.seed: record for record in arm}
         key, loose = _arm_key(arm.to_json()), _arm_key(arm.to_json(), pins=False)
@@ -255,6 +263,11 @@ class Results(Shown):
         more = any(len(arm) > len(seeds) for arm in found)
         note = f"seeds {_seeds(seeds)} alone, which all arms have" if more else ""
         return [[arm[seed] for seed in seeds] for arm in found], note
+
+
+def _tell(records: Iterable[Record]) -> None:
+    for listener in LISTENERS:
+        listener(records)
 
 
 def _is_untaught(arm: Mapping[int, Record]) -> bool:

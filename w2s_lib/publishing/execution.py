@@ -19,6 +19,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from w2s_lib.figures.style import MIME
+from w2s_lib.publishing import sources
 from w2s_lib.publishing.chapters import BookError, Chapter, Job, state_of, train
 
 Row = tuple[str, float | None, int, int]
@@ -64,7 +66,7 @@ def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
 def is_current(job: Job) -> bool:
     """Whether the executed notebook is there, as it was made, from what is there now."""
     stamp = job.built(".state")
-    return stamp.exists() and stamp.read_text() == _stamp(job, job.inputs())
+    return stamp.exists() and stamp.read_text().partition("\n")[0] == _stamp(job, job.inputs())
 
 
 def _stamp(job: Job, inputs: str) -> str:
@@ -95,6 +97,9 @@ def execute_one(job: Job, inputs: str) -> tuple[str, float]:
         # would share their sockets.
         with tempfile.TemporaryDirectory(prefix="w2s-") as sockets:
             local = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
+            local.NotebookClient.extra_arguments = [
+                f"--IPKernelApp.extra_extensions={sources.__name__}"
+            ]
             notebook = execute_notebook(notebook, partial, job.parameters, config=local, **options)
     except Exception as error:
         raise BookError(
@@ -102,10 +107,15 @@ def execute_one(job: Job, inputs: str) -> tuple[str, float]:
         ) from None
     nbformat.write(scrub(notebook, chapter.name), job.built(".ipynb"))
     partial.unlink()
-    job.built(".state").write_text(_stamp(job, inputs))
     seconds = time.perf_counter() - started
+    job.built(".state").write_text(f"{_stamp(job, inputs)}\n{seconds:.1f}")
     print(f"{job.name}: executed in {seconds:.1f} s", flush=True)
     return job.name, seconds
+
+
+def executed_in(chapter: Chapter) -> str:
+    """The seconds that a chapter took when it was executed last."""
+    return Job(chapter, {}).built(".state").read_text().partition("\n")[2]
 
 
 def pair(jobs: list[Job], *, workers: int | None) -> None:
@@ -162,4 +172,5 @@ def scrub(notebook: Any, name: str) -> Any:
                 for kind in STEADY.keys() & data.keys():
                     pattern, steady = STEADY[kind]
                     data[kind] = re.sub(pattern, steady.format(cell.id), data[kind])
+    sources.gather(notebook, MIME)
     return notebook

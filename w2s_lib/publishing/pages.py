@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,9 @@ from urllib.parse import unquote
 import nbformat
 
 from w2s_lib.figures.style import MIME
+from w2s_lib.publishing import sources
 from w2s_lib.publishing.chapters import BookError, Chapter, library, state_of
+from w2s_lib.publishing.execution import executed_in
 from w2s_lib.publishing.references import listing
 
 TABLES = ("runs.csv", "runs.parquet", "predictions.parquet")
@@ -37,8 +38,18 @@ if find_spec("w2s_lib") is None:
     {}"""
 
 
-def assemble(pages: list[Chapter]) -> Path:
-    """Copies `book/` to `_build/src`, with notebooks executed and links as Sphinx reads them."""
+ARCHIVE = "_static/data/source.zip"
+BEHIND = ("data", "runs", "code")
+"""What stands under each figure: `book/_ext/behind.py`."""
+
+
+def assemble(pages: list[Chapter], *, commit: str = "") -> Path:
+    """Copies `book/` to `_build/src`, with notebooks executed and links as Sphinx reads them.
+
+    Args:
+        pages: of the book.
+        commit: of a published archive: its pages name it, and hold all sources as they are there.
+    """
     root = pages[0].root
     target = root / "_build" / "src"
     shutil.rmtree(target, ignore_errors=True)
@@ -48,16 +59,32 @@ def assemble(pages: list[Chapter]) -> Path:
         source = target / f"{page.name}.md"
         if page.is_notebook:
             source.unlink()
-            nbformat.write(downloadable(page, notebooks), source.with_suffix(".ipynb"))
+            notebook = downloadable(page, notebooks, commit=commit)
+            nbformat.write(notebook, source.with_suffix(".ipynb"))
         else:
             text = relinked(source.read_text(encoding="utf-8"), notebooks)
             if page.name == "references":
                 text += "\n" + listing(root / "book" / "references.bib")
+            if page.name == "status":
+                text = relinked(text + status(pages, commit=commit), notebooks)
             source.write_text(text, encoding="utf-8")
     (target / "_static").mkdir(exist_ok=True)
     for table in tables(root):
         shutil.copy(table, target / "_static")
+    if commit:
+        (archive := target / ARCHIVE).parent.mkdir(exist_ok=True)
+        command = ["git", "archive", "--format=zip", f"--output={archive}", commit]
+        subprocess.run(command, cwd=root, check=True)
     return target
+
+
+def status(pages: list[Chapter], *, commit: str = "") -> str:
+    """What `assemble` adds to the page of that name; in a local build also how long chapters took."""
+    chapters = [page for page in pages if page.is_notebook]
+    made = {c.name: nbformat.read(c.executed, 4).metadata[sources.KEY] for c in chapters}
+    took = {page.name: executed_in(page) for page in chapters} if not commit else None
+    get = sources.how_to_get(pages[0].root, archive=ARCHIVE if commit else "")
+    return f"\n{sources.status(made, took)}\n\n## How to get the code\n\n{get}\n"
 
 
 def relinked(text: str, notebooks: set[str]) -> str:
@@ -69,8 +96,11 @@ def relinked(text: str, notebooks: set[str]) -> str:
     return CHAPTER_LINK.sub(link, text)
 
 
-def downloadable(page: Chapter, notebooks: set[str]) -> Any:
-    """The executed notebook, with a first cell that gets the library where it is missing."""
+def downloadable(page: Chapter, notebooks: set[str], *, commit: str = "") -> Any:
+    """The executed notebook, with a first cell that gets the library where it is missing.
+
+    A last one says which records are behind it.
+    """
     notebook = nbformat.read(page.executed, as_version=4)
     for cell in notebook.cells:
         for tag in LABELS.keys() & set(cell.metadata.get("tags", [])):
@@ -83,6 +113,8 @@ def downloadable(page: Chapter, notebooks: set[str]) -> Any:
     first = nbformat.v4.new_code_cell(INSTALL.format(how_to_install(page.root)), id="install")
     first.metadata |= {"tags": ["remove-cell"], "jupyter": {"source_hidden": True}}
     notebook.cells.insert(0, first)
+    last = sources.words(notebook.metadata[sources.KEY], commit=commit)
+    notebook.cells.append(nbformat.v4.new_markdown_cell(last, id="sources"))
     return notebook
 
 
@@ -91,10 +123,9 @@ def how_to_install(root: Path) -> str:
 
     Else one that says how.
     """
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    if url := project.get("urls", {}).get("Repository"):
-        return f'%pip install -q "{project["name"]}[book] @ git+{url}"'
-    how = "get the book's repository and run there: python -m pip install -e '.[book]'"
+    if url := sources.repository(root):
+        return f'%pip install -q "w2s-lib[book] @ git+{url}"'
+    how = "the book's page Status says how to get it; then run in it: python -m pip install -e '.[book]'"
     return f'raise ModuleNotFoundError("w2s_lib is missing: {how}")'
 
 
@@ -111,16 +142,21 @@ def tables(root: Path) -> list[Path]:
     return [made / name for name in TABLES]
 
 
-def build(pages: list[Chapter]) -> bool:
+def build(pages: list[Chapter], *, commit: str = "") -> bool:
     """Builds the pages, always all of them, and returns whether there was anything to do.
+
+    `commit`: see `assemble`.
 
     A warning is an error (`-W`): a broken reference or an empty number is only a warning to Sphinx.
     Building a part would repeat no warning of a page that it leaves alone, and would not see that
     an extension has changed.
     """
-    source, root = assemble(pages), pages[0].root
+    source, root = assemble(pages, commit=commit), pages[0].root
     extensions = sorted((root / "book" / "_ext").glob("*.py"))
-    inputs = state_of([root / "_config.yml", *sorted(source.rglob("*")), *extensions])
+    # The page of that name says how long chapters took, which makes no page stale.
+    files = [path for path in sorted(source.rglob("*")) if path.name != "status.md"]
+    settings = [root / "_config.yml", root / "pyproject.toml", root / "book" / "status.md"]
+    inputs = state_of([*settings, *files, *extensions])
     stamp = root / "_build" / "site.state"
     if stamp.exists() and stamp.read_text() == inputs:
         return False
@@ -179,8 +215,19 @@ def page_problems(page: Chapter) -> Iterator[str]:
         made = Counter(chart_id(o["data"][MIME]) for o in outputs if MIME in o.get("data", {}))
         if missing := made - Counter(re.findall(r'data-chart="(\w+)"', html)):
             yield f"{missing.total()} of its {made.total()} figures are not on it"
+        for spec in (o["data"][MIME] for o in outputs if MIME in o.get("data", {})):
+            mark = f'data-figure="{chart_id(spec)}"'
+            if lacks := [part for part in BEHIND if f'class="w2s-{part}" {mark}' not in html]:
+                yield f"the figure {title(spec)!r} is without its {', '.join(lacks)}"
 
 
 def chart_id(spec: Any) -> str:
     """The name that `book/_ext/vega_charts.py` gives to a chart on its page."""
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def title(spec: Any) -> str:
+    """What a chart is called: its title, else its description."""
+    given = spec.get("title") or spec.get("description") or chart_id(spec)
+    given = given["text"] if isinstance(given, dict) else given
+    return " ".join(given) if isinstance(given, list) else str(given)
