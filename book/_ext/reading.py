@@ -37,9 +37,10 @@ def about(env, docname):
 def entries(doctree):
     """The glossary's entries: id, names and paragraph."""
     for paragraph in doctree.findall(nodes.paragraph):
-        if isinstance(paragraph[0], nodes.strong):
-            names = [paragraph[0].astext()]
-            for node in paragraph[1:] if not names[0].endswith(".") else []:
+        name, *rest = [node for node in paragraph if node.astext()]
+        if isinstance(name, nodes.strong):
+            names = [name.astext()]
+            for node in rest if not names[0].endswith(".") else []:
                 if isinstance(node, nodes.Text) and "." in node:
                     break
                 names += [node.astext()] if isinstance(node, nodes.emphasis) else []
@@ -52,12 +53,11 @@ def glossary(env):
     found = {}
     doctree = env.get_doctree("glossary") if "glossary" in env.found_docs else nodes.paragraph()
     for key, names, paragraph in entries(doctree):
-        text = " ".join(paragraph.astext().split()).partition(". ")[2]
+        said = ["$" if isinstance(part, nodes.math) else part.astext() for part in paragraph]
+        text = " ".join("".join(said).split()).partition(". ")[2]
         meaning = first_sentence(text)
-        if len(meaning) > LONGEST or any(
-            m.astext() in meaning for m in paragraph.findall(nodes.math)
-        ):
-            LOG.warning("the first sentence about %r must be short, and no formula", names[0])
+        if len(meaning) > LONGEST or "$" in meaning:
+            LOG.warning("the first sentence about %r is long, or has a formula", names[0])
         for name in names[names[0] in EVERYDAY :]:
             found[name.lower()] = key, meaning
     return found
@@ -73,7 +73,7 @@ def name_entries(app, doctree):
 def mark_words(app, doctree, docname):
     """Links the first use of every glossary word on a page."""
     words, seen = glossary(app.env), set()
-    if docname == "glossary" or not words:
+    if docname in ("glossary", "references") or not words:
         return
     names = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     use = re.compile(rf"(?<![\w-])({names})s?(?![\w-])", re.I)
