@@ -27,6 +27,7 @@
   // The pointer may go from the word into the definition, which stays.
   function under(event) {
     const word = event.target.closest?.(".w2s-word");
+    if (event.pointerType === "touch") return;
     if (word) show(word);
     else if (tip.contains(event.target)) clearTimeout(closing);
     else if (of && of !== document.activeElement) closing = setTimeout(hide, 300);
@@ -40,11 +41,16 @@
   document.addEventListener("focusout", hide);
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
   // A finger has no way to point: its first tap shows the definition, its second follows the link.
-  let shown = null;
-  document.addEventListener("pointerdown", (event) => (shown = event.pointerType === "touch" ? [of] : null), true);
+  let before = null;
+  document.addEventListener("pointerdown", () => (before = of), true);
   document.addEventListener("click", (event) => {
-    const word = event.target.closest?.(".w2s-word");
-    if (word && shown && shown[0] !== word) event.preventDefault();
+    if (event.pointerType !== "touch" || tip.contains(event.target)) return;
+    const word = event.target.closest(".w2s-word");
+    if (!word) hide();
+    else if (before !== word) {
+      event.preventDefault();
+      show(word);
+    }
   });
 
   // A search result shows the sentence of the page's own words that was found, or its first one.
@@ -52,7 +58,7 @@
     const page = new DOMParser().parseFromString(text, "text/html");
     const body = (anchor && page.querySelector(`#main-content ${anchor}`)) || page.querySelector("article");
     const own = [...(body?.querySelectorAll("p, li, td") ?? [])]
-      .filter((part) => !part.closest(".cell_input, .w2s-chart, .highlight"))
+      .filter((part) => !part.closest("summary, .cell_input, .w2s-chart, .highlight"))
       .map((part) => part.textContent.replace(/\s+/g, " ").trim())
       .filter(Boolean);
     if (!own.length) return null;
