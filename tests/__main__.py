@@ -22,6 +22,7 @@ STEPS = [
     [*MODULE, "ruff", "format", "--check", "--quiet", "."],
     [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
     [*MODULE, "mypy"],
+    [*MODULE, "codespell_lib", "README.md", "book", "tests", "w2s_lib"],
     [*MODULE, "pytest", "-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"],
 ]
 # In a chapter an import stands where it is first needed, and a last expression is there to be shown.

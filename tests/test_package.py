@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import w2s_lib as w2s
-from tests.chapter_text import problems, script
+from tests.chapter_text import script
 from w2s_lib.publishing.chapters import chapters
 
 REPO = Path(__file__).resolve().parent.parent
@@ -171,7 +171,3 @@ def test_chapters_import_the_library_and_little_else() -> None:
                 names = [node.module or ""]
             assert {name.split(".")[0] for name in names} <= IN_CHAPTERS, (chapter.name, names)
     assert notebooks
-
-
-def test_chapters_cite_link_and_fold_as_both_page_and_notebook_need_it() -> None:
-    assert [f"{page.name}: {wrong}" for page in chapters(REPO) for wrong in problems(page)] == []
