@@ -24,7 +24,6 @@ from typing import Any
 
 _WHERE = {
     "runs.errors": "SpecError",
-    "runs.labels": "predicted_label",
     "runs.losses": (
         "AdaptiveLoss ConfidenceLoss EntropyLoss ProductLoss ReverseLoss WindowLoss XentLoss "
         "adaptive_confidence_loss alpha_at confidence_loss entropy_loss harden product_loss "
@@ -40,7 +39,7 @@ _WHERE = {
     "tasks.hub": "Example hub_task",
     "measures.metrics": "Agreement Interval accuracy agreement collapsed pgr",
     "training.baselines": "linear_probe",
-    "runs.record": "Record",
+    "runs.record": "Record predicted_label",
     "experiments.results": "Cells Comparison Results",
     "experiments.sweep": "run sweep",
     "figures.bars": "bars",

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,6 @@ def make_book(options: Options, *, retrain: bool = False) -> int:
         table = execution.execute(published, workers=workers)
         if retrain:
             os.environ["W2S_PUBLISHED"] = "0"
-            jobs = [one_seed(job) for job in jobs]
         table += execution.execute(jobs, workers=workers)
         built = build.build(pages)
         build.verify(pages)
@@ -98,16 +96,20 @@ def print_table(rows: list[Any]) -> None:
     print(frame.to_string(float_format="{:.1f}".format, na_rep="unchanged", index_names=False))
 
 
-def one_seed(job: book.Job) -> book.Job:
-    """The job with only the first of its seeds."""
-    seeds = (job.chapter.defaults() | job.parameters).get("seeds")
-    few = {"seeds": seeds[:1]} if isinstance(seeds, list) else {}
-    return replace(job, parameters=job.parameters | few)
-
-
 def retrain(options: Options) -> int:
-    """Does what `book` does with the published records hidden, on one seed."""
-    return make_book(options, retrain=True)
+    """Trains the claims' runs of one seed again and compares; ALL=1: the whole book, as `book` does."""
+    if options.pop("all", None):
+        return make_book(options, retrain=True)
+    workers = whole(options, "workers", 2, least=1)
+    if options:
+        raise book.UsageError(f"{', '.join(options)}: only with ALL=1, which trains whole chapters")
+    from w2s_lib.publishing import audit, claims
+
+    specs = claims.claimed_runs().values()
+    table = audit.train_again(specs, ROOT / "book" / "results", workers=workers)
+    print(table.to_string(index=False, formatters={"farthest": "{:.2g}".format}))
+    print(f"\n{table['equal'].sum()} of {len(table)} runs are equal to the bit.")
+    return 0
 
 
 def plan(options: Options) -> int:

@@ -221,9 +221,8 @@ def by_row(scenario: Scenario, rng: np.random.Generator) -> dict[str, np.ndarray
     """Each metric by row, shape (3, seeds, rows), as `metrics.scores` makes it of records."""
     p, label = answers(scenario, rng)
     validation, p, label = p[..., :N_VALIDATION], p[..., N_VALIDATION:], label[N_VALIDATION:]
-    found = {name: metric(p, label) for name, metric in METRICS.items()}
-    threshold = np.median(validation, axis=2, keepdims=True)
-    return found | {"accuracy": ((p > threshold) == label).astype(float)}
+    parts = {name: metric(p, label, lambda: validation) for name, metric in METRICS.items()}
+    return {name: part.astype(float) for name, part in parts.items()}
 
 
 def truth_of(

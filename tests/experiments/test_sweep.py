@@ -192,8 +192,7 @@ def test_a_damaged_record_is_retrained(own_store: Path, small_task: Task) -> Non
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A checkout of its own: its published store is not the book's."""
-    monkeypatch.delenv("W2S_PUBLISHED", raising=False)
-    monkeypatch.setattr(store, "repository_root", lambda: tmp_path / "checkout")
+    monkeypatch.setenv("W2S_PUBLISHED", str(tmp_path / "checkout" / "book" / "results"))
     (tmp_path / "checkout" / "book" / "claims").mkdir(parents=True)
     (tmp_path / "checkout" / "book" / "claims" / "second.yaml").touch()
     yield tmp_path / "checkout" / "book" / "results"

@@ -124,7 +124,7 @@ def test_a_killed_worker_costs_its_own_run_alone(
     told = str(error.value)
     assert victim.run_id in told and "SIGKILL" in told and "memory" not in told
     assert told.endswith(f"Not trained, since they need a run that failed: {taught.run_id}.")
-    assert {path.stem for path in own_store.glob("*.parquet")} == {s.run_id for s in others}
+    assert {path.name for path in own_store.iterdir()} == {f"{s.run_id}.parquet" for s in others}
     assert not workers_of(os.getpid())
 
 

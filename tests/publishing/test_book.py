@@ -424,9 +424,8 @@ def test_a_sketch_says_so_and_every_knob_is_tried(copy):
         assert "**A sketch.**" in text and "1 seeds" in text
 
 
-def test_retraining_hides_the_published_records_and_takes_one_seed(copy, job):
-    assert cli.one_seed(job).parameters == {"seeds": [0]}
-    done = make(copy, "retrain", "CHAPTERS=one")
+def test_retraining_all_hides_the_published_records(copy):
+    done = make(copy, "retrain", "ALL=1", "CHAPTERS=one", "SEEDS=0")
     assert done.returncode == 0, done.stderr
     assert "published 0" in page(copy) and "1 seeds" in page(copy)
     assert re.search(r"^reads +unchanged +0 +0$", done.stdout, re.M)
@@ -442,6 +441,7 @@ def test_retraining_hides_the_published_records_and_takes_one_seed(copy, job):
         (["book", "WORKERS=many"], "'many'"),
         (["book", "SEEDS=[0"], "SEEDS is not YAML"),
         (["book", "SEEDS"], "'SEEDS' has no value"),
+        (["retrain", "CHAPTERS=one"], "only with ALL=1"),
         (["serve", "PROT=1"], "did you mean 'port'"),
         (["serve", "PORT=abc"], "'abc'"),
     ],
@@ -456,13 +456,18 @@ def test_settings_are_read_as_papermill_reads_yaml():
     assert read == {"seeds": [0, 1], "n": [2, 3], "profile": "own.yaml", "alpha": 0.5}
 
 
-def test_a_cluster_takes_no_number_of_workers_from_a_profile(copy, monkeypatch):
-    monkeypatch.setattr(cli, "ROOT", copy)
-    monkeypatch.delenv("W2S_ENGINE", raising=False)
-    assert cli.take_jobs({"chapters": "one"})[1] == 2
-    monkeypatch.setenv("W2S_ENGINE", "local")
-    assert cli.take_jobs({"chapters": "one", "engine": "ray"})[1] is None
-    assert cli.take_jobs({"chapters": "one", "workers": 3})[1] == 3
+def test_a_cluster_takes_no_number_of_workers_from_a_profile(copy):
+    """In a process of its own, since the root of the book is where that is started."""
+    code = """
+import os
+from w2s_lib.__main__ import take_jobs
+def workers(**given): return take_jobs({"chapters": "one", **given})[1]
+print(workers(), workers(workers=3), workers(engine="ray"), os.environ["W2S_ENGINE"])
+"""
+    variables = {**command(copy)[1], "W2S_ENGINE": "local"}
+    line = [sys.executable, "-c", code]
+    told = subprocess.check_output(line, cwd=copy, env=variables, text=True)
+    assert told.split() == ["2", "3", "None", "ray"]
 
 
 def test_serving_the_built_book(built):

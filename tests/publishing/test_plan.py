@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import datasets.load
 import pytest
 import torch
-from huggingface_hub import constants
 
 import w2s_lib as w2s
 from tests.conftest import pinned
-from w2s_lib import __main__ as cli
-from w2s_lib.models import pins as revisions
 from w2s_lib.publishing import plan, profiles
-from w2s_lib.publishing.chapters import Chapter, Job, notebooks
+from w2s_lib.publishing.chapters import Chapter, Job, UsageError, notebooks, train
 from w2s_lib.runs.errors import DeviceError
 from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
 from w2s_lib.runs.store import user_store
-from w2s_lib.tasks import hub as registry
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.table import default_task
 
@@ -63,7 +63,7 @@ raise SystemExit("only the two cells above are executed")
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path) -> Path:
     """A book of two chapters that share a supervisor."""
     for name, text in BOOK.items():
         (tmp_path / "book" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +73,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("two", "[weak, w2s.ceiling(model, weak.task)]"),
     ):
         (tmp_path / "book" / f"{name}.md").write_text(CHAPTER.format(task="amazon", specs=specs))
-    monkeypatch.setattr(cli, "ROOT", tmp_path)
     return tmp_path
+
+
+def told(root: Path, *arguments: str, **variables: str) -> str:
+    """What `python -m w2s_lib plan` says at the root of a book."""
+    line = [sys.executable, "-m", "w2s_lib", "plan", *arguments]
+    given = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    return subprocess.check_output(line, cwd=root, env=given, text=True)
 
 
 def jobs(root: Path, **parameters: Any) -> list[Job]:
@@ -116,48 +122,29 @@ def test_distinct_runs_teachers_included_and_what_is_recorded(root: Path) -> Non
     assert counts(made) == {"one": (4, 3), "two": (4, 3)} and weak not in made.missing
 
 
-def test_run_trains_what_is_missing_and_then_nothing_is(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["plan"]) == 0
-    assert all_distinct(capsys.readouterr().out) == [3, 0, 3]
+def test_what_is_missing_is_trained_and_then_nothing_is(root: Path) -> None:
+    assert all_distinct(plan.describe(plan.make_plan(jobs(root)), 1)) == [3, 0, 3]
     assert not list(user_store().folder.glob("*.parquet"))
-    assert cli.main(["run"]) == 0
+    train(jobs(root), store="user", workers=1)
     assert len(list(user_store().folder.glob("*.parquet"))) == 3
-    capsys.readouterr()
-    assert cli.main(["plan"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "Nothing to train."
+    assert plan.describe(plan.make_plan(jobs(root)), 1).endswith("\nNothing to train.")
 
 
-def test_variants_of_a_profile_are_planned_as_well(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_variants_of_a_profile_are_planned_as_well(root: Path) -> None:
     own = root / "mine.yaml"
     own.write_text("seeds: [0]\nvariants: [{seeds: [1]}, {seeds: [0]}]")
-    assert cli.main(["plan", "-f", str(own)]) == 0
-    assert all_distinct(capsys.readouterr().out) == [6, 0, 6]
+    assert all_distinct(told(root, "-f", str(own))) == [6, 0, 6]
     own.write_text("seed: [0]")
-    assert cli.main(["plan", "-f", str(own)]) == 2
-    assert (
-        "mine.yaml sets 'seed', which no chapter takes: did you mean 'seeds'"
-        in capsys.readouterr().err
-    )
+    with pytest.raises(UsageError, match="mine.yaml sets 'seed', .* did you mean 'seeds'"):
+        profiles.load_profile(root, str(own))
 
 
-def test_nothing_is_asked_of_a_hub(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_asked_of_a_hub(root: Path) -> None:
     """What cannot be known without one is named; only memory and time need the models' configurations, and they say so."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(
-        registry, "_load", lambda *names: pytest.fail("asked the hub for a dataset")
-    )
-    revisions._commit.cache_clear()
     (root / "book" / "one.md").write_text(
         CHAPTER.format(task="sciq", specs="[w2s.student('hf:me/large', weak)]")
     )
-    assert cli.main(["plan", "CHAPTERS=one", "MODEL=hf:me/small"]) == 0
-    shown = capsys.readouterr().out
+    shown = told(root, "CHAPTERS=one", "MODEL=hf:me/small", HF_HUB_OFFLINE="1")
     assert all_distinct(shown) == [2, 0, 2]
     assert "downloads  model hf:me/large, model hf:me/small, dataset of task sciq" in shown
     assert "memory and time cannot be told here: hf:me/" in shown and "HF_HUB_OFFLINE" in shown
@@ -165,9 +152,8 @@ def test_nothing_is_asked_of_a_hub(
 
 def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the repository's own chapters: what is read is pinned, dialogues are cut to a budget; no hub is asked."""
-    monkeypatch.setattr(
-        registry, "_load", lambda *names: pytest.fail("asked the hub for a dataset")
-    )
+    hub = "asked the hub for a dataset"
+    monkeypatch.setattr(datasets.load, "load_dataset", lambda *_, **__: pytest.fail(hub))
     for profile, n_models in (("gpu", 6), ("gpu-small", 3)):
         variants = [None, *profiles.load_profile(ROOT, profile).get("variants", [])]
         made = plan.make_plan(

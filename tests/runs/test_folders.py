@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from w2s_lib.runs.errors import AssetError
-from w2s_lib.runs.folders import intact, locked, write_cached, write_checked
+from w2s_lib.runs.folders import intact, locked, remove_parts, write_cached, write_checked
 
 STATES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -64,19 +64,36 @@ def test_a_cache_that_cannot_be_written_is_said_by_name(tmp_path: Path) -> None:
 def count(folder: Path) -> None:
     """Adds one to a number in a file 50 times, each time under the lock."""
     for _ in range(50):
-        with locked(folder / "lock", wait=True):
+        with locked(folder / ".number.lock", wait=True):
             number = int((folder / "number").read_text())
             (folder / "number").write_text(str(number + 1))
 
 
+def sweep(folder: Path) -> None:
+    """Removes lock files that nobody holds, until it is told to stop."""
+    while not (folder / "stop").exists():
+        remove_parts(folder)
+
+
 def test_one_process_at_a_time_holds_a_lock(tmp_path: Path) -> None:
-    """Though the file of the lock is removed each time."""
+    """Though the file of the lock is removed each time, and swept away by another process."""
     (tmp_path / "number").write_text("0")
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=count, args=(tmp_path,)) for _ in range(3)]
-    for process in processes:
+    sweeper = context.Process(target=sweep, args=(tmp_path,))
+    for process in (sweeper, *processes):
         process.start()
     for process in processes:
         process.join()
+    (tmp_path / "stop").touch()
+    sweeper.join()
     assert (tmp_path / "number").read_text() == "150"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["number"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["number", "stop"]
+
+
+def test_a_lock_that_nobody_holds_is_swept_away(tmp_path: Path) -> None:
+    """As a killed process leaves it; one that is held stays, whoever sweeps."""
+    (tmp_path / ".left.lock").touch()
+    with locked(tmp_path / ".held.lock", wait=False) as mine:
+        remove_parts(tmp_path)
+        assert mine and [path.name for path in tmp_path.iterdir()] == [".held.lock"]

@@ -17,12 +17,11 @@ import pytest
 
 import w2s_lib as w2s
 from tests.runs.test_store import DAMAGE, SPEC, record
-from w2s_lib.runs import store
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.record import Record, accuracies
 from w2s_lib.runs.remote import UrlStore
 from w2s_lib.runs.spec import SEMANTICS, Task
-from w2s_lib.runs.store import find, read, require_writable, user_store, weights, write
+from w2s_lib.runs.store import find, read, recorded, require_writable, user_store, weights, write
 
 NAME = f"{SPEC.run_id}.parquet"
 
@@ -36,7 +35,7 @@ def own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The file system whose folder `/w2s` is the user's store; nothing is published."""
     monkeypatch.setenv("W2S_STORE", "memory://w2s/")
-    monkeypatch.setattr(store, "repository_root", lambda: tmp_path / "checkout")
+    monkeypatch.setenv("W2S_PUBLISHED", str(tmp_path / "published"))
     system = fsspec.filesystem("memory")
     yield system
     system.store.clear()
@@ -50,7 +49,7 @@ def s3(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("W2S_STORE", f"s3://w2s/{tmp_path.name}")
     for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(store, "repository_root", lambda: tmp_path / "checkout")
+    monkeypatch.setenv("W2S_PUBLISHED", str(tmp_path / "published"))
     return s3fs.S3FileSystem()
 
 
@@ -70,11 +69,11 @@ def names(objects: tuple[Any, str]) -> list[str]:
 
 def test_what_is_recorded_is_told_by_the_names_alone(objects: tuple[Any, str]) -> None:
     """Also where there is nothing yet, and not what is set aside or a folder of weights."""
-    assert store.recorded() == set()
+    assert recorded() == set()
     write(record(), artefacts=save)
     system, root = objects
     system.pipe_file(f"{root}/0123456789abcdef.damaged", b"x")
-    assert store.recorded() == {SPEC.run_id}
+    assert recorded() == {SPEC.run_id}
 
 
 def other(one: Record) -> Record:
@@ -248,22 +247,22 @@ def test_a_damaged_object_is_set_aside_and_counts_as_missing(
 
 
 def test_the_published_store_is_looked_into_as_well(memory: Any, tmp_path: Path) -> None:
-    path = write(record(), store=tmp_path / "checkout" / "book" / "results").path
+    path = write(record(), store=tmp_path / "published").path
     found = find(SPEC)
     assert found is not None and found.path == path and memory.find("/w2s") == []
 
 
 def test_a_run_is_trained_into_it_and_read_from_it(
-    memory: Any, small_task: Task, monkeypatch: pytest.MonkeyPatch
+    memory: Any, small_task: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Once: the second time nothing is said of training."""
     spec = w2s.supervisor("tfidf", small_task)
     trained = w2s.run(spec)
-    monkeypatch.setattr(
-        "w2s_lib.training.execute.execute", lambda *_, **__: pytest.fail("trained again")
-    )
+    assert "1 of 1 distinct runs to train" in capsys.readouterr().err
     assert w2s.run(spec).digest == trained.digest and memory.find("/w2s") == [
         f"/w2s/{spec.run_id}.parquet"
     ]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,9 @@ def record(n: int = 400, spec: RunSpec = SPEC) -> Record:
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with a published store of its own."""
-    monkeypatch.delenv("W2S_PUBLISHED", raising=False)
-    monkeypatch.setattr(store, "repository_root", lambda: tmp_path / "checkout")
-    return tmp_path / "checkout" / "book" / "results"
+    """A published store of its own, in place of the repository's."""
+    monkeypatch.setenv("W2S_PUBLISHED", str(tmp_path / "published"))
+    return tmp_path / "published"
 
 
 def left_in(folder: Path) -> list[str]:
@@ -367,10 +366,22 @@ def test_where_the_users_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.delenv("W2S_STORE")
     monkeypatch.chdir(tmp_path)  # never the working directory
     assert store.user_store().folder == REPO / ".w2s" / "records"
-    monkeypatch.setattr(store, "repository_root", lambda: None)
-    assert store.user_store().folder.is_absolute()
-    assert "w2s" in store.user_store().folder.parts
-    assert store.published_store() is None
+    assert store.published_store() == REPO / "book" / "results"
+
+
+def test_where_the_stores_are_without_a_checkout(tmp_path: Path) -> None:
+    """As where the library is installed: its files are copied to a folder without a book."""
+    (tmp_path / "w2s_lib").mkdir()
+    shutil.copy(REPO / "w2s_lib" / "__init__.py", tmp_path / "w2s_lib")
+    shutil.copytree(REPO / "w2s_lib" / "runs", tmp_path / "w2s_lib" / "runs")
+    code = "from w2s_lib.runs.store import *; print(user_store().folder, published_store())"
+    variables = {"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    told = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=tmp_path, env=variables, text=True
+    )
+    folder, published = told.split()
+    assert folder.startswith(str(tmp_path)) and "w2s" in Path(folder).parts
+    assert published == "None"
 
 
 # What cannot be written

@@ -523,12 +523,16 @@ def test_comparisons_stand_in_either_order_and_ties_are_left_out() -> None:
     assert better.str.endswith("yes").all() and not frame["id"].duplicated().any()
 
 
-def test_large_splits_are_sampled_alike_for_everybody(
-    hub: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "MAX_ROWS", 30)
-    first, second = (registry.read_hub_task(HUB_TASKS["piqa"]) for _ in range(2))
-    assert first.equals(second) and (first["split"] == "train").sum() == 60
+def test_large_splits_are_sampled_alike_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    n = registry.MAX_ROWS + 100
+    large = datasets.Dataset.from_dict(
+        {"sentence": list(map(str, range(n))), "label": [0, 1] * (n // 2)}
+    )
+    monkeypatch.setattr(datasets.load, "load_dataset", lambda *_, **__: large)
+    first, second = (registry.read_hub_task(HUB_TASKS["cola"]) for _ in range(2))
+    drawn = first.loc[first["split"] == "train", "text"].astype(int)
+    assert first.equals(second) and len(drawn) == registry.MAX_ROWS
+    assert drawn.is_monotonic_increasing and drawn.iloc[-1] >= registry.MAX_ROWS
 
 
 def test_no_hub_is_one_clear_sentence(

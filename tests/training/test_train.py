@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -23,9 +24,8 @@ from w2s_lib.runs.errors import SpecError, TrainingError
 from w2s_lib.runs.losses import ConfidenceLoss
 from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
 from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import TaskTable, load_table
+from w2s_lib.tasks.table import TaskTable, default_task, load_table
 from w2s_lib.training import finetune as train
-from w2s_lib.training.baselines import fit_probe
 from w2s_lib.training.finetune import epoch_batches, fit, learning_rate_factor
 from w2s_lib.training.fitting import Data
 
@@ -134,58 +134,34 @@ def test_the_trunk_is_the_plain_path_but_for_rounding(
 
 
 def test_a_trunk_that_would_be_too_large_is_not_kept(
-    spec: RunSpec, table: TaskTable, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+    spec: RunSpec, table: TaskTable, own_cache: Path
 ) -> None:
-    """576 numbers of two bytes a token; one byte less, and the run goes through all blocks. In float32 it takes twice that."""
-    needed = int(Inputs(spec, table).text_length.sum()) * 576 * 2
-    for most, precision, boundary in (
-        (needed, "bf16", 2),
-        (needed - 1, "bf16", 0),
-        (2 * needed - 1, "fp32", 0),
+    """Of the widest model whose states fit: one number more a token, or four bytes each, and all blocks are run; a probe keeps last tokens alone."""
+    widest = trunk.MOST_BYTES // (2 * int(Inputs(spec, table).text_length.sum()))
+    for width, precision, fits in (
+        (widest, "bf16", True),
+        (widest + 1, "bf16", False),
+        (widest, "fp32", False),
     ):
-        monkeypatch.setattr(trunk, "MOST_BYTES", most)
-        made = train.build(dataclasses.replace(spec, precision=precision), table)
-        assert made.boundary == boundary and isinstance(made.inputs, Trunk) == bool(boundary)
+        config = models.load_config(spec.name, spec.revision)
+        config.hidden_size = width
+        one = dataclasses.replace(spec, precision=precision)
+        assert trunk.trunk_depth(one, table, config, n_top=1) == (2 if fits else 0)
+        assert trunk.only_last(one, table, config) != fits
 
 
-def test_where_a_probe_keeps_the_last_tokens_alone(
-    spec: RunSpec, table: TaskTable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, on_gpu = (
-        models.load_config(spec.name, spec.revision),
-        dataclasses.replace(spec, device="cuda"),
-    )
+def test_a_probe_on_a_gpu_keeps_last_tokens_alone(spec: RunSpec, table: TaskTable) -> None:
+    config = models.load_config(spec.name, spec.revision)
+    on_gpu = dataclasses.replace(spec, device="cuda")
     assert not trunk.only_last(spec, table, config) and trunk.only_last(on_gpu, table, config)
-    monkeypatch.setattr(trunk, "MOST_BYTES", 0)
-    assert trunk.only_last(spec, table, config)
 
 
 def test_last_tokens_alone_are_those_of_the_whole_trunk(
-    spec: RunSpec, table: TaskTable, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+    spec: RunSpec, table: TaskTable, own_cache: Path
 ) -> None:
     whole, last = (Trunk(spec, table, 2, last=alone) for alone in (False, True))
     assert np.array_equal(whole.last_states(EVERY), last.last_states(EVERY))
     assert sum(chunk.nbytes for chunk in last.chunks) == 300 * 576 * 2
-    probe = dataclasses.replace(
-        spec, model="smollm2-135m@2", method="probe", lora=Lora(), recipe=Recipe()
-    )
-    rows = splits(table, 0)
-    fitted = []
-    for most in (10**12, 0):
-        monkeypatch.setattr(trunk, "MOST_BYTES", most)
-        fitted.append(
-            fit_probe(
-                probe,
-                Data(
-                    table,
-                    rows.student,
-                    labels_of(table, rows.student),
-                    validation=rows.validation,
-                    validation_labels=labels_of(table, rows.validation),
-                ),
-            )
-        )
-    assert np.array_equal(*(probe.predict(EVERY) for probe in fitted))
 
 
 def test_two_trunks_have_the_same_bits_however_they_came_about(
@@ -195,20 +171,14 @@ def test_two_trunks_have_the_same_bits_however_they_came_about(
     make_cache: Callable[[Path], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the tokens, again from the tokens, from a lower trunk's states, and in chunks of another size."""
+    """From the tokens, again from the tokens, and from a lower trunk's states."""
     found = []
-    for name, first, chunk in (
-        ("one", 2, 512),
-        ("again", 2, 512),
-        ("lower first", 1, 512),
-        ("small chunks", 2, 128),
-    ):
+    for name in ("one", "again", "lower first"):
         monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / name)))
-        monkeypatch.setattr(trunk, "CHUNK", chunk)
-        if first < 2:
-            assert Trunk(spec, table, first).seconds > 0
+        if name == "lower first":
+            assert Trunk(spec, table, 1).seconds > 0
         states = Trunk(spec, table, 2)
-        assert states.seconds > 0 and len(states.files) == -(-300 // chunk)
+        assert states.seconds > 0 and len(states.files) == 1
         assert Trunk(spec, table, 2).seconds == 0  # kept
         found.append(torch.cat([states.part(row) for row in range(300)]))
         assert not list((tmp_path / name).rglob("*.tmp"))
@@ -216,43 +186,50 @@ def test_two_trunks_have_the_same_bits_however_they_came_about(
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> TaskTable:
+    """1,200 short texts, three chunks of a trunk."""
+    path = tmp_path_factory.mktemp("large") / "texts.csv"
+    texts = [(f"number {i} is {'good' if i % 2 else 'bad'}", i % 2) for i in range(1200)]
+    pd.DataFrame(texts, columns=["text", "label"]).to_csv(path, index=False)
+    return load_table(default_task(str(path)))
+
+
 def test_a_damaged_chunk_of_a_trunk_is_computed_again(
     spec: RunSpec,
-    table: TaskTable,
+    large: TaskTable,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     make_cache: Callable[[Path], Path],
 ) -> None:
     """One bit of one chunk: it is said, and the states are those of before."""
     monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / "cache")))
-    monkeypatch.setattr(trunk, "CHUNK", 2 * trunk.BATCH)
-    file = Trunk(spec, table, 1).files[1]
+    file = Trunk(spec, large, 1).files[1]
     before = {path: path.read_bytes() for path in file.parent.iterdir()}
     content = bytearray(before[file])
     content[5000] ^= 1
     file.write_bytes(content)
     with pytest.warns(UserWarning, match=file.name):
-        assert Trunk(spec, table, 1).seconds > 0
+        assert Trunk(spec, large, 1).seconds > 0
     assert {path: path.read_bytes() for path in file.parent.iterdir()} == before
 
 
 def test_a_trunk_goes_on_from_a_lower_one_that_somebody_has_begun(
     spec: RunSpec,
-    table: TaskTable,
+    large: TaskTable,
     own_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     make_cache: Callable[[Path], Path],
 ) -> None:
     """It finishes that one first, and the bits are those of a trunk made in one go."""
-    monkeypatch.setattr(trunk, "CHUNK", 2 * trunk.BATCH)
     monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / "whole")))
-    whole = Trunk(spec, table, 2)
+    whole = Trunk(spec, large, 2)
     monkeypatch.setenv("W2S_CACHE", str(make_cache(tmp_path / "begun")))
-    lower = Trunk(spec, table, 1)
+    lower = Trunk(spec, large, 1)
     assert len(lower.files) == 3
     lower.files[1].unlink()
-    upper = Trunk(spec, table, 2)
+    upper = Trunk(spec, large, 2)
     assert lower.files[1].is_file()
     for a, b in zip(whole.chunks, upper.chunks, strict=True):
         assert np.array_equal(a, b)

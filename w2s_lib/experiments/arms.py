@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from w2s_lib.runs.errors import SpecError, nearest
+from w2s_lib.runs.losses import XentLoss
 from w2s_lib.runs.model_names import split_revision
+from w2s_lib.runs.settings import Task
 from w2s_lib.runs.spec import (
     APPLIES,
     TAUGHT,
@@ -20,8 +22,6 @@ from w2s_lib.runs.spec import (
     NextToken,
     NoisyTruth,
     RunSpec,
-    Task,
-    XentLoss,
 )
 from w2s_lib.tasks.table import default_task
 

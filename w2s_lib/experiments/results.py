@@ -56,8 +56,9 @@ class Results(Shown):
         Columns `record`, `run_id`, `role`, `model`, `depth`, `supervisor` and `supervisor_run`
         (model and id of the run that gave the labels, or ""), `labels`, `loss` and `start` (with
         what differs from the default), `method`, `lora_blocks`, `quantization`, `half`, `seed`,
-        `n_train`, `task`, `accuracy` (test) and `validation_accuracy` (NaN where there is none),
-        the losses of next-token runs, `seconds`, `device`, `hardware`, `date`, `commit` and `spec`.
+        `n_train`, `task`, `accuracy` (test) and `validation_accuracy` (both at the threshold 1/2,
+        unlike the method `accuracy`; NaN where there is none), the losses of next-token runs,
+        `seconds`, `device`, `hardware`, `date`, `commit` and `spec`.
         """
         rows = [row_of(record) | {"record": record} for record in self.all_records]
         return pd.DataFrame(rows, columns=[*COLUMNS, "record"]).astype(COLUMNS)

@@ -23,15 +23,6 @@ from w2s_lib.measures.intervals import (
 )
 from w2s_lib.measures.metrics import Agreement, Arm, correctness
 
-__all__ = [
-    "agreement_difference_interval",
-    "agreement_interval",
-    "asymmetry_interval",
-    "error_correlation_interval",
-    "excess_agreement_interval",
-    "transmitted_errors_interval",
-]
-
 
 def agreement_interval(student: Arm, supervisor: Arm) -> Agreement[Interval]:
     """Share of test rows on which a student says what its supervisor says.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,22 +22,7 @@ from scipy.stats import rankdata
 
 from w2s_lib.measures.intervals import Codes, Floats, Interval, mean_interval, ratio_interval
 from w2s_lib.runs.errors import nearest
-from w2s_lib.runs.labels import predicted_label
-from w2s_lib.runs.record import Record
-
-__all__ = [
-    "METRICS",
-    "Agreement",
-    "Interval",
-    "accuracy",
-    "agreement",
-    "collapsed",
-    "contrast_interval",
-    "pgr",
-    "pgr_interval",
-    "predicted_label",
-]
-
+from w2s_lib.runs.record import Record, predicted_label
 
 Arm: TypeAlias = Sequence[Record]
 """One record a seed."""
@@ -166,10 +151,8 @@ def scores(metric: str, **arms: Arm) -> tuple[Floats, Codes]:
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}: {nearest(metric, METRICS)}")
     p, label, group = joined(arms)
-    if metric == "accuracy":
-        threshold = np.median(joined(arms, "validation")[0], axis=2, keepdims=True)
-        return ((p > threshold) == label).astype(np.float64), group
-    return METRICS[metric](p, label), group
+    part = METRICS[metric](p, label, lambda: joined(arms, "validation")[0])
+    return part.astype(np.float64), group
 
 
 def correctness(**arms: Arm) -> tuple[Floats, Codes]:
@@ -208,31 +191,19 @@ def placements(p: Floats, label: Labels) -> Floats:
     return part
 
 
-def _right_at_half(p: Floats, label: Labels) -> Floats:
-    right: Floats = (predicted_label(p) == label).astype(np.float64)
-    return right
-
-
-def _log_loss(p: Floats, label: Labels) -> Floats:
-    """Nats; a P that was rounded to 0 or 1 is taken half a step inside."""
-    edge = 2.0**-17
-    nats: Floats = -np.log(np.where(label == 1, p, 1 - p).clip(edge))
-    return nats
-
-
-def _brier(p: Floats, label: Labels) -> Floats:
-    squared: Floats = (p - label) ** 2
-    return squared
-
-
-METRICS: dict[str, Callable[[Floats, Labels], Floats]] = {
-    "accuracy": _right_at_half,  # at the validation median: see `scores`
-    "auc": placements,
-    "accuracy_at_half": _right_at_half,
-    "log_loss": _log_loss,
-    "brier": _brier,
+EDGE = 2.0**-17
+"""For the log-loss a P that was rounded to 0 or 1 is taken half a step inside."""
+METRICS: dict[str, Callable[[Floats, Labels, Callable[[], Floats]], npt.NDArray[Any]]] = {
+    "accuracy": lambda p, label, validation: (
+        (p > np.median(validation(), axis=2, keepdims=True)) == label
+    ),
+    "auc": lambda p, label, _: placements(p, label),
+    "accuracy_at_half": lambda p, label, _: predicted_label(p) == label,
+    "log_loss": lambda p, label, _: -np.log(np.where(label == 1, p, 1 - p).clip(EDGE)),
+    "brier": lambda p, label, _: (p - label) ** 2,
 }
-"""A metric -> its part by row, of P(y = 1) and labels; the mean over rows is the metric."""
+"""A metric -> its part by row, of P(y = 1) on test rows, labels, and P(y = 1) on validation rows,
+which is asked for where it is needed; the mean over rows is the metric."""
 
 
 def collapsed(record: Record) -> bool:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from w2s_lib.experiments.results import Results
 from w2s_lib.measures.claims import UNDECIDED, Rule, holm
 from w2s_lib.measures.intervals import LEVEL, NO_GAP, Interval
+from w2s_lib.models.pins import pin
 from w2s_lib.publishing.chapters import Chapter, planned_names
 from w2s_lib.publishing.references import Work, works
 from w2s_lib.publishing.tables import book_root, published
@@ -196,6 +197,19 @@ def decisions() -> dict[str, Decision]:
         if alphas[name] or one.outcome == NO_GAP
         else one
         for name, one in found.items()
+    }
+
+
+def claimed_runs() -> dict[str, RunSpec]:
+    """The run of each arm that a claim rests on, under its chapter's first seed: `chapter.arm` -> run.
+
+    Raises:
+        SpecError: see `claims`.
+    """
+    arms = (name.split(".") for name in claims().runs)
+    return {
+        f"{chapter}.{arm}": pin(_names(chapter)[arm].with_seed(_names(chapter)["seeds"][0]))
+        for chapter, arm in arms
     }
 
 

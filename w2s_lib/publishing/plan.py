@@ -32,7 +32,8 @@ from w2s_lib.models.pins import downloaded, folder_digest, pin, resolve_revision
 from w2s_lib.publishing.chapters import Job, planned_specs
 from w2s_lib.runs.errors import AssetError, DeviceError, SpecError
 from w2s_lib.runs.model_names import is_hub
-from w2s_lib.runs.spec import Lora, RunSpec, Task
+from w2s_lib.runs.settings import Lora, Task
+from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import recorded
 from w2s_lib.tasks.table import load_table, needs_download, texts_a_row
 from w2s_lib.training.execute import cost

@@ -149,10 +149,17 @@ def temporary(folder: Path) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path, *, of: int = 0) -> None:
-    """Removes what dead processes have left half-written in a folder, and what process `of` has."""
+    """Removes what dead processes have left half-written in a folder, and what process `of` has.
+
+    Hidden lock files that nobody holds go as well. Each is held while it is removed, so that no two
+    processes can hold the lock; one that wants it in that moment finds it taken.
+    """
     for part in folder.glob(f"{_PART}*"):
         if _abandoned(part) or part.name.startswith(f"{_PART}{of}-"):
             _remove(part)
+    for lock in folder.glob(".*.lock"):
+        with contextlib.suppress(OSError), locked(lock, wait=False):  # another user's stays
+            pass
 
 
 def sync(path: Path) -> None:

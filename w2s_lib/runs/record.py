@@ -16,18 +16,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
-from w2s_lib.runs.labels import predicted_label
 from w2s_lib.runs.spec import SEMANTICS, NextToken, RunSpec
 
 SPLITS = ("test", "validation", "supervisor", "student")
 FORMAT = 3
 """Formats 1 and 2 are the first edition's."""
-_DTYPES = {"row": np.int32, "split": object, "label": np.int8, "group": np.int32}
+_NUMBERS: dict[str, Any] = {"row": np.int32, "label": np.int8, "p": np.float32, "group": np.int32}
+"""Columns of the file, beside `split`, and their types."""
+_UNREADABLE = (
+    SpecError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    pa.ArrowException,
+)
+"""What a damaged file makes the libraries raise. No bytes are fetched there: an `OSError` is
+pyarrow's word for content that it cannot decode."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,9 @@ class Record:
             `p` (float32, P(y = 1)) and `group` (rows of one group share a number). For `NextToken`,
             `p` is the geometric mean of the probabilities of a row's tokens.
         metrics: "accuracy" (test), "validation_accuracy", "supervisor_accuracy" and
-            "student_accuracy", as far as predicted; for `NextToken`, "loss_before" and "loss".
+            "student_accuracy", as far as predicted, all at the threshold 1/2 (what chapters call
+            accuracy is `Results.accuracy`, at the median of P on the validation texts); for
+            `NextToken`, "loss_before" and "loss".
         provenance: versions, device, hardware, threads, seconds, date, git commit, peak memory,
             the task's digest; and the digest of its adapters, where it has any.
         path: the file or URL; "" for one that was never written.
@@ -58,22 +72,18 @@ class Record:
     def digest(self) -> str:
         """SHA-256 of spec, metrics, provenance, rules and every column."""
         h = hashlib.sha256()
-        for part in (
-            self.spec.to_json(),
-            json.dumps([self.metrics, self.provenance], sort_keys=True),
-            self.rules,
-        ):
+        made = json.dumps([self.metrics, self.provenance], sort_keys=True)
+        for part in (self.spec.to_json(), made, self.rules):
             h.update(part.encode() + b"\0")
-        frame = self.predictions
-        h.update(",".join(frame["split"].tolist()).encode())
-        for column in (
-            frame.index.to_numpy(np.int32),
-            frame["label"].to_numpy(np.int8),
-            frame["p"].to_numpy(np.float32),
-            frame["group"].to_numpy(np.int32),
-        ):
-            h.update(np.ascontiguousarray(column).tobytes())
+        h.update(",".join(self.predictions["split"].tolist()).encode())
+        for column in self.numbers().values():
+            h.update(column.tobytes())
         return h.hexdigest()
+
+    def numbers(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns of the file that hold numbers, row among them, in the file's types."""
+        frame = self.predictions.reset_index(names="row")
+        return {name: frame[name].to_numpy(kind) for name, kind in _NUMBERS.items()}
 
     def labels(self, rows: Any, *, task_digest: str) -> Any:
         """P(y = 1) that this run gives to `rows`, joined by task digest and row.
@@ -96,8 +106,20 @@ class Record:
         return self.predictions["p"].loc[np.asarray(rows)].to_numpy()
 
 
+def predicted_label(p: npt.ArrayLike) -> npt.NDArray[np.int8]:
+    """Hard 0/1 labels of P(y = 1), any shape: 1 where p > 0.5. A tie is a 0, here and everywhere.
+
+    Raises:
+        ValueError: a probability outside [0, 1], or NaN.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if not np.all((values >= 0) & (values <= 1)):
+        raise ValueError("probabilities must be in [0, 1] and not NaN")
+    return (values > 0.5).astype(np.int8)
+
+
 def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
-    """A record's metrics: accuracy by split, that of test being "accuracy"."""
+    """A record's metrics: accuracy at 1/2 by split, that of test being "accuracy"."""
     right = predicted_label(predictions["p"].to_numpy()) == predictions["label"].to_numpy()
     splits = predictions["split"].to_numpy()
     return {
@@ -155,36 +177,18 @@ def from_parquet(content: bytes, name: str) -> Record:
         if (written := metadata["format"]) != str(FORMAT):
             semantics = json.loads(metadata["spec"]).get("semantics")
             raise _of_another_edition(name, written, semantics)
-        columns = {
-            name: table[name].to_numpy().astype(_DTYPES.get(name, np.float32), copy=False)
-            for name in table.column_names
-        }
-        rows = pd.Index(columns.pop("row"), name="row")
-        frame = pd.DataFrame(columns, index=rows).astype({"split": str})
-        record = Record(
-            RunSpec.from_json(metadata["spec"]),
-            frame,
-            json.loads(metadata["metrics"]),
-            json.loads(metadata["provenance"]),
-            name,
-            metadata["rules"],
-        )
+        columns = {column: table[column].to_numpy() for column in table.column_names}
+        frame = pd.DataFrame(columns).astype(_NUMBERS | {"split": str}).set_index("row")
+        metrics, provenance = (json.loads(metadata[part]) for part in ("metrics", "provenance"))
+        spec = RunSpec.from_json(metadata["spec"])
+        record = Record(spec, frame, metrics, provenance, name, metadata["rules"])
         intact = metadata["digest"] == record.digest
         named = record.spec.run_id == Path(name).stem
         if intact and record.spec.semantics != SEMANTICS:
             raise _of_another_edition(name, written, record.spec.semantics)
         if intact and named:
             check_content(record)
-    # No bytes are fetched here: an OSError is pyarrow's word for content that it cannot decode.
-    except (
-        SpecError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        pa.ArrowException,
-    ) as error:
+    except _UNREADABLE as error:
         raise DamagedRecord(f"damaged record {name}: {type(error).__name__}: {error}.") from error
     if not (intact and named):
         raise DamagedRecord(
@@ -205,27 +209,18 @@ def _of_another_edition(name: str, written: str, semantics: Any) -> StoreError:
 
 def to_parquet(record: Record) -> bytes:
     """The content of a record's file: for the same record the same bytes."""
-    frame = record.predictions
-    names = [s for s in SPLITS if s in set(frame["split"])]
-    table = pa.table(
-        {
-            "row": pa.array(frame.index.to_numpy(np.int32)),
-            "split": pa.DictionaryArray.from_arrays(
-                [names.index(s) for s in frame["split"]], names
-            ),
-            "label": pa.array(frame["label"].to_numpy(np.int8)),
-            "p": pa.array(frame["p"].to_numpy(np.float32)),
-            "group": pa.array(frame["group"].to_numpy(np.int32)),
-        },
-        metadata={
-            "format": str(FORMAT),
-            "spec": record.spec.to_json(),
-            "metrics": json.dumps(record.metrics),
-            "provenance": json.dumps(record.provenance),
-            "rules": record.rules,
-            "digest": record.digest,
-        },
-    )
+    split, numbers = record.predictions["split"], record.numbers()
+    names = [name for name in SPLITS if name in set(split)]
+    codes = pa.DictionaryArray.from_arrays([names.index(name) for name in split], names)
+    metadata = {
+        "format": str(FORMAT),
+        "spec": record.spec.to_json(),
+        "metrics": json.dumps(record.metrics),
+        "provenance": json.dumps(record.provenance),
+        "rules": record.rules,
+        "digest": record.digest,
+    }
+    table = pa.table({"row": numbers.pop("row"), "split": codes, **numbers}, metadata=metadata)
     encoding = dict.fromkeys(("row", "label", "group"), "DELTA_BINARY_PACKED")
     encoding["p"] = "BYTE_STREAM_SPLIT"
     file = io.BytesIO()

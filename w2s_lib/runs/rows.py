@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def row_of(record: Record) -> dict[str, Any]:
-    """A run's row: its spec, metrics and provenance, as in `COLUMNS`."""
+    """A run's row: its spec, metrics (accuracies at 1/2) and provenance, as in `COLUMNS`."""
     spec, metrics, made = record.spec, record.metrics, record.provenance
     teacher = spec.teacher
     start = spec.start.run.run_id if isinstance(spec.start, Continue) else ""

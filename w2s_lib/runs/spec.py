@@ -23,24 +23,6 @@ from w2s_lib.runs.losses import Loss, XentLoss
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, canonical_model, is_folder, is_hub, split_model
 from w2s_lib.runs.settings import EMBEDDED_TASKS, Lora, Recipe, Task
 
-__all__ = [
-    "Centred",
-    "Continue",
-    "Flip",
-    "FromRun",
-    "GroundTruth",
-    "Hard",
-    "Lora",
-    "NextToken",
-    "NoisyTruth",
-    "Pretrained",
-    "Recipe",
-    "RunSpec",
-    "SpecError",
-    "Task",
-    "XentLoss",
-]
-
 SEMANTICS = 2
 """Raised when the same spec would train to different bits. It is part of every id. 1 was the first
 edition's: one stream of random numbers for teacher and student, other test rows."""

@@ -199,11 +199,11 @@ def user_store() -> Store:
 
 
 def published_store() -> Path | None:
-    """`book/results/`; None where `W2S_PUBLISHED=0` hides it or there is no repository."""
-    root = repository_root()
-    return (
-        root / "book" / "results" if root and os.environ.get("W2S_PUBLISHED", "1") != "0" else None
-    )
+    """The folder `W2S_PUBLISHED`; else `book/results/` in the repository; None: "0", or neither."""
+    chosen, root = os.environ.get("W2S_PUBLISHED", ""), repository_root()
+    if chosen not in ("", "1"):
+        return None if chosen == "0" else Path(chosen).expanduser().absolute()
+    return root / "book" / "results" if root else None
 
 
 def find(spec: RunSpec) -> Record | None:

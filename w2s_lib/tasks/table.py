@@ -23,7 +23,7 @@ import pandas as pd
 
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.folders import unchanged_sha256, write_cached
-from w2s_lib.runs.spec import Task
+from w2s_lib.runs.settings import Task
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
 from w2s_lib.tasks.hub import cached_table, read_hub_task

@@ -25,7 +25,7 @@ from w2s_lib.models.machine import hardware
 from w2s_lib.models.trunk import Trunk, inputs_at, only_last, trunk_depth
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.folders import cache_dir, file_sha256, intact, locked, write_checked
-from w2s_lib.runs.labels import predicted_label
+from w2s_lib.runs.record import predicted_label
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.tasks.table import TaskTable
 from w2s_lib.training.finetune import adapted

@@ -20,8 +20,7 @@ from w2s_lib.models.classifier import P_STEP, FloatArray
 from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
-from w2s_lib.runs.labels import predicted_label
-from w2s_lib.runs.record import SPLITS, Record, accuracies
+from w2s_lib.runs.record import SPLITS, Record, accuracies, predicted_label
 from w2s_lib.runs.spec import Centred, Continue, Flip, Hard, Kind, NextToken, NoisyTruth, RunSpec
 from w2s_lib.runs.store import find, require_writable, weights, write
 from w2s_lib.tasks.embedded import EMBEDDED
