@@ -32,9 +32,9 @@
       tooltip: { theme },
     });
     const drawing = view.querySelector("svg");
+    drawing.querySelectorAll('[role="graphics-symbol"]:not([aria-label])').forEach((mark) => mark.setAttribute("role", "none"));
     drawing.setAttribute("role", "img");
     drawing.setAttribute("aria-label", box.dataset.label);
-    drawing.querySelectorAll('[role="graphics-symbol"]:not([aria-label])').forEach((mark) => mark.setAttribute("role", "none"));
     // On a narrow screen it shrinks to three quarters, below which it could not be read; then its box scrolls.
     drawing.style.minWidth = `${0.75 * drawing.getAttribute("width")}px`;
     box.dataset.live = theme;

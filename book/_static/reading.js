@@ -57,7 +57,8 @@
   function excerpt(text, keywords, anchor) {
     const page = new DOMParser().parseFromString(text, "text/html");
     const body = (anchor && page.querySelector(`#main-content ${anchor}`)) || page.querySelector("article");
-    const own = [...(body?.querySelectorAll("p, li, td") ?? [])]
+    const parts = body ? [...body.querySelectorAll("p, li"), ...body.querySelectorAll("tr")] : [];
+    const own = parts
       .filter((part) => !part.closest("summary, .cell_input, .w2s-chart, .highlight"))
       .map((part) => part.textContent.replace(/\s+/g, " ").trim())
       .filter(Boolean);

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
 
 from tests.browser.test_pages import PAGES, SITE, all_live, opened, site  # noqa: F401
 from tests.prose_rules import INTERVAL
@@ -14,8 +15,7 @@ LONGEST = 300
 
 def axe(page):
     """What axe-core finds on a page that is critical or serious, at three widths."""
-    axe_core = pytest.importorskip("axe_playwright_python.base").AXE_FILE_PATH
-    page.evaluate(axe_core.read_text(encoding="utf-8"))
+    page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
     found = set()
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
@@ -145,7 +145,7 @@ def test_a_search_shows_what_a_page_says_and_not_its_code(opened):  # noqa: F811
     for result in results.all():
         excerpt = result.locator(".context")
         excerpt.wait_for()
-        assert not re.search(r"task_name|Parameters|import |^\W*[a-z]", excerpt.inner_text())
+        assert not re.search(r"task_name|Parameters|import ", excerpt.inner_text())
     assert wrong == []
 
 
