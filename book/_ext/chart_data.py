@@ -1,0 +1,97 @@
+"""What a chart shows, as plain rows: for its alternative, for the table under it, for a file.
+
+A chart's data are what its tooltips say; where no mark has one, what its marks encode.
+"""
+
+import html
+
+GROUPS = ("layer", "concat", "hconcat", "vconcat")
+NUMBERS = ("value", "low", "high")
+"""Columns of an estimate, whose text says them too."""
+
+
+def marks(spec, above=None):
+    """Each mark of a chart, with what it takes from the charts around it: data and channels."""
+    above = above or {}
+    encoding = {**above.get("encoding", {}), **spec.get("encoding", {})}
+    transform = [*above.get("transform", []), *spec.get("transform", [])]
+    one = {"data": spec.get("data", above.get("data", {}))}
+    one |= {"encoding": encoding, "transform": transform}
+    for part in (part for group in GROUPS for part in spec.get(group, ())):
+        yield from marks(part, one)
+    if "mark" in spec:
+        yield one
+
+
+def columns(encoding, tips):
+    """Field -> its column, of the tooltip or else of all channels."""
+    listed = encoding.get("tooltip", []) if tips else list(encoding.values())
+    listed = [c for c in (listed if isinstance(listed, list) else [listed]) if "field" in c]
+    named = {c["field"]: (tips and (c.get("title") or "").strip()) or c["field"] for c in listed}
+    text = named.pop("interval", None)
+    return {**named, **{name: name for name in NUMBERS}, "interval": text} if text else named
+
+
+def chart_rows(spec):
+    """The data of a Vega-Lite chart: a list of dicts, a number or a text a column.
+
+    Names come first. An estimate has the columns `value`, `low` and `high`, and last one with its
+    text. Where the page computes what is drawn (behind sliders), the rows are what it begins with.
+    Rows that several marks draw are there once; one without a number is left out.
+    """
+    rows, drawn, found = [], [], list(marks(spec))
+    tips = any("tooltip" in mark["encoding"] for mark in found)
+    for mark in found:
+        named, data = columns(mark["encoding"], tips), mark["data"]
+        values = data.get("values") or spec.get("datasets", {}).get(data.get("name"), [])
+        if mark["transform"]:
+            named = {field: field for row in values for field in row}
+        if not named or (set(named), values) in drawn:
+            continue
+        drawn.append((set(named), values))
+        for row in values:
+            kept = {name: row[field] for field, name in named.items() if field in row}
+            names = {k: v for k, v in kept.items() if isinstance(v, str) and "[" not in v}
+            if "low" in kept or len(names) < len(kept):
+                rows.append(names | kept)
+    return rows
+
+
+def sentence(spec):
+    """The finding: the chart's description, else its title."""
+    title = spec.get("title") or ""
+    title = title.get("text", "") if isinstance(title, dict) else title
+    return spec.get("description") or (" ".join(title) if isinstance(title, list) else title)
+
+
+def alternative(spec):
+    """The finding and the data, for a reader who does not see the chart.
+
+    Of a chart of estimates these; of one with sliders, whose numbers move, the sentence alone.
+    """
+    rows = [] if any("bind" in p for p in spec.get("params", [])) else chart_rows(spec)
+    rows = [row for row in rows if "low" in row] or rows
+    said = [
+        ": ".join(shown(v) for k, v in row.items() if "low" not in row or k not in NUMBERS)
+        for row in rows
+    ]
+    return ". ".join(filter(None, [sentence(spec), "; ".join(said)]))
+
+
+def shown(value):
+    """A value as text."""
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "−")
+    return "" if value is None else str(value).replace("\xa0", " ")
+
+
+def data_table(spec):
+    """The rows as an HTML table; nothing where there are none."""
+    rows = chart_rows(spec)
+    named = list(dict.fromkeys(name for row in rows for name in row))
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in named)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(shown(r.get(c)))}</td>" for c in named) + "</tr>"
+        for r in rows
+    )
+    return rows and f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" or ""
