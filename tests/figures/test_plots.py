@@ -137,7 +137,7 @@ class TestRuler:
         assert {0.861, 0.879, 0.645} <= {row.get("value") for row in rows}
         drawing = svg(chart)
         said = texts(drawing) + re.findall(r"<tspan[^>]*>([^<]*)</tspan>", drawing)
-        assert {"0.43 [0.31,\xa00.55]", "no gap to recover", "no gap"} <= set(said)
+        assert {"PGR 0.43 [0.31,\xa00.55]", "no gap to recover", "no gap"} <= set(said)
         assert "NaN" not in drawing and not any("undefined" in text for text in said)
 
     def test_fits_the_page(self):

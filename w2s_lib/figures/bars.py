@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 
 import altair as alt
 
-from w2s_lib.figures.charts import Row, chart, estimate, extent, measure, name_axis
-from w2s_lib.figures.style import GREY, MEANING, RIVAL, padded_domain, use_theme, wrapped
+from w2s_lib.figures.charts import INTERVAL_TIP, Row, chart, estimate, extent, in_rows, measure
+from w2s_lib.figures.style import GREY, MEANING, RIVAL, padded_domain, use_theme
 from w2s_lib.measures.intervals import Interval
 
 Who: TypeAlias = Literal["supervisor", "student", "ceiling", "rival"]
@@ -64,32 +64,22 @@ def bars(
     ]
     ends = padded_domain([start, *extent(marks), *(row["value"] for row in others)])
     x = measure(x_title, (start, ends[1]), alt.X)
-    rows = alt.Scale(domain=[-0.5, len(order) - 0.5], reverse=True, nice=False)
-    y = alt.Y("row:Q", axis=None, scale=rows)
-    left = y.axis(name_axis(order, title=None, domain=False, width=30))
     shown = [format(interval.value, number) for interval in intervals.values()]
-    right = y.axis(name_axis(shown, title=None, orient="right", domain=False))
-    colour = alt.Color("colour:N", scale=None)
-    every = chart(marks)
-    tip = ["name:N", alt.Tooltip("interval:N", title="95% interval")]
+    colour, every = alt.Color("colour:N", scale=None), chart(marks)
     tip_of_tick = ["name:N", "what:N", alt.Tooltip("value:Q", format=number)]
-    return alt.layer(
+    layers = [
         every.mark_bar(size=20, opacity=0.4).encode(
-            x=x("start"), x2="value:Q", y=left, color=colour, tooltip=tip
+            x=x("start"), x2="value:Q", color=colour, tooltip=["name:N", INTERVAL_TIP]
         ),
-        every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", y=right, color=colour),
+        every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", color=colour),
         every.mark_point(size=50, filled=True, opacity=1).encode(
-            x=x("value"), y=y, color=colour, tooltip=tip
+            x=x("value"), color=colour, tooltip=["name:N", INTERVAL_TIP]
         ),
         chart(others)
         .mark_tick(color=GREY, thickness=3, size=24)
-        .encode(x=x("value"), y=y, tooltip=tip_of_tick),
-        width=330,
-        height=38 * len(order),
-        title=wrapped(title),
-        description=title,
-        resolve=alt.Resolve(axis={"y": "independent"}),
-    )
+        .encode(x=x("value"), tooltip=tip_of_tick),
+    ]
+    return in_rows(layers, order, shown, step=38, title=title)
 
 
 use_theme()

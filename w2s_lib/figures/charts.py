@@ -39,9 +39,12 @@ HEIGHT, WIDEST, NARROWEST = 270, 440, 240
 """Of the panel of curves, in pixels; long labels in the margin make it narrower."""
 MARGIN = 570
 """Pixels for the panel and the labels to its right."""
+MARGINAL = "margin"
+"""The style of what stands in the margin; a narrow page writes its labels under the title."""
 APART = 14.0
 """Pixels between two lines' marks at one x, where there is room for it."""
 MOST_TICKS = 9
+INTERVAL_TIP = alt.Tooltip("interval:N", title="95% interval")
 
 
 def curves(
@@ -163,33 +166,65 @@ def accuracy_dots(
         {"row": i, "name": name, **estimate(intervals[name], number)}
         for i, name in enumerate(order)
     ]
-    shown = [mark for mark in marks if not math.isnan(mark["value"])]
-    if not shown:
+    if all(math.isnan(mark["value"]) for mark in marks):
         raise ValueError("no interval has a value: there is nothing to draw")
     dots: list[Row] = [
         {"row": order.index(name) + 0.24, "name": name, "value": float(value)}
         for name, values in (seeds or {}).items()
         for value in values
     ]
-    domain = padded_domain([*extent(shown), *(dot["value"] for dot in dots), *known.values()])
-    rows = alt.Scale(domain=[-0.5, len(order) - 0.5], reverse=True, nice=False)
-    x, y = measure(x_title, domain, alt.X), alt.Y("row:Q", axis=None, scale=rows)
-    left = y.axis(name_axis(order, title=None))
+    domain = padded_domain([*extent(marks), *(dot["value"] for dot in dots), *known.values()])
+    x, blue, every = measure(x_title, domain, alt.X), alt.value(STUDENT), chart(marks)
+    behind: list[alt.Chart] = []
+    for i, (label, value) in enumerate(known.items()):
+        at = chart([{"value": value, "label": label}]).encode(x=x("value"))
+        behind.append(at.mark_rule(color=GREY, strokeDash=DASHED))
+        above = alt.value(-4 - LABEL_HEIGHT * i)
+        behind.append(at.mark_text(baseline="bottom").encode(y=above, text="label:N"))
+    layers = [
+        every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", color=blue),
+        chart(dots)
+        .mark_circle(size=16, opacity=0.65)
+        .encode(x=x("value"), color=blue, tooltip=["name:N", alt.Tooltip("value:Q", format=".3f")]),
+        every.mark_point(size=60, filled=True, opacity=1).encode(
+            x=x("value"), color=blue, tooltip=["name:N", INTERVAL_TIP]
+        ),
+    ]
     texts = [mark["interval"] for mark in marks]
-    right = y.axis(name_axis(texts, title=None, orient="right", domain=False))
-    blue, tip = alt.value(STUDENT), alt.Tooltip("value:Q", format=".3f")
-    rules = chart([{"value": value, "label": label} for label, value in known.items()])
-    bars = chart(shown).mark_rule(strokeWidth=2)
-    small = chart(dots).mark_circle(size=16, opacity=0.65)
-    large = chart(shown).mark_point(size=60, filled=True, opacity=1)
+    return in_rows(layers, order, texts, step=34, title=title, behind=behind)
+
+
+def in_rows(
+    layers: Sequence[alt.Chart],
+    names: Sequence[str],
+    texts: Sequence[str],
+    *,
+    step: int,
+    title: str,
+    behind: Sequence[alt.Chart] = (),
+) -> alt.LayerChart:
+    """Marks in rows, each with its name at the left and a text at the right.
+
+    The page of a narrow screen writes both above the row.
+
+    Args:
+        layers: two at least, whose data have the field `row`: 0 for the first name, and so on.
+        names: of the rows, from top to bottom.
+        texts: what stands at the right of each.
+        step: pixels from one row to the next.
+        title: the finding, in a sentence.
+        behind: layers of all rows together.
+    """
+    scale = alt.Scale(domain=[-0.5, len(names) - 0.5], reverse=True, nice=False)
+    axes = [name_axis(names, width=28), name_axis(texts, orient="right"), *[None] * len(layers)]
     return alt.layer(
-        rules.mark_rule(color=GREY, strokeDash=DASHED).encode(x=x("value")),
-        rules.mark_text(baseline="bottom").encode(x=x("value"), y=alt.value(-4), text="label:N"),
-        bars.encode(x=x("low"), x2="high:Q", y=left, color=blue),
-        small.encode(x=x("value"), y=y, color=blue, tooltip=["name:N", tip]),
-        large.encode(x=x("value"), y=right, color=blue, tooltip=["name:N", "interval:N"]),
+        *behind,
+        *(
+            layer.encode(y=alt.Y("row:Q", axis=axis, scale=scale))
+            for layer, axis in zip(layers, axes, strict=False)
+        ),
         width=330,
-        height=34 * len(order),
+        height=step * len(names),
         title=wrapped(title),
         description=title,
         resolve=alt.Resolve(axis={"y": "independent"}),
@@ -256,7 +291,7 @@ def name_axis(names: Sequence[str], *, width: int = 32, **style: Any) -> alt.Axi
     return alt.Axis(
         values=list(range(len(names))),
         labelExpr=f"{json.dumps(lines)}[datum.value]",
-        grid=False,
+        **{"grid": False, "domain": False, "title": None},
         labelLimit=0,
         labelLineHeight=LABEL_HEIGHT,
         labelOverlap=False,
@@ -298,7 +333,7 @@ def series(
     flat = {key: style[key] for key in ("x", "color")}
     of_dot = [*tips, *(["seed:N"] if any("seed" in dot for dot in dots) else [])]
     of_dot.append(alt.Tooltip("value:Q", format=".3f"))
-    of_mean = [*tips, alt.Tooltip("interval:N", title="95% interval")]
+    of_mean = [*tips, INTERVAL_TIP]
     lines = chart(marks).mark_line(strokeWidth=1.5, opacity=0.7, **line)
     bars = chart(shown).mark_rule(strokeWidth=2)
     small = chart(dots).mark_circle(size=14, opacity=0.65)
@@ -335,9 +370,10 @@ def margin_labels(
     at, layers = [alt.value(width + more) for more in (0, 9, 12)], []
     for label, place, moved in zip(labels, places, spread(places, LABEL_HEIGHT), strict=True):
         one, y = chart([{"label": label}]), alt.value(moved)
-        tie = one.mark_rule(color=GREY, opacity=0.6)
+        tie = one.mark_rule(color=GREY, opacity=0.6, style=MARGINAL)
         layers.append(tie.encode(x=at[0], x2=at[1], y=alt.value(place), y2=y))
-        layers.append(one.mark_text(align="left").encode(x=at[2], y=y, text="label:N"))
+        text = one.mark_text(align="left", style=MARGINAL)
+        layers.append(text.encode(x=at[2], y=y, text="label:N"))
     return layers
 
 

@@ -9,8 +9,17 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from w2s_lib.figures.charts import Row, chart, estimate, extent, measure, name_axis, scale
-from w2s_lib.figures.style import GREY, STUDENT, SUPERVISOR, padded_domain, use_theme, wrapped
+from w2s_lib.figures.charts import (
+    INTERVAL_TIP,
+    Row,
+    chart,
+    estimate,
+    extent,
+    in_rows,
+    measure,
+    scale,
+)
+from w2s_lib.figures.style import GREY, STUDENT, SUPERVISOR, padded_domain, use_theme
 from w2s_lib.measures.intervals import Interval
 
 ROLES = {"weak": "weak supervisor", "student": "strong student", "ceiling": "strong ceiling"}
@@ -36,56 +45,45 @@ def pgr_ruler(
         references: name -> label -> value of another model in that row, drawn as a tick.
         x_title: what is measured.
     """
-    order, marks, dots, ticks = list(cells), list[Row](), list[Row](), list[Row]()
+    marks, reach, dots, ticks = list[Row](), list[Row](), list[Row](), list[Row]()
     for i, (name, cell) in enumerate(cells.items()):
-        start, end = cell["weak"].value, cell["ceiling"].value
+        ends = {key: cell[key].value for key in ROLES}
+        reach.append({"row": i, "cell": name, "role": "PGR", **ends, **estimate(cell["pgr"])})
         for key, role in ROLES.items():
-            of_cell = {"row": i, "cell": name, "key": key, "role": role}
-            marks.append(of_cell | {"start": start, "end": end} | estimate(cell[key], ".3f"))
-        dots += [{"row": i + 0.27, "value": float(value)} for value in (seeds or {}).get(name, ())]
+            marks.append({"row": i, "cell": name, "role": role, **estimate(cell[key], ".3f")})
+        dots += [
+            {"row": i + 0.27, "cell": name, "value": float(value)}
+            for value in (seeds or {}).get(name, ())
+        ]
         ticks += [
             {"row": i, "cell": name, "role": label, "value": value, "interval": f"{value:.3f}"}
             for label, value in (references or {}).get(name, {}).items()
         ]
     domain = padded_domain([*extent(marks), *(row["value"] for row in [*dots, *ticks])])
     x = measure(x_title, domain, alt.X)
-    rows = alt.Scale(domain=[-0.5, len(order) - 0.5], reverse=True, nice=False)
-    y = alt.Y("row:Q", axis=None, scale=rows)
-    shares = [format(cell["pgr"], ".2f") for cell in cells.values()]
-    left = y.axis(name_axis(order, title=None, domain=False, width=24))
-    right = y.axis(
-        name_axis(shares, title="PGR", orient="right", domain=False, titleAngle=0)
-        if len(order) == 1
-        else name_axis(shares, title="PGR", orient="right", domain=False)
-    )
     colour = alt.Color(
         "role:N",
         scale=scale(list(ROLES.values()), (SUPERVISOR, STUDENT, GREY)),
         legend=alt.Legend(title=None, orient="top"),
     )
-    tip = ["cell:N", "role:N", alt.Tooltip("interval:N", title="95% interval")]
-    every, students = chart(marks), chart([mark for mark in marks if mark["key"] == "student"])
-    return alt.layer(
-        students.mark_rule(color=GREY, opacity=0.6).encode(x=x("start"), x2="end:Q", y=left),
-        students.mark_rule(color=STUDENT, strokeWidth=7, opacity=0.3).encode(
-            x=x("start"), x2="value:Q", y=y
+    tip = ["cell:N", "role:N", INTERVAL_TIP]
+    gaps, every = chart(reach), chart(marks)
+    layers = [
+        gaps.mark_rule(color=GREY, opacity=0.6).encode(x=x("weak"), x2="ceiling:Q"),
+        gaps.mark_rule(color=STUDENT, strokeWidth=7, opacity=0.3).encode(
+            x=x("weak"), x2="student:Q", tooltip=tip
         ),
-        chart(ticks)
-        .mark_tick(color=GREY, thickness=2, size=16)
-        .encode(x=x("value"), y=y, tooltip=tip),
+        chart(ticks).mark_tick(color=GREY, thickness=2, size=16).encode(x=x("value"), tooltip=tip),
         chart(dots)
         .mark_circle(size=14, opacity=0.6, color=STUDENT)
-        .encode(x=x("value"), y=y, tooltip=[alt.Tooltip("value:Q", format=".3f")]),
-        every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", y=y, color=colour),
+        .encode(x=x("value"), tooltip=["cell:N", alt.Tooltip("value:Q", format=".3f")]),
+        every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", color=colour),
         every.mark_point(size=90, filled=True, opacity=1).encode(
-            x=x("value"), y=right, color=colour, tooltip=tip
+            x=x("value"), color=colour, tooltip=tip
         ),
-        width=330,
-        height=46 * len(order),
-        title=wrapped(title),
-        description=title,
-        resolve=alt.Resolve(axis={"y": "independent"}),
-    )
+    ]
+    texts = ["PGR " * (row["value"] == row["value"]) + row["interval"] for row in reach]
+    return in_rows(layers, list(cells), texts, step=46, title=title)
 
 
 use_theme()
