@@ -57,15 +57,19 @@ def _wrap_axis(panel, name, channel, width):
         channel["title"] = _wrapped(title, width)
     if axis is None:
         return
+    if name == "x" and "tickCount" in axis:
+        axis["tickCount"] = 4
     if listed := NAMES.fullmatch(axis.get("labelExpr", "")):
         names = [" ".join(lines) for lines in json.loads(listed[1])]
         if name == "y":
-            side = axis.get("orient", "left")
             texts = [_wrapped(name, 0.53 * width, lines=True) for name in names]
-            axis |= ABOVE | {"labelAlign": side}
+            most = max(map(len, texts))
+            texts = [[""] * (most - len(text)) + text for text in texts]  # all end on one line
+            axis |= ABOVE | {"labelAlign": axis.get("orient", "left")}
+            axis["labelOffset"] -= LINE * (most - 1)
             first, last = channel["scale"]["domain"]
             channel["scale"]["domain"] = [first - 0.25, last]
-            step = 36 + LINE * max(map(len, texts))
+            step = 36 + LINE * most
             panel["height"] = max(panel["height"], (len(names) + 0.25) * step)
         else:
             room = (width - 60) / len(names)

@@ -15,8 +15,7 @@ import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_lib.figures.charts import accuracy_dots
-from w2s_lib.figures.ruler import pgr_ruler
+from w2s_lib.figures.rows import accuracy_dots, pgr_ruler
 from w2s_lib.figures.style import COLOURS, GREY, VEGALITE, spread, use_theme
 from w2s_lib.measures.intervals import Interval
 

@@ -23,7 +23,6 @@ from w2s_lib.figures.style import (
     GREY,
     LABEL_HEIGHT,
     SHAPES,
-    STUDENT,
     line_colours,
     padded_domain,
     spread,
@@ -137,100 +136,6 @@ def curves(
     )
 
 
-def accuracy_dots(
-    intervals: Mapping[str, Interval],
-    *,
-    title: str,
-    x_title: str = "test accuracy",
-    seeds: Mapping[str, Sequence[float]] | None = None,
-    references: Mapping[str, float] | None = None,
-    number: str = ".2f",
-) -> alt.LayerChart:
-    """A row a name: the estimate, its 95% interval, its seeds.
-
-    For accuracies, PGR and differences (reference 0).
-
-    Args:
-        intervals: name -> estimate, from top to bottom. One without a value shows its note instead.
-        title: the finding, in a sentence.
-        x_title: what is measured.
-        seeds: name -> a value a seed, drawn as small dots.
-        references: label -> value, drawn as lines labelled at the top.
-        number: format of the numbers at the right.
-
-    Raises:
-        ValueError: no interval has a value; `seeds` names a row that is not there.
-    """
-    order, known = list(intervals), references or {}
-    marks = [
-        {"row": i, "name": name, **estimate(intervals[name], number)}
-        for i, name in enumerate(order)
-    ]
-    if all(math.isnan(mark["value"]) for mark in marks):
-        raise ValueError("no interval has a value: there is nothing to draw")
-    dots: list[Row] = [
-        {"row": order.index(name) + 0.24, "name": name, "value": float(value)}
-        for name, values in (seeds or {}).items()
-        for value in values
-    ]
-    domain = padded_domain([*extent(marks), *(dot["value"] for dot in dots), *known.values()])
-    x, blue, every = measure(x_title, domain, alt.X), alt.value(STUDENT), chart(marks)
-    behind: list[alt.Chart] = []
-    for i, (label, value) in enumerate(known.items()):
-        at = chart([{"value": value, "label": label}]).encode(x=x("value"))
-        behind.append(at.mark_rule(color=GREY, strokeDash=DASHED))
-        above = alt.value(-4 - LABEL_HEIGHT * i)
-        behind.append(at.mark_text(baseline="bottom").encode(y=above, text="label:N"))
-    layers = [
-        every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", color=blue),
-        chart(dots)
-        .mark_circle(size=16, opacity=0.65)
-        .encode(x=x("value"), color=blue, tooltip=["name:N", alt.Tooltip("value:Q", format=".3f")]),
-        every.mark_point(size=60, filled=True, opacity=1).encode(
-            x=x("value"), color=blue, tooltip=["name:N", INTERVAL_TIP]
-        ),
-    ]
-    texts = [mark["interval"] for mark in marks]
-    return in_rows(layers, order, texts, step=34, title=title, behind=behind)
-
-
-def in_rows(
-    layers: Sequence[alt.Chart],
-    names: Sequence[str],
-    texts: Sequence[str],
-    *,
-    step: int,
-    title: str,
-    behind: Sequence[alt.Chart] = (),
-) -> alt.LayerChart:
-    """Marks in rows, each with its name at the left and a text at the right.
-
-    The page of a narrow screen writes both above the row.
-
-    Args:
-        layers: two at least, whose data have the field `row`: 0 for the first name, and so on.
-        names: of the rows, from top to bottom.
-        texts: what stands at the right of each.
-        step: pixels from one row to the next.
-        title: the finding, in a sentence.
-        behind: layers of all rows together.
-    """
-    scale = alt.Scale(domain=[-0.5, len(names) - 0.5], reverse=True, nice=False)
-    axes = [name_axis(names, width=28), name_axis(texts, orient="right"), *[None] * len(layers)]
-    return alt.layer(
-        *behind,
-        *(
-            layer.encode(y=alt.Y("row:Q", axis=axis, scale=scale))
-            for layer, axis in zip(layers, axes, strict=False)
-        ),
-        width=330,
-        height=step * len(names),
-        title=wrapped(title),
-        description=title,
-        resolve=alt.Resolve(axis={"y": "independent"}),
-    )
-
-
 def estimate(interval: Interval, number: str = ".2f") -> Row:
     """The fields `value`, `low`, `high` and, as text, `interval`.
 
@@ -291,7 +196,7 @@ def name_axis(names: Sequence[str], *, width: int = 32, **style: Any) -> alt.Axi
     return alt.Axis(
         values=list(range(len(names))),
         labelExpr=f"{json.dumps(lines)}[datum.value]",
-        **{"grid": False, "domain": False, "title": None},
+        grid=False,
         labelLimit=0,
         labelLineHeight=LABEL_HEIGHT,
         labelOverlap=False,
