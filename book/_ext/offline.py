@@ -16,6 +16,7 @@ from sphinx.util.math import get_node_equation_number
 LOG = logging.getLogger(__name__)
 CONVERTER = LatexToMathML(fancy_error=False)
 FONT = "STIXTwoMath-Regular.ttf"
+BOX = 'class="formula w2s-scroll" role="region" tabindex="0" aria-label="Formula"'
 
 
 def mathml(node, *, block):
@@ -39,7 +40,7 @@ def inline_math(self, node):
 def block_math(self, node):
     """Writes a displayed formula, with its number where it has a label."""
     self.body.append(self.starttag(node, "div", CLASS="math notranslate nohighlight"))
-    self.body.append(f'<div class="formula">{mathml(node, block=True)}</div>')
+    self.body.append(f"<div {BOX}>{mathml(node, block=True)}</div>")
     if node["number"]:
         self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})')
         self.add_permalink_ref(node, "Link to this equation")

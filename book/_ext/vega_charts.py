@@ -1,7 +1,8 @@
 """Altair charts in the built pages, with no network.
 
 A chart's output holds its Vega-Lite spec. The page gets it for `charts.js`, which draws the chart
-live in the colours of the page's theme, and an SVG drawing of it for a reader without JavaScript.
+live in the colours of the page's theme, and an SVG drawing of it for a reader without JavaScript;
+both for a desk and, as `narrow` makes it, for a phone. Under it is a table of its data.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import nbformat
 import vl_convert
+from chart_data import alternative, data_table
+from narrow import narrow
 from sphinx.util import logging
 
 from w2s_lib.figures.style import MIME, VEGALITE
@@ -26,11 +29,12 @@ def chart_id(spec):
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def label(spec):
-    """What the chart says, for a reader who does not see it: its description, else its title."""
-    title = spec.get("title") or ""
-    title = title.get("text", "") if isinstance(title, dict) else title
-    return spec.get("description") or (" ".join(title) if isinstance(title, list) else title)
+def still(spec, name, text):
+    """An SVG drawing, with what it says to a reader who does not see it."""
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE)
+    # Ids are unique in a page, not in a drawing: two charts may both hold "clip0".
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{text}" ', 1)
 
 
 def named(spec):
@@ -41,8 +45,7 @@ def named(spec):
 
 def figure(spec):
     """The HTML of one chart."""
-    name, text = chart_id(spec), label(spec)
-    knobs = spec.get("params", [])
+    name, text, knobs = chart_id(spec), html.escape(alternative(spec)), spec.get("params", [])
     if any("select" in knob for knob in knobs):
         LOG.warning("A chart is worked with a mouse alone, bind sliders instead: %s", text)
     if knobs and not any(part.startswith("said") for part in named(spec)):
@@ -51,14 +54,16 @@ def figure(spec):
         LOG.warning(
             "A chart has neither a description nor a title; a screen reader has nothing to read."
         )
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE)
-    # Ids are unique in a page, not in a drawing: two charts may both hold "clip0".
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>c{name}-", svg[svg.index("<svg") :])
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(text)}" ', 1)
-    data = json.dumps(spec, sort_keys=True).replace("</", "<\\/")
+    changes = narrow(spec)
+    small = {key: value for key, value in {**spec, **changes}.items() if value is not None}
+    data = json.dumps([spec, changes], sort_keys=True).replace("</", "<\\/")
+    table = data_table(spec)
+    below = f'<details class="w2s-rows"><summary>table</summary>{table}</details>' if table else ""
     return (
-        f'<div class="w2s-chart" data-chart="{name}" data-label="{html.escape(text)}"><div class="w2s-chart-view">{svg}</div>'
-        f'<script type="application/json">{data}</script>{HEARD if knobs else ""}</div>'
+        f'<div class="w2s-chart" data-chart="{name}" data-label="{text}"><div class="w2s-chart-view">'
+        f'<div class="w2s-wide">{still(spec, f"c{name}", text)}</div>'
+        f'<div class="w2s-narrow">{still(small, f"n{name}", text)}</div></div>'
+        f'<script type="application/json">{data}</script>{HEARD if knobs else ""}</div>{below}'
     )
 
 

@@ -1,6 +1,7 @@
 // Draws the page's charts live, in the colours of its theme. Without this script each chart is a still SVG.
 (() => {
   const bundle = new URL("vega.js", document.currentScript.src).href;
+  const NARROW = 560; // as in book.css
   const shades = {
     light: { ink: "#1f2328", soft: "#57606a", line: "#d8dee4" },
     dark: { ink: "#ced6dd", soft: "#9ea7b0", line: "#3b434b" },
@@ -20,10 +21,19 @@
     return { ...rest, config };
   }
 
+  // In a narrow box stands what the build made for it, as wide as the box (panels keep their width).
+  function fitted([wide, changes], width) {
+    if (!width) return wide;
+    const small = Object.entries({ ...wide, ...changes, ...(changes.width && { width }) });
+    return Object.fromEntries(small.filter(([, value]) => value !== null));
+  }
+
   async function draw(box) {
     const theme = document.documentElement.dataset.theme === "dark" ? "dark" : "light";
-    if (box.dataset.live === theme) return;
-    const spec = JSON.parse(box.querySelector("script").textContent);
+    const width = box.clientWidth < NARROW ? box.clientWidth : 0; // also of a box that is folded away
+    const drawn = `${theme} ${width}`;
+    if (box.dataset.drawn === drawn) return;
+    const spec = fitted(JSON.parse(box.querySelector("script").textContent), width);
     const view = box.querySelector(".w2s-chart-view");
     await vegaEmbed(view, themed(spec, theme), {
       actions: false, // its menu cannot be reached with a keyboard
@@ -35,9 +45,7 @@
     drawing.querySelectorAll('[role="graphics-symbol"]:not([aria-label])').forEach((mark) => mark.setAttribute("role", "none"));
     drawing.setAttribute("role", "img");
     drawing.setAttribute("aria-label", box.dataset.label);
-    // On a narrow screen it shrinks to three quarters, below which it could not be read; then its box scrolls.
-    drawing.style.minWidth = `${0.75 * drawing.getAttribute("width")}px`;
-    box.dataset.live = theme;
+    [box.dataset.drawn, box.dataset.live] = [drawn, theme];
   }
 
   // What follows from a chart's sliders is drawn as parts called "said". Once a slider rests, a screen reader reads them.
@@ -63,7 +71,8 @@
       // One after the other: two drawings at once in a box would leave two charts.
       let queue = Promise.resolve();
       const redraw = () => (queue = queue.then(() => Promise.all(boxes.map(draw))).catch(console.error));
-      redraw();
+      const watch = new ResizeObserver(redraw); // which calls once at the start
+      boxes.forEach((box) => watch.observe(box));
       new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
     };
     document.head.append(script);

@@ -15,8 +15,7 @@ import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_lib.figures.charts import accuracy_dots
-from w2s_lib.figures.ruler import pgr_ruler
+from w2s_lib.figures.rows import accuracy_dots, pgr_ruler
 from w2s_lib.figures.style import COLOURS, GREY, VEGALITE, spread, use_theme
 from w2s_lib.measures.intervals import Interval
 
@@ -137,7 +136,7 @@ class TestRuler:
         assert {0.861, 0.879, 0.645} <= {row.get("value") for row in rows}
         drawing = svg(chart)
         said = texts(drawing) + re.findall(r"<tspan[^>]*>([^<]*)</tspan>", drawing)
-        assert {"0.43 [0.31,\xa00.55]", "no gap to recover", "no gap"} <= set(said)
+        assert {"PGR 0.43 [0.31,\xa00.55]", "no gap to recover", "no gap"} <= set(said)
         assert "NaN" not in drawing and not any("undefined" in text for text in said)
 
     def test_fits_the_page(self):

@@ -303,8 +303,8 @@ class Comparison(Shown):
         return pd.DataFrame(rows, columns=columns)
 
     def plot(self, *, title: str = "", **options: Any) -> Any:
-        """A row a comparison, a line at no difference. Options: `figures.charts.accuracy_dots`."""
-        from w2s_lib.figures.charts import accuracy_dots  # loads altair
+        """A row a comparison, a line at no difference. Options: `figures.rows.accuracy_dots`."""
+        from w2s_lib.figures.rows import accuracy_dots  # loads altair
 
         options.setdefault("x_title", f"difference in test {self.metric}")
         usual = {"references": {"no difference": 0.0}, "number": "+.3f", "seeds": self.seeds}
@@ -340,8 +340,8 @@ class Cells(Shown):
         return pd.DataFrame(rows)
 
     def plot(self, *, title: str = "", **options: Any) -> Any:
-        """A ruler an experiment. Options: `figures.ruler.pgr_ruler`."""
-        from w2s_lib.figures.ruler import pgr_ruler  # loads altair
+        """A ruler an experiment. Options: `figures.rows.pgr_ruler`."""
+        from w2s_lib.figures.rows import pgr_ruler  # loads altair
 
         options.setdefault("x_title", f"test {self.metric}")
         return pgr_ruler(self.intervals, title=title, **{"seeds": self.seeds} | options)

@@ -23,7 +23,6 @@ from w2s_lib.figures.style import (
     GREY,
     LABEL_HEIGHT,
     SHAPES,
-    STUDENT,
     line_colours,
     padded_domain,
     spread,
@@ -39,9 +38,12 @@ HEIGHT, WIDEST, NARROWEST = 270, 440, 240
 """Of the panel of curves, in pixels; long labels in the margin make it narrower."""
 MARGIN = 570
 """Pixels for the panel and the labels to its right."""
+MARGINAL = "margin"
+"""The style of what stands in the margin; a narrow page writes its labels under the title."""
 APART = 14.0
 """Pixels between two lines' marks at one x, where there is room for it."""
 MOST_TICKS = 9
+INTERVAL_TIP = alt.Tooltip("interval:N", title="95% interval")
 
 
 def curves(
@@ -131,68 +133,6 @@ def curves(
         height=HEIGHT,
         title=wrapped(title),
         description=title,
-    )
-
-
-def accuracy_dots(
-    intervals: Mapping[str, Interval],
-    *,
-    title: str,
-    x_title: str = "test accuracy",
-    seeds: Mapping[str, Sequence[float]] | None = None,
-    references: Mapping[str, float] | None = None,
-    number: str = ".2f",
-) -> alt.LayerChart:
-    """A row a name: the estimate, its 95% interval, its seeds.
-
-    For accuracies, PGR and differences (reference 0).
-
-    Args:
-        intervals: name -> estimate, from top to bottom. One without a value shows its note instead.
-        title: the finding, in a sentence.
-        x_title: what is measured.
-        seeds: name -> a value a seed, drawn as small dots.
-        references: label -> value, drawn as lines labelled at the top.
-        number: format of the numbers at the right.
-
-    Raises:
-        ValueError: no interval has a value; `seeds` names a row that is not there.
-    """
-    order, known = list(intervals), references or {}
-    marks = [
-        {"row": i, "name": name, **estimate(intervals[name], number)}
-        for i, name in enumerate(order)
-    ]
-    shown = [mark for mark in marks if not math.isnan(mark["value"])]
-    if not shown:
-        raise ValueError("no interval has a value: there is nothing to draw")
-    dots: list[Row] = [
-        {"row": order.index(name) + 0.24, "name": name, "value": float(value)}
-        for name, values in (seeds or {}).items()
-        for value in values
-    ]
-    domain = padded_domain([*extent(shown), *(dot["value"] for dot in dots), *known.values()])
-    rows = alt.Scale(domain=[-0.5, len(order) - 0.5], reverse=True, nice=False)
-    x, y = measure(x_title, domain, alt.X), alt.Y("row:Q", axis=None, scale=rows)
-    left = y.axis(name_axis(order, title=None))
-    texts = [mark["interval"] for mark in marks]
-    right = y.axis(name_axis(texts, title=None, orient="right", domain=False))
-    blue, tip = alt.value(STUDENT), alt.Tooltip("value:Q", format=".3f")
-    rules = chart([{"value": value, "label": label} for label, value in known.items()])
-    bars = chart(shown).mark_rule(strokeWidth=2)
-    small = chart(dots).mark_circle(size=16, opacity=0.65)
-    large = chart(shown).mark_point(size=60, filled=True, opacity=1)
-    return alt.layer(
-        rules.mark_rule(color=GREY, strokeDash=DASHED).encode(x=x("value")),
-        rules.mark_text(baseline="bottom").encode(x=x("value"), y=alt.value(-4), text="label:N"),
-        bars.encode(x=x("low"), x2="high:Q", y=left, color=blue),
-        small.encode(x=x("value"), y=y, color=blue, tooltip=["name:N", tip]),
-        large.encode(x=x("value"), y=right, color=blue, tooltip=["name:N", "interval:N"]),
-        width=330,
-        height=34 * len(order),
-        title=wrapped(title),
-        description=title,
-        resolve=alt.Resolve(axis={"y": "independent"}),
     )
 
 
@@ -298,7 +238,7 @@ def series(
     flat = {key: style[key] for key in ("x", "color")}
     of_dot = [*tips, *(["seed:N"] if any("seed" in dot for dot in dots) else [])]
     of_dot.append(alt.Tooltip("value:Q", format=".3f"))
-    of_mean = [*tips, alt.Tooltip("interval:N", title="95% interval")]
+    of_mean = [*tips, INTERVAL_TIP]
     lines = chart(marks).mark_line(strokeWidth=1.5, opacity=0.7, **line)
     bars = chart(shown).mark_rule(strokeWidth=2)
     small = chart(dots).mark_circle(size=14, opacity=0.65)
@@ -335,9 +275,10 @@ def margin_labels(
     at, layers = [alt.value(width + more) for more in (0, 9, 12)], []
     for label, place, moved in zip(labels, places, spread(places, LABEL_HEIGHT), strict=True):
         one, y = chart([{"label": label}]), alt.value(moved)
-        tie = one.mark_rule(color=GREY, opacity=0.6)
+        tie = one.mark_rule(color=GREY, opacity=0.6, style=MARGINAL)
         layers.append(tie.encode(x=at[0], x2=at[1], y=alt.value(place), y2=y))
-        layers.append(one.mark_text(align="left").encode(x=at[2], y=y, text="label:N"))
+        text = one.mark_text(align="left", style=MARGINAL)
+        layers.append(text.encode(x=at[2], y=y, text="label:N"))
     return layers
 
 

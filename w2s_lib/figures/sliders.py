@@ -118,7 +118,7 @@ def confidence_explorer(
     )
     mean = rows.transform_aggregate(loss="mean(loss)").transform_calculate(
         said="'loss = ' + format(datum.loss, '.3f') + ' nats'",
-        target="'target = ' + format(1 - alpha, '.2f') + ' × soft label + ' + format(alpha, '.2f')"
+        target="'target = ' + format(1 - alpha, '.2f') + ' × label + ' + format(alpha, '.2f')"
         " + ' × [prediction > ' + format(threshold, '.2f') + ']'",
     )
     width, height, names = 330, 30 * len(order), list(words.values())
@@ -130,7 +130,9 @@ def confidence_explorer(
     marks = rows.transform_fold(list(words), as_=["key", "value"]).transform_calculate(
         what=f"{json.dumps(words)}[datum.key]"
     )
-    columns = [("target", width + 50), ("loss", width + 105)]
+    columns = [
+        (field, alt.expr(f"width + {more}")) for field, more in (("target", 50), ("loss", 105))
+    ]
     return alt.layer(
         chart([{}])
         .transform_calculate(t="threshold")

@@ -79,9 +79,11 @@ def _theme() -> alt.theme.ThemeConfig:
     text: Any = {"labelColor": GREY, "titleColor": GREY, "labelFontSize": 12, "titleFontSize": 12}
     text["titleFontWeight"] = "normal"
     axis = text | {"domainColor": GREY, "tickColor": GREY, "gridColor": RULE, "titlePadding": 8}
+    axis["labelSeparation"] = 4
     legend = text | {"labelLimit": 240, "titleLimit": 400, "symbolSize": 80}
     legend |= {"orient": "bottom", "symbolOpacity": 1}
     title: Any = {"color": GREY, "fontSize": 14, "fontWeight": 600, "anchor": "start", "offset": 14}
+    title |= {"subtitleColor": GREY, "subtitleFontSize": 12}
     return {
         "config": {
             "font": FONT,

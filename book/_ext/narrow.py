@@ -1,0 +1,118 @@
+"""A chart for a phone, made of the chart for a desk: as wide as its box, nothing beside its rows.
+
+Names and numbers stand above their rows; panels and legends come one under another.
+"""
+
+import copy
+import json
+import re
+import textwrap
+
+WIDTH = 340
+"""Pixels of a drawing that no script fits to its box: the text column of a phone 390 wide."""
+CHARACTER, LINE = 6.8, 15
+"""Pixels of a character and of a line of 12-pixel text."""
+NAMES = re.compile(r"(\[.*\])\[datum\.value\]", re.S)
+"""The labels of an axis that names its places: `name_axis` of w2s_lib.figures.charts."""
+GROUPS = ("concat", "hconcat", "vconcat")
+BARE = {"ticks": False, "domain": False, "labelLimit": 0, "labelPadding": 0, "zindex": 1}
+ABOVE = BARE | {"labelBaseline": "line-bottom", "labelOffset": -13}
+BANDS = {"type": "band", "paddingInner": 0.5, "paddingOuter": 0.4}
+
+
+def narrow(spec, width=WIDTH):
+    """What a chart `width` pixels wide has instead; None where it has nothing."""
+    small = copy.deepcopy({key: spec[key] for key in spec if key not in ("datasets", "config")})
+    aside, panels = _taken_out(small, "margin", spec), [small]
+    for group in set(GROUPS) & set(small):
+        panels = small.pop(group)
+        small |= {"vconcat": panels, "columns": None, "padding": None, group: None} | (
+            {"vconcat": panels} if group == "vconcat" else {}
+        )
+    for panel in panels:
+        _fit(panel, width if panels == [small] else width - 75)
+    _wrap_title(small, width, aside)
+    if panels == [small]:
+        small |= {"autosize": {"type": "fit-x", "contains": "padding"}, "padding": None}
+    return {key: value for key, value in small.items() if spec.get(key) != value}
+
+
+def _fit(panel, width):
+    """Makes a panel narrow, with its layers."""
+    panel["width"] = width
+    for unit in [panel, *panel.get("layer", [])]:
+        for name, channel in unit.get("encoding", {}).items():
+            if not isinstance(channel, dict) or "field" not in channel:
+                continue
+            if name in ("x", "y"):
+                _wrap_axis(panel, name, channel, width)
+            elif name in ("color", "shape", "size"):
+                _stack_legend(channel, width)
+    _wrap_title(panel, width)
+
+
+def _wrap_axis(panel, name, channel, width):
+    axis, title = channel.get("axis", {}), channel.get("title")
+    if name == "x" and isinstance(title, str):
+        channel["title"] = _wrapped(title, width)
+    if axis is None:
+        return
+    if name == "x" and "tickCount" in axis:
+        axis["tickCount"] = 4
+    if listed := NAMES.fullmatch(axis.get("labelExpr", "")):
+        names = [" ".join(lines) for lines in json.loads(listed[1])]
+        if name == "y":
+            texts = [_wrapped(name, 0.53 * width, lines=True) for name in names]
+            most = max(map(len, texts))
+            texts = [[""] * (most - len(text)) + text for text in texts]  # all end on one line
+            axis |= ABOVE | {"labelAlign": axis.get("orient", "left")}
+            axis["labelOffset"] -= LINE * (most - 1)
+            first, last = channel["scale"]["domain"]
+            channel["scale"]["domain"] = [first - 0.25, last]
+            step = 36 + LINE * most
+            panel["height"] = max(panel["height"], (len(names) + 0.25) * step)
+        else:
+            room = (width - 60) / len(names)
+            words = max(len(word) for text in names for word in text.split() or [""])
+            if words * CHARACTER > room:
+                axis |= {"labelAngle": -40, "labelAlign": "right"}
+                room = 16 * CHARACTER
+            texts = [_wrapped(text, room, lines=True) for text in names]
+        axis["labelExpr"] = f"{json.dumps(texts)}[datum.value]"
+    elif name == "y" and channel["type"] in ("nominal", "ordinal"):
+        channel["axis"] = axis | ABOVE | {"labelAlign": "left", "labelOffset": -16}
+        channel["scale"] = channel.get("scale", {}) | BANDS
+        panel["height"] = {"step": 56}
+
+
+def _stack_legend(channel, width):
+    names = channel.get("scale", {}) and channel["scale"].get("domain")
+    legend = channel.get("legend", {})
+    room = sum(CHARACTER * len(name) + 30 for name in names) if names else width + 1
+    if legend is not None and room > width:
+        channel["legend"] = legend | {"columns": 1}
+
+
+def _taken_out(chart, style, spec):
+    """Takes out the marks of a style and returns what those of text say."""
+    layers = chart.get("layer", [])
+    out = [layer for layer in layers if layer["mark"].get("style") == style]
+    chart |= {"layer": [layer for layer in layers if layer not in out]} if out else {}
+    rows = [row for layer in out for row in spec["datasets"][layer["data"]["name"]]]
+    return list(dict.fromkeys(row["label"] for row in rows))
+
+
+def _wrap_title(chart, width, aside=()):
+    title = chart.get("title")
+    title = title if isinstance(title, dict) else {"text": title or []}
+    text = title["text"] if isinstance(title["text"], str) else " ".join(title["text"])
+    if text:
+        chart["title"] = title | {"text": textwrap.wrap(text, int(width / 8.8)), "anchor": "start"}
+    if text and aside:
+        chart["title"]["subtitle"] = _wrapped("Dashed: " + "; ".join(aside), width, lines=True)
+
+
+def _wrapped(text, width, *, lines=False):
+    """A text on lines; one that needs no second stays a text, unless `lines` are asked for."""
+    found = textwrap.wrap(text, max(1, int(width / CHARACTER)))
+    return found or [""] if lines or len(found) > 1 else text
