@@ -200,7 +200,8 @@ def test_a_downloaded_notebook_that_nobody_trusts(lab, opened):
 
 def test_every_toy_is_live_in_a_notebook_that_nobody_trusts(lab, opened):
     """Its outputs alone: no cell has been run here, and no kernel is asked."""
-    notebook = nbformat.v4.new_notebook()
+    notebook = nbformat.v4.new_notebook()  # with a kernel named, or Lab's question would cover it
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
     for name, make in TOYS.items():
         output = nbformat.v4.new_output("display_data", mime(make()))
         notebook.cells.append(nbformat.v4.new_code_cell(f"# {name}", outputs=[output]))

@@ -221,17 +221,17 @@ def probe_explorer(*, accuracy: float, direction: int = 125) -> alt.VConcatChart
 def _texts(n: int) -> Iterator[tuple[int, float, float, float]]:
     """Class, two standard normal coordinates and a place in a random order, of each of n texts.
 
-    Eight at a time: a text of either class, each with its three mirror images beside it in the
-    order. So any first texts, and any first ones of the order, scatter as endless texts would.
+    Four at a time: a text of either class, each with its mirror image beside it in the order. So
+    any first texts, and any first ones of the order, scatter about as endless texts would.
     """
-    rng, m = np.random.default_rng(0), n // 8
+    rng, m = np.random.default_rng(2), n // 4
     sizes = np.tile(ndtri(0.5 + (np.arange(m) + 0.5) / (2 * m)), (2, 1))
-    a, b = (rng.permuted(sizes, axis=1) for _ in range(2))
+    a, b = (rng.permuted(sizes, axis=1) * rng.choice([-1, 1], (2, m)) for _ in range(2))
     order = rng.permuted(np.tile(np.arange(m), (2, 1)), axis=1)
     for i in range(m):
-        for place, (k, left, down) in enumerate(product((0, 1), (1, -1), (1, -1))):
-            at = left * float(a[k, i]), left * down * float(b[k, i])
-            yield 1 - 2 * k, *at, 8 * int(order[k, i]) + place
+        for place, (k, side) in enumerate(product((0, 1), (1, -1))):
+            at = side * float(a[k, i]), side * float(b[k, i])
+            yield 1 - 2 * k, *at, 4 * int(order[k, i]) + place
 
 
 def _dots(texts: alt.Chart) -> alt.Chart:
