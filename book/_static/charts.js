@@ -1,57 +1,52 @@
-// Draws the page's charts live, in the colours of its theme. Without this script each chart is a still SVG.
+// Makes the page's charts live. Without this script each is a still SVG of the same look.
+// Vega is most of a page's weight: it is loaded when a chart with sliders comes near, or when another chart is touched.
 (() => {
   const bundle = new URL("vega.js", document.currentScript.src).href;
-  const shades = {
-    light: { ink: "#1f2328", soft: "#57606a", line: "#d8dee4" },
-    dark: { ink: "#ced6dd", soft: "#9ea7b0", line: "#3b434b" },
-  };
+  let loading;
 
-  // A spec's own config wins over the options of vega-embed, so the colours have to go into the spec.
-  function themed(spec, theme) {
-    const { ink, soft, line } = shades[theme];
-    const config = { ...spec.config, background: "transparent" };
-    const set = (part, colours) => (config[part] = { ...config[part], ...colours });
-    set("title", { color: ink, subtitleColor: soft });
-    set("axis", { labelColor: soft, titleColor: ink, gridColor: line, domainColor: soft, tickColor: soft });
-    set("legend", { labelColor: ink, titleColor: ink });
-    set("header", { labelColor: ink, titleColor: ink });
-    set("text", { color: ink });
-    const { background, ...rest } = spec;
-    return { ...rest, config };
+  function vega() {
+    loading ??= new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      Object.assign(script, { src: bundle, onload: resolve, onerror: reject });
+      document.head.append(script);
+    });
+    return loading;
   }
 
   async function draw(box) {
-    const theme = document.documentElement.dataset.theme === "dark" ? "dark" : "light";
-    if (box.dataset.live === theme) return;
     const spec = JSON.parse(box.querySelector("script").textContent);
     const view = box.querySelector(".w2s-chart-view");
-    await vegaEmbed(view, themed(spec, theme), {
+    await vega();
+    await vegaEmbed(view, spec, {
       actions: false, // its menu cannot be reached with a keyboard
       renderer: "svg",
       mode: "vega-lite",
-      tooltip: { theme },
     });
     const drawing = view.querySelector("svg");
     drawing.setAttribute("role", "img");
     drawing.setAttribute("aria-label", box.dataset.label);
     // On a narrow screen it shrinks to three quarters, below which it could not be read; then its box scrolls.
     drawing.style.minWidth = `${0.75 * drawing.getAttribute("width")}px`;
-    box.dataset.live = theme;
+    box.dataset.live = "yes";
+  }
+
+  function drawOnce(box) {
+    if (box.dataset.live) return;
+    box.dataset.live = "soon";
+    draw(box).catch(console.error);
   }
 
   function start() {
     const boxes = [...document.querySelectorAll(".w2s-chart")];
     if (!boxes.length) return;
-    const script = document.createElement("script");
-    script.src = bundle;
-    script.onload = () => {
-      // One after the other: two drawings at once in a box would leave two charts.
-      let queue = Promise.resolve();
-      const redraw = () => (queue = queue.then(() => Promise.all(boxes.map(draw))).catch(console.error));
-      redraw();
-      new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-    };
-    document.head.append(script);
+    const near = new IntersectionObserver(
+      (seen) => seen.filter((one) => one.isIntersecting).forEach((one) => drawOnce(one.target)),
+      { rootMargin: "50% 0px" },
+    );
+    for (const box of boxes) {
+      if (box.querySelector("script").textContent.includes('"bind"')) near.observe(box);
+      else for (const name of ["pointerenter", "focusin"]) box.addEventListener(name, () => drawOnce(box));
+    }
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
