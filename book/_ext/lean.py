@@ -4,6 +4,7 @@ Icons are the book's own (`icons.css`), the mathematical font holds the page's c
 of the theme's files those are kept that a page, a style or a script names.
 """
 
+import logging
 import re
 import unicodedata
 from importlib.resources import as_file, files
@@ -79,5 +80,6 @@ def write_font(static, pages):
 
 def setup(app):
     """Registers the extension."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells each step, otherwise
     app.connect("build-finished", lighten, priority=950)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
