@@ -1,8 +1,12 @@
 """What a page costs on a host that compresses nothing, and on a reader who has read another page before."""
 
+import functools
+import http.server
+import threading
+
 import pytest
 
-from tests.browser.test_pages import PAGES, SITE, opened, site  # noqa: F401
+from tests.browser.test_pages import PAGES, SITE, Quiet, opened, site  # noqa: F401
 
 FIRST, FURTHER, WHOLE = 1_200_000, 300_000, 8_000_000  # bytes
 
@@ -50,3 +54,22 @@ def test_every_icon_is_drawn(opened, name):  # noqa: F811
     for icon in icons.all():
         mask = icon.evaluate("node => getComputedStyle(node, '::before').maskImage")
         assert mask.startswith('url("data:image/svg+xml'), icon.get_attribute("class")
+
+
+def test_under_a_sub_path_all_is_found(browser, site, tmp_path):  # noqa: F811
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "path").symlink_to(SITE)
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    page, wrong = browser.new_page(), []
+    page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 else None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}/some/path/"
+        page.on(
+            "request", lambda r: None if r.url.startswith((base, "data:")) else wrong.append(r.url)
+        )
+        for name in PAGES:
+            page.goto(f"{base}{name}.html", wait_until="load")
+        server.shutdown()
+    page.close()
+    assert wrong == []
