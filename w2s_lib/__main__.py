@@ -62,7 +62,7 @@ def alone() -> Any:
     return FileLock(ROOT / ".w2s" / "build.lock")
 
 
-def make_book(options: Options, *, retrain: bool = False) -> int:
+def make_book(options: Options, *, retrain: bool = False, commit: str = "") -> int:
     """Executes the chapters, builds the pages and verifies them."""
     from w2s_lib.publishing import execution
     from w2s_lib.publishing import pages as build
@@ -78,7 +78,7 @@ def make_book(options: Options, *, retrain: bool = False) -> int:
         if retrain:
             os.environ["W2S_PUBLISHED"] = "0"
         table += execution.execute(jobs, workers=workers)
-        built = build.build(pages)
+        built = build.build(pages, commit=commit)
         build.verify(pages)
     print_table(table)
     words = "built" if built else "unchanged"
@@ -139,6 +139,34 @@ def records(options: Options) -> int:
     return 0
 
 
+def pdf(options: Options) -> int:
+    """Prints the whole book as one PDF, `_build/pdf/book.pdf` (needs Chromium)."""
+    from w2s_lib.publishing import pdf as paper
+
+    make_book({})
+    with alone():
+        n_pages = paper.write_pdf(
+            book.chapters(ROOT), target := ROOT / "_build" / "pdf" / "book.pdf"
+        )
+    print(f"\n{n_pages} pages: {target.as_uri()}")
+    return 0
+
+
+def publish(options: Options) -> int:
+    """Packs the site of the checked-out commit, with a checksum, into `_build/site/`."""
+    from w2s_lib.publishing import archive
+
+    commit = archive.clean_commit(ROOT)
+    make_book({}, commit=commit)
+    with alone():
+        site, target = ROOT / "_build" / "html", ROOT / "_build" / "site"
+        file = archive.write_archive(site, target, root=ROOT, commit=commit)
+    print(
+        f"\n{file.stat().st_size / 1e6:.1f} MB and its checksum, to unpack on any static host:\n{file}"
+    )
+    return 0
+
+
 def serve(options: Options) -> int:
     """Serves the built book on localhost (PORT=8000; 0 takes a free port)."""
     port, site = whole(options, "port", 8000, least=0), ROOT / "_build" / "html"
@@ -196,6 +224,8 @@ VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
     "run": (run, None),
     "records": (records, None),
     "serve": (serve, ("port",)),
+    "pdf": (pdf, ()),
+    "publish": (publish, ()),
     "lab": (lab, ("port",)),
     "clean": (clean, ()),
 }

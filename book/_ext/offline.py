@@ -4,9 +4,6 @@ Mathematics as MathML, and no script that is loaded from elsewhere.
 """
 
 import html
-import shutil
-from importlib.resources import as_file, files
-from pathlib import Path
 
 from docutils.nodes import SkipNode, raw
 from math_core import LatexError, LatexToMathML
@@ -15,7 +12,6 @@ from sphinx.util.math import get_node_equation_number
 
 LOG = logging.getLogger(__name__)
 CONVERTER = LatexToMathML(fancy_error=False)
-FONT = "STIXTwoMath-Regular.ttf"
 BOX = 'class="formula w2s-scroll" role="region" tabindex="0" aria-label="Formula"'
 
 
@@ -66,20 +62,9 @@ def own_scripts(app, pagename, templatename, context, doctree):
     context["script_files"] = list(kept.values())
 
 
-def write_font(app, error):
-    """Adds a font with mathematical tables, for machines that have none.
-
-    Without one, brackets do not grow.
-    """
-    if error is None and app.builder.format == "html":
-        with as_file(files("ziamath") / "fonts" / FONT) as path:
-            shutil.copy(path, Path(app.outdir, "_static", FONT))
-
-
 def setup(app):
     """Registers the extension."""
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("doctree-resolved", no_launcher, priority=900)
     app.connect("html-page-context", own_scripts, priority=900)
-    app.connect("build-finished", write_font)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

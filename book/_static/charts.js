@@ -1,24 +1,17 @@
-// Draws the page's charts live, in the colours of its theme. Without this script each chart is a still SVG.
+// Makes the page's charts live. Without this script each is a still SVG of the same look.
+// Vega is most of a page's weight: it is loaded when a chart with sliders comes near, or when another chart is touched.
 (() => {
   const bundle = new URL("vega.js", document.currentScript.src).href;
   const NARROW = 560; // as in book.css
-  const shades = {
-    light: { ink: "#1f2328", soft: "#57606a", line: "#d8dee4" },
-    dark: { ink: "#ced6dd", soft: "#9ea7b0", line: "#3b434b" },
-  };
+  let loading;
 
-  // A spec's own config wins over the options of vega-embed, so the colours have to go into the spec.
-  function themed(spec, theme) {
-    const { ink, soft, line } = shades[theme];
-    const config = { ...spec.config, background: "transparent" };
-    const set = (part, colours) => (config[part] = { ...config[part], ...colours });
-    set("title", { color: ink, subtitleColor: soft });
-    set("axis", { labelColor: soft, titleColor: ink, gridColor: line, domainColor: soft, tickColor: soft });
-    set("legend", { labelColor: ink, titleColor: ink });
-    set("header", { labelColor: ink, titleColor: ink });
-    set("text", { color: ink });
-    const { background, ...rest } = spec;
-    return { ...rest, config };
+  function vega() {
+    loading ??= new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      Object.assign(script, { src: bundle, onload: resolve, onerror: reject });
+      document.head.append(script);
+    });
+    return loading;
   }
 
   // In a narrow box stands what the build made for it, as wide as the box (panels keep their width).
@@ -29,23 +22,30 @@
   }
 
   async function draw(box) {
-    const theme = document.documentElement.dataset.theme === "dark" ? "dark" : "light";
     const width = box.clientWidth < NARROW ? box.clientWidth : 0; // also of a box that is folded away
-    const drawn = `${theme} ${width}`;
-    if (box.dataset.drawn === drawn) return;
+    if (box.dataset.drawn === String(width)) return;
+    await vega();
     const spec = fitted(JSON.parse(box.querySelector("script").textContent), width);
+    // Drawn anew, it keeps what its sliders say.
+    const kept = (knob) => (box.vega && knob.bind ? { ...knob, value: box.vega.signal(knob.name) } : knob);
+    if (spec.params) spec.params = spec.params.map(kept);
     const view = box.querySelector(".w2s-chart-view");
-    await vegaEmbed(view, themed(spec, theme), {
+    const made = await vegaEmbed(view, spec, {
       actions: false, // its menu cannot be reached with a keyboard
       renderer: "svg",
       mode: "vega-lite",
-      tooltip: { theme },
     });
     const drawing = view.querySelector("svg");
     drawing.querySelectorAll('[role="graphics-symbol"]:not([aria-label])').forEach((mark) => mark.setAttribute("role", "none"));
     drawing.setAttribute("role", "img");
     drawing.setAttribute("aria-label", box.dataset.label);
-    [box.dataset.drawn, box.dataset.live] = [drawn, theme];
+    box.vega = made.view;
+    [box.dataset.drawn, box.dataset.live] = [width, "yes"];
+  }
+
+  // One after the other: two drawings at once in a box would leave two charts.
+  function enqueue(box) {
+    box.queue = (box.queue ?? Promise.resolve()).then(() => draw(box)).catch(console.error);
   }
 
   // What follows from a chart's sliders is drawn as parts called "said". Once a slider rests, a screen reader reads them.
@@ -64,18 +64,19 @@
   function start() {
     const boxes = [...document.querySelectorAll(".w2s-chart")];
     if (!boxes.length) return;
-    boxes.filter((box) => box.querySelector("[aria-live]")).forEach(announce);
-    const script = document.createElement("script");
-    script.src = bundle;
-    script.onload = () => {
-      // One after the other: two drawings at once in a box would leave two charts.
-      let queue = Promise.resolve();
-      const redraw = () => (queue = queue.then(() => Promise.all(boxes.map(draw))).catch(console.error));
-      const watch = new ResizeObserver(redraw); // which calls once at the start
-      boxes.forEach((box) => watch.observe(box));
-      new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-    };
-    document.head.append(script);
+    const near = new IntersectionObserver(
+      (seen) => seen.filter((one) => one.isIntersecting).forEach((one) => enqueue(one.target)),
+      { rootMargin: "50% 0px" },
+    );
+    const resized = new ResizeObserver((changed) =>
+      changed.filter(({ target }) => target.dataset.live).forEach(({ target }) => enqueue(target)),
+    );
+    for (const box of boxes) {
+      resized.observe(box);
+      if (box.querySelector("[aria-live]")) announce(box);
+      if (box.querySelector("script").textContent.includes('"bind"')) near.observe(box);
+      else for (const name of ["pointerenter", "focusin"]) box.addEventListener(name, () => enqueue(box));
+    }
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

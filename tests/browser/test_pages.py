@@ -71,11 +71,17 @@ def opened(browser, site):
         context.close()
 
 
-def all_live(page, theme):
+def all_live(page):
+    """Touches every chart, as a pointer does, and waits until it is live."""
+    page.evaluate(
+        "document.querySelectorAll('.w2s-chart').forEach(box => box.dispatchEvent(new Event('pointerenter')))"
+    )
+    for box in page.query_selector_all(".w2s-chart:not([data-live=yes])"):
+        box.scroll_into_view_if_needed()  # one with sliders waits for this alone
     page.wait_for_function(
-        "theme => [...document.querySelectorAll('.w2s-chart')].every(chart => chart.dataset.live === theme)", arg=theme,
+        "[...document.querySelectorAll('.w2s-chart')].every(chart => chart.dataset.live === 'yes')",
         timeout=20_000,
-    )  # fmt: skip
+    )
 
 
 def test_every_page_in_the_contents_is_built(site):
@@ -87,7 +93,7 @@ def test_every_page_in_the_contents_is_built(site):
 @pytest.mark.parametrize("name", PAGES or ["none"])
 def test_a_page_is_whole(opened, name, theme, width):
     page, wrong = opened(name, theme=theme, width=width)
-    all_live(page, theme)
+    all_live(page)
     assert wrong == []
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -106,9 +112,23 @@ def test_charts_follow_the_theme_and_have_a_still_form(opened, name):
     if charts == 0:
         pytest.skip("no chart on this page")
     page, wrong = opened(name)
-    all_live(page, "light")
-    page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    all_live(page, "dark")
+    label = page.locator(".w2s-chart svg text[fill='#767676']").first
+
+    def colour():
+        return label.evaluate("node => getComputedStyle(node).fill")
+
+    def in_both_themes():
+        seen = []
+        for theme in ("light", "dark"):
+            page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+            seen.append(colour())
+        return seen
+
+    still_colours = in_both_themes()
+    all_live(page)
+    assert in_both_themes() == still_colours == ["rgb(87, 96, 106)", "rgb(158, 167, 176)"]
+    page.emulate_media(media="print")
+    assert colour() == "rgb(87, 96, 106)"  # the page is dark, the paper is not
     assert page.locator(".w2s-chart svg.marks").count() == charts and wrong == []
 
 
@@ -117,7 +137,7 @@ def test_charts_follow_the_theme_and_have_a_still_form(opened, name):
 )
 def test_a_slider_changes_its_chart(opened, name):
     page, wrong = opened(name)
-    all_live(page, "light")
+    all_live(page)
     chart = page.locator(".w2s-chart:has(input[type=range])").first
     slider = chart.locator("input[type=range]").first
     drawing = chart.locator("svg.marks")

@@ -108,7 +108,7 @@ READS = (
     + r"""
 # A page without runs of its own
 
-All runs: <a href="_static/runs.csv" download>runs.csv</a>. More in [one](one.md).
+All runs: <a href="_static/data/runs.csv" download>runs.csv</a>. More in [one](one.md).
 
 ```{code-cell} ipython3
 1 + 1
@@ -420,7 +420,7 @@ def test_a_warning_fails_the_build(copy):
 def test_verification_lists_everything_that_is_wrong(copy):
     html = copy / "_build" / "html"
     (html / "glossary.html").unlink()
-    edit(html / "reads.html", "_static/runs.csv", "_static/runs.txt")
+    edit(html / "reads.html", "_static/data/runs.csv", "_static/data/runs.txt")
     text = re.sub(r'data-chart="\w+"', "", page(copy), count=1)
     text = text.replace("w2s-runs", "", 1).replace("w2s-data", "", 1)
     bad = "{cite:t} <script src='https://host/a.js'>"
@@ -430,7 +430,7 @@ def test_verification_lists_everything_that_is_wrong(copy):
     for problem in (
         "glossary: there is no page",
         "one: it shows '{cite:'",
-        "reads: it links to what is not there: _static/runs.txt, glossary.html",
+        "reads: it links to what is not there: _static/data/runs.txt, glossary.html",
         "one: it loads something from another host",
         "one: 1 of its 2 figures are not on it",
         "one: the figure 'Squares grow' is without its data, runs",

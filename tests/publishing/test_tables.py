@@ -112,7 +112,7 @@ def test_a_row_a_run_in_the_order_of_an_experiment(folder: Path) -> None:
 
 
 def test_the_files_hold_every_run_and_every_prediction(folder: Path, tmp_path: Path) -> None:
-    write_tables(folder, tmp_path / "made")
+    write_tables(folder, tmp_path / "made", {STUDENT.run_id: "one"})
     runs = published_runs(folder)
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "made" / "runs.parquet"), runs, check_dtype=False
@@ -121,7 +121,12 @@ def test_the_files_hold_every_run_and_every_prediction(folder: Path, tmp_path: P
         tmp_path / "made" / "runs.csv", keep_default_na=False, na_values={"accuracy": [""]}
     )
     assert list(csv["spec"]) == list(runs["spec"]) and csv["accuracy"].equals(runs["accuracy"])
-    rows = pd.read_parquet(tmp_path / "made" / "predictions.parquet")
+    of_chapter = [
+        pd.read_parquet(tmp_path / "made" / f"predictions-{name}.parquet")
+        for name in ("one", "none")
+    ]
+    assert set(of_chapter[0]["run_id"]) == {STUDENT.run_id}
+    rows = pd.concat(of_chapter)
     assert list(rows.columns) == ["run_id", "row", "split", "label", "p", "group"]
     ids = [spec.run_id for spec in (WEAK, WIDE, STUDENT, READER)]
     assert rows["run_id"].value_counts().to_dict() == dict.fromkeys(ids, 3)
@@ -131,18 +136,18 @@ def test_the_files_hold_every_run_and_every_prediction(folder: Path, tmp_path: P
 
 def test_the_files_are_the_same_bytes_each_time(folder: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_tables(folder, tmp_path / name)
+        write_tables(folder, tmp_path / name, {})
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
 def test_without_records_the_tables_are_empty_but_there(tmp_path: Path) -> None:
-    write_tables(tmp_path / "none", tmp_path / "made")
+    write_tables(tmp_path / "none", tmp_path / "made", {})
     assert len(published_runs(tmp_path / "none")) == 0
     assert list(pd.read_parquet(tmp_path / "made" / "runs.parquet")) == list(
         pd.read_csv(tmp_path / "made" / "runs.csv")
     )
-    assert len(pd.read_parquet(tmp_path / "made" / "predictions.parquet")) == 0
+    assert not list((tmp_path / "made").glob("predictions*"))
 
 
 def test_what_is_no_record_is_named(folder: Path, tmp_path: Path) -> None:
@@ -170,7 +175,7 @@ def test_planned_runs_are_distinct_and_include_teachers(tmp_path: Path) -> None:
         cell = f"```{{code-cell}} ipython3\n:tags: [specs]\n{weak}specs = {specs}\n```\n"
         (tmp_path / "book" / f"{name}.md").write_text(header + cell)
     student_spec = dataclasses.replace(WIDE, lora=Lora(), seed=0, labels=FromRun(run=WEAK))
-    assert planned_runs(tmp_path) == {WEAK.run_id, student_spec.run_id}
+    assert planned_runs(tmp_path).keys() == {WEAK.run_id, student_spec.run_id}
 
 
 def test_every_named_task_is_registered_with_what_was_run_on_it(folder: Path) -> None:

@@ -7,8 +7,10 @@ chart for all else. The background is transparent, and the one grey is legible o
 from __future__ import annotations
 
 import textwrap
+import zlib
 from base64 import b64encode
 from collections.abc import Sequence
+from struct import pack, unpack
 from typing import Any
 
 import altair as alt
@@ -103,4 +105,24 @@ def _mime_bundle(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
 
     spec = {**spec, "$schema": f"https://vega.github.io/schema/vega-lite/v{VEGALITE}.json"}
     png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, scale=2)
-    return {MIME: spec, "image/png": b64encode(png).decode()}
+    return {MIME: spec, "image/png": b64encode(deflated(png)).decode()}
+
+
+def deflated(png: bytes) -> bytes:
+    """The same picture in a quarter of the bytes: vl-convert hardly compresses what it draws."""
+    chunks, at = [png[:8]], 8
+    pixels = b""
+    while at < len(png):
+        (size,), kind = unpack(">I", png[at : at + 4]), png[at + 4 : at + 8]
+        body, at = png[at + 8 : at + 8 + size], at + 12 + size
+        if kind == b"IDAT":
+            pixels += body
+            continue
+        if kind == b"IEND":
+            chunks.append(_chunk(b"IDAT", zlib.compress(zlib.decompress(pixels), 9)))
+        chunks.append(_chunk(kind, body))
+    return b"".join(chunks)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return pack(">I", len(body)) + kind + body + pack(">I", zlib.crc32(kind + body))

@@ -23,7 +23,6 @@ from w2s_lib.publishing.chapters import BookError, Chapter, library, state_of
 from w2s_lib.publishing.execution import executed_in
 from w2s_lib.publishing.references import listing
 
-TABLES = ("runs.csv", "runs.parquet", "predictions.parquet")
 NOT_PAGES = shutil.ignore_patterns(
     "results", "profiles", "_ext", "*.toml", "constraints.txt", "*.ipynb", ".*", "__pycache__"
 )
@@ -68,9 +67,7 @@ def assemble(pages: list[Chapter], *, commit: str = "") -> Path:
             if page.name == "status":
                 text = relinked(text + status(pages, commit=commit), notebooks)
             source.write_text(text, encoding="utf-8")
-    (target / "_static").mkdir(exist_ok=True)
-    for table in tables(root):
-        shutil.copy(table, target / "_static")
+    shutil.copytree(tables(root), target / "_static" / "data")
     if commit:
         (archive := target / ARCHIVE).parent.mkdir(exist_ok=True)
         command = ["git", "archive", "--format=zip", f"--output={archive}", commit]
@@ -129,17 +126,23 @@ def how_to_install(root: Path) -> str:
     return f'raise ModuleNotFoundError("w2s_lib is missing: {how}")'
 
 
-def tables(root: Path) -> list[Path]:
-    """All published records as a CSV and two Parquet files, made anew after any change."""
+def tables(root: Path) -> Path:
+    """A folder with all published records as a few files, made anew after any change."""
     results, made = root / "book" / "results", root / "_build" / "published"
-    inputs, stamp = state_of([*library(), *sorted(results.glob("*.parquet"))]), made / "state"
+    made_of = [
+        *library(),
+        *sorted((root / "book").glob("*.md")),
+        *sorted(results.glob("*.parquet")),
+    ]
+    inputs, stamp = state_of(made_of), root / "_build" / "published.state"
     if not stamp.exists() or stamp.read_text() != inputs:
-        from w2s_lib.publishing.tables import write_tables
+        from w2s_lib.publishing.tables import planned_runs, write_tables
 
         stamp.unlink(missing_ok=True)
-        write_tables(results, made)
+        shutil.rmtree(made, ignore_errors=True)
+        write_tables(results, made, planned_runs(root))
         stamp.write_text(inputs)
-    return [made / name for name in TABLES]
+    return made
 
 
 def build(pages: list[Chapter], *, commit: str = "") -> bool:

@@ -1,6 +1,6 @@
 """What is published, as tables: runs, predictions, named tasks, profiles, benchmarks.
 
-`write_tables` puts all of it into one CSV and two Parquet files, which the scorecard page offers.
+`write_tables` puts runs and predictions into files, which the scorecard page offers.
 Chapters: scorecard, tasks, performance, PGR.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,17 @@ def published_runs(folder: Path | None = None) -> pd.DataFrame:
     return frame.loc[order].reset_index(drop=True)
 
 
-def planned_runs(root: Path | None = None) -> set[str]:
-    """The ids of all runs that the chapters plan as published, teachers included."""
-    specs = [spec for page in notebooks(root or book_root()) for spec in planned_specs(page, {})]
-    return {step.run_id for spec in specs for step in spec.lineage()}
+def planned_runs(root: Path | None = None) -> dict[str, str]:
+    """Every run that the chapters plan as published, teachers included.
+
+    Returns:
+        Run id -> the first chapter, by name, that plans it: its predictions are in that one's file.
+    """
+    planned: dict[str, str] = {}
+    for page in notebooks(root or book_root()):
+        for spec in planned_specs(page, {}):
+            planned |= {s.run_id: page.name for s in spec.lineage() if s.run_id not in planned}
+    return planned
 
 
 def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
@@ -137,12 +144,13 @@ def benchmarks() -> Any:
     return json.loads((book_root() / "book" / "benchmarks.json").read_text(encoding="utf-8"))
 
 
-def write_tables(folder: Path, target: Path) -> None:
-    """Writes `runs.csv`, `runs.parquet` and `predictions.parquet` of a folder's records.
+def write_tables(folder: Path, target: Path, planned: Mapping[str, str]) -> None:
+    """Writes `runs.csv`, `runs.parquet` and `predictions-CHAPTER.parquet` of a folder's records.
 
     The same records give the same bytes.
 
-    `predictions.parquet` is long: `run_id`, `row`, `split`, `label`, `p` and `group`.
+    Predictions are long: `run_id`, `row`, `split`, `label`, `p` and `group`. Those of a run are in the
+    file of one chapter, as `planned_runs` says, or of "none".
 
     Raises:
         DamagedRecord: each record is verified on the way.
@@ -151,10 +159,13 @@ def write_tables(folder: Path, target: Path) -> None:
     runs = published_runs(folder)
     runs.to_csv(target / "runs.csv", index=False, lineterminator="\n")
     runs.to_parquet(target / "runs.parquet", index=False, compression="zstd")
-    rows = [_predictions(_read(path)) for path in _records(folder)]
-    frame = pd.concat(rows) if rows else pd.DataFrame(columns=list(PREDICTION))
-    frame = frame[[*PREDICTION]].astype(PREDICTION)
-    frame.to_parquet(target / "predictions.parquet", index=False, compression="zstd")
+    rows: dict[str, list[pd.DataFrame]] = {}
+    for path in _records(folder):
+        record = _read(path)
+        rows.setdefault(planned.get(record.spec.run_id, "none"), []).append(_predictions(record))
+    for name, parts in rows.items():
+        frame = pd.concat(parts)[[*PREDICTION]].astype(PREDICTION)
+        frame.to_parquet(target / f"predictions-{name}.parquet", index=False, compression="zstd")
 
 
 @cache
