@@ -26,7 +26,10 @@ def test_estimates_seeds_and_notes_of_a_chart():
     rows = chart_data.chart_rows(chart.to_dict())
     assert {"name": "a", "value": 0.5, "low": 0.4, "high": 0.6}.items() <= rows[-2].items()
     assert [row["value"] for row in rows[:2]] == [0.45, 0.45]  # equal seeds are two seeds
-    assert chart_data.alternative(chart.to_dict()) == "Half. a: 0.50 [0.40, 0.60]; b: no gap to recover"
+    assert (
+        chart_data.alternative(chart.to_dict())
+        == "Half. a: 0.50 [0.40, 0.60]; b: no gap to recover"
+    )
     table = chart_data.data_table(chart.to_dict())
     assert table.count("<tr>") == 1 + len(rows) and '<th scope="col">low</th>' in table
 
