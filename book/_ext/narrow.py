@@ -21,7 +21,12 @@ BANDS = {"type": "band", "paddingInner": 0.5, "paddingOuter": 0.4}
 
 
 def narrow(spec, width=WIDTH):
-    """What a chart `width` pixels wide has instead; None where it has nothing."""
+    """What a chart `width` pixels wide has instead; None where it has nothing.
+
+    A chart that says so in its `usermeta` is narrow by itself.
+    """
+    if spec.get("usermeta", {}).get("narrow"):
+        return {}
     small = copy.deepcopy({key: spec[key] for key in spec if key not in ("datasets", "config")})
     aside, panels = _taken_out(small, "margin", spec), [small]
     for group in set(GROUPS) & set(small):

@@ -143,7 +143,7 @@ class TestAgreement:
         """.80 and .83: at least .63, where no error is shared, and at most .97."""
         drawn = [svg(TOYS["agreement"](), shared=end) for end in (0, 1)]
         assert [said(TOYS["agreement"](), shared=end)[0] for end in (0, 1)] == [0.63, 0.97]
-        assert all("allow an agreement of 63% to 97%" in drawing for drawing in drawn)
+        assert all("agreement can be 63% to 97%" in drawing for drawing in drawn)
 
     @pytest.mark.parametrize("changed", [{"repeated": 0.2}, {"both right": 0.1, "repeated": 0.745}])
     def test_refuses_what_is_no_square(self, changed):

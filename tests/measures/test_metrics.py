@@ -195,6 +195,20 @@ class TestAgreement:
 
 
 class TestIntervals:
+    @pytest.mark.parametrize(
+        ("low", "high", "said"),
+        [
+            (0.001, 0.019, "same"),
+            (0.001, 0.03, "above"),
+            (-0.03, -0.001, "below"),
+            (-0.03, 0.01, "?"),
+        ],
+    )
+    def test_words_follow_the_interval_and_the_margin(self, low, high, said):
+        interval = w2s.Interval((low + high) / 2, low, high)
+        assert interval.words("above", "below", "same", "?") == said
+        assert interval.words("above", "below", "same", "?", margin=0.04) == "same"
+
     def test_one_seed_by_hand(self):
         """Eight rows, six right: .75. Sample variance 8/7 * .75 * .25 = .2143, standard error sqrt(.2143 / 8) = .1637,
         t with 7 degrees of freedom 2.3646: half-width .3870."""

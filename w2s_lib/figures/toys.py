@@ -138,7 +138,7 @@ def agreement_explorer(shares: Mapping[str, float]) -> alt.LayerChart:
         .transform_calculate(
             said="'agreement ' + format(datum.agreement, '.1%') + ', errors repeated '"
             " + format(datum.share, '.1%')",
-            bounds="'these accuracies allow an agreement of '"
+            bounds="'agreement can be '"
             " + format(abs(supervisor + student - 1), '.0%') + ' to '"
             " + format(1 - abs(supervisor - student), '.0%')",
         )
@@ -164,6 +164,7 @@ def agreement_explorer(shares: Mapping[str, float]) -> alt.LayerChart:
         ),
         width=side,
         height=side,
+        usermeta={"narrow": True},
         description=(
             "A square cut by whether teacher and student are right: agreement and repeated errors "
             "follow from two accuracies and from how many errors are shared, each set by a slider"

@@ -68,6 +68,22 @@ class Interval:
         low, high = self.bounds(level) or (-math.inf, math.inf)
         return replace(self, low=low, high=high, level=level)
 
+    def words(
+        self, above: str, below: str, same: str, unclear: str, *, margin: float = 0.02
+    ) -> str:
+        """What the interval says of a difference, in words for each outcome.
+
+        Args:
+            above: where all of it lies above zero.
+            below: where all of it lies below zero.
+            same: where it lies nearer to zero than `margin`, on whichever side.
+            unclear: otherwise.
+            margin: the smallest difference worth having; the default is of accuracies.
+        """
+        if max(abs(self.low), abs(self.high)) < margin:
+            return same
+        return above if self.low > 0 else below if self.high < 0 else unclear
+
     def __format__(self, spec: str) -> str:
         """Applies a number format, such as `.2f` or `.1%`, to all three numbers.
 

@@ -196,7 +196,7 @@ def how_to_get(root: Path, *, archive: str = "") -> str:
         "These pages were built in a checkout of the repository, in the folder where `make book` was "
         f"run. {run} The repository has no public address yet, so who has the pages alone asks "
         "whoever built them for it. What the pages hold themselves: each executed notebook, behind "
-        'the download button at its top, and <a href="_static/runs.csv" download>every run</a> as '
+        'the download button at its top, and <a href="_static/data/runs.csv" download>every run</a> as '
         "a file."
     )
 
