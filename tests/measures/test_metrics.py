@@ -205,7 +205,7 @@ class TestIntervals:
         ],
     )
     def test_words_follow_the_interval_and_the_margin(self, low, high, said):
-        interval = w2s.Interval((low + high) / 2, low, high)
+        interval = Interval((low + high) / 2, low, high)
         assert interval.words("above", "below", "same", "?") == said
         assert interval.words("above", "below", "same", "?", margin=0.04) == "same"
 
