@@ -19,6 +19,7 @@ REPO = Path(__file__).resolve().parent.parent
 LIBRARY = sorted((REPO / "w2s_lib").rglob("*.py"))
 
 IN_CHAPTERS = {
+    "IPython",
     "dataclasses",
     "itertools",
     "pathlib",

@@ -22,8 +22,10 @@ LONGEST = 220  # characters of a definition that fits beside its word on a phone
 
 
 def first_sentence(text):
-    """The first sentence, on one line."""
-    return SENTENCE.match(" ".join(text.split()))[0]
+    """The first sentence, on one line; all of a text that ends none."""
+    line = " ".join(text.split())
+    found = SENTENCE.match(line)
+    return found[0] if found else line
 
 
 def about(env, docname):

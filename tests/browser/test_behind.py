@@ -35,8 +35,8 @@ def test_a_run_leads_to_its_row(opened):  # noqa: F811
     link = page.locator(".w2s-runs a").first
     run = link.inner_text()
     link.click()
-    row = page.locator("tr:target")
-    assert run in row.inner_text() and row.bounding_box()["y"] < 900 and wrong == []
+    page.wait_for_function("document.querySelector('tr:target')?.getBoundingClientRect().y < 900")
+    assert run in page.locator("tr:target").inner_text() and wrong == []
 
 
 @pytest.mark.parametrize("width", [390, 1440])

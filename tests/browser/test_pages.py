@@ -112,7 +112,13 @@ def test_charts_follow_the_theme_and_have_a_still_form(opened, name):
     if charts == 0:
         pytest.skip("no chart on this page")
     page, wrong = opened(name)
-    label = page.locator(".w2s-chart svg text[fill='#767676']").first
+    label = page.locator(
+        ".w2s-chart svg text[fill='#767676']"
+    ).first  # of an axis, else in the drawing
+    colours = [
+        ["rgb(87, 96, 106)", "rgb(158, 167, 176)"],
+        ["rgb(31, 35, 40)", "rgb(206, 214, 221)"],
+    ]
 
     def colour():
         return label.evaluate("node => getComputedStyle(node).fill")
@@ -126,9 +132,9 @@ def test_charts_follow_the_theme_and_have_a_still_form(opened, name):
 
     still_colours = in_both_themes()
     all_live(page)
-    assert in_both_themes() == still_colours == ["rgb(87, 96, 106)", "rgb(158, 167, 176)"]
+    assert in_both_themes() == still_colours and still_colours in colours
     page.emulate_media(media="print")
-    assert colour() == "rgb(87, 96, 106)"  # the page is dark, the paper is not
+    assert colour() == still_colours[0]  # the page is dark, the paper is not
     assert page.locator(".w2s-chart svg.marks").count() == charts and wrong == []
 
 

@@ -38,7 +38,7 @@ TEXTS = """(smallest) => [...document.querySelectorAll('.w2s-chart svg')].filter
 @pytest.mark.parametrize("name", PAGES or ["none"])
 def test_nothing_is_wider_than_its_place(opened, name, theme, width):  # noqa: F811
     page, wrong = opened(name, theme=theme, width=width)
-    all_live(page, theme)
+    all_live(page)
     page.wait_for_timeout(500)  # the theme marks its own scroll boxes a moment later
     assert page.evaluate(WIDER) == [] and wrong == []
     assert page.evaluate(TEXTS, SMALLEST) == []
@@ -68,7 +68,7 @@ def test_claims_are_cards_with_the_verdict_first(opened, name):  # noqa: F811
 
 def test_a_chart_turns_narrow_and_wide_with_its_box(opened):  # noqa: F811
     page, wrong = opened("pgr", width=1440)
-    all_live(page, "light")
+    all_live(page)
     drawing = page.locator(".w2s-chart svg.marks").first
     wide = drawing.bounding_box()["width"]
     page.set_viewport_size({"width": 390, "height": 800})

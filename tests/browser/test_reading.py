@@ -33,14 +33,14 @@ def test_axe_finds_nothing_serious(opened, name, theme):  # noqa: F811
     if name == "search":
         page.goto(page.url + "?q=gap")
         page.locator("#search-results .context").first.wait_for()
-    all_live(page, theme)
+    all_live(page)
     assert axe(page) == []
 
 
 @pytest.mark.parametrize("width", (390, 1440))
 def test_a_keyboard_reaches_all_and_sees_where_it_is(opened, width):  # noqa: F811
     page, _ = opened("pgr", width=width)
-    all_live(page, "light")
+    all_live(page)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.innerText") == "Skip to main content"
     assert page.locator(":focus").bounding_box()["y"] > -30

@@ -13,6 +13,7 @@ import pytest
 import vl_convert
 
 import w2s_lib as w2s
+from tests.browser.test_pages import all_live
 from tests.figures.test_toys import TOYS
 from w2s_lib.figures.style import VEGALITE
 
@@ -67,9 +68,7 @@ def page(tmp_path_factory, browser, extension):
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("console", lambda m: page.wrong.append(m.text) if m.type == "error" else None)
     page.goto(site.joinpath("toys.html").as_uri())
-    page.wait_for_function(
-        "[...document.querySelectorAll('.w2s-chart')].every(chart => chart.dataset.live)"
-    )
+    all_live(page)
     yield page
     page.close()
 

@@ -91,7 +91,7 @@ alt.Chart(alt.Data(values=rows), title="Squares grow").mark_line().encode(x="x:Q
 ```{code-cell} ipython3
 :tags: [hide-input]
 top = alt.param(name="top", value=2, bind=alt.binding_range(min=0, max=3, step=1, name="top "))
-chart = alt.Chart(alt.Data(values=rows), width=700, description="Points up to a limit that the reader sets")
+chart = alt.Chart(alt.Data(values=rows), width=700, name="said", description="Points up to a limit")
 chart.mark_point().encode(x="x:Q", y="y:Q").transform_filter("datum.x <= top").add_params(top)
 ```
 

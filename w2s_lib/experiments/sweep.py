@@ -104,6 +104,8 @@ def train_missing(
         SpecError, DeviceError, StoreError, TrainingError: see `sweep`.
     """
     wanted = list(specs)
+    if store not in ("user", "published"):
+        raise SpecError(f'unknown store {store!r}: "user" or "published"')
     publishing = store == "published"
     if publishing:
         require_writable(_published())

@@ -122,7 +122,9 @@ def accuracy_dots(
         at = chart([{"value": value, "label": label}]).encode(x=x("value"))
         behind.append(at.mark_rule(color=GREY, strokeDash=DASHED))
         above = alt.value(-4 - LABEL_HEIGHT * i)
-        behind.append(at.mark_text(baseline="bottom").encode(y=above, text="label:N"))
+        share = (value - domain[0]) / (domain[1] - domain[0])  # a label near an end keeps inside
+        align = "left" if share < 0.3 else "right" if share > 0.7 else "center"
+        behind.append(at.mark_text(baseline="bottom", align=align).encode(y=above, text="label:N"))
     layers = [
         every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", color=blue),
         chart(dots)

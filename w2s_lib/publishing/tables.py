@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from w2s_lib.experiments.results import Results
+from w2s_lib.models.pins import pin
 from w2s_lib.publishing.chapters import notebooks, planned_specs
 from w2s_lib.publishing.profiles import load_profile
 from w2s_lib.runs.errors import StoreError
@@ -70,7 +71,7 @@ def planned_runs(root: Path | None = None) -> dict[str, str]:
     planned: dict[str, str] = {}
     for page in notebooks(root or book_root()):
         for spec in planned_specs(page, {}):
-            planned |= {s.run_id: page.name for s in spec.lineage() if s.run_id not in planned}
+            planned |= {s.run_id: page.name for s in pin(spec).lineage() if s.run_id not in planned}
     return planned
 
 
