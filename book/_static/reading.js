@@ -83,7 +83,7 @@
         else target.removeAttribute("tabindex");
       }
     });
-    document.querySelectorAll(".bd-article :is(table, .w2s-chart, .formula)").forEach((box) => sizes.observe(box));
+    document.querySelectorAll(".bd-article :is(pre, table, .w2s-chart, .formula)").forEach((box) => sizes.observe(box));
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

@@ -89,7 +89,11 @@ alt.Chart(alt.Data(values=rows), title="Squares grow").mark_line().encode(x="x:Q
 ```
 
 ```{code-cell} ipython3
-:tags: [hide-input]
+---
+tags: [hide-input]
+jupyter:
+  source_hidden: true
+---
 top = alt.param(name="top", value=2, bind=alt.binding_range(min=0, max=3, step=1, name="top "))
 chart = alt.Chart(alt.Data(values=rows), width=700, name="said", description="Points up to a limit")
 chart.mark_point().encode(x="x:Q", y="y:Q").transform_filter("datum.x <= top").add_params(top)
@@ -214,8 +218,8 @@ def test_pages_show_what_the_chapter_made(built):
     assert re.search(r"<strong>Shown:</strong> 2 seeds, accuracy \d\.\d\d \[", html)
     assert sys.executable in html  # the kernel is this interpreter's, whatever others there are
     assert "published yes" in html and "an error" not in html and "%%prose" not in html
-    assert html.count('class="w2s-chart"') == 2 and html.count('<svg role="img" aria-label=') == 2
-    assert 'aria-label="Squares grow"' in html and "<mfrac>" in html
+    assert html.count('class="w2s-chart"') == 2 and html.count('<svg role="img" aria-label=') == 4
+    assert 'aria-label="Squares grow' in html and "<mfrac>" in html
     assert len(re.findall(r'href="reads.html"[^>]*><span[^>]*>the other', html)) == 2
     assert "Some One" in page(root, "references") and "All works." in page(root, "references")
     assert re.search(r"^one +[\d.]+ +0 +2$", output, re.M), output
