@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -238,7 +239,7 @@ def read_settings(settings: str | list[str], allowed: tuple[str, ...] | None = N
         UsageError: one that is not allowed (None: all are), has no value, or whose value is no
             YAML.
     """
-    words = settings.split() if isinstance(settings, str) else list(settings)
+    words = shlex.split(settings) if isinstance(settings, str) else list(settings)
     options: Options = {}
     while words:
         setting = words.pop(0)
