@@ -7,6 +7,7 @@ python -m tests gpu-check  # on a box with a GPU: its tests, its benchmark, then
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,7 +54,9 @@ def try_out(settings: list[str]) -> int:
         for knob in knobs(job.chapter):
             given = cli.read_settings(knob)
             (changed,) = profiles.resolve([job.chapter], profile=profile, overrides=given)
-            tried.append(replace(changed, variant=f" {profile} {knob}".replace("/", "-")))
+            # As the name of a file, whose braces papermill would fill in.
+            words = re.sub(r"[^\w=.,@-]+", " ", f" {profile} {knob}")
+            tried.append(replace(changed, variant=words.rstrip()))
     with cli.alone():
         cli.print_table(execution.execute(tried, workers=workers))
     return 0
