@@ -3,11 +3,20 @@
 Without it they are skipped, unless W2S_REQUIRE_BROWSER is set.
 """
 
+import functools
+import http.server
 import os
 import shutil
+import threading
+from pathlib import Path
 
 import pytest
 
+from w2s_lib.publishing.pdf import BROWSERS
+
+ROOT = Path(__file__).parents[2]
+SITE = Path(os.environ.get("W2S_SITE", ROOT / "_build" / "html"))
+PAGES = sorted(path.stem for path in SITE.glob("*.html") if path.stem != "search")
 FLAGS = [
     "no-sandbox",
     "disable-gpu",
@@ -31,9 +40,7 @@ def need():
 
 @pytest.fixture(scope="session")
 def browser(need):
-    path = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     need(path, "no Chromium on the path")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
@@ -42,3 +49,66 @@ def browser(need):
         )
         yield chromium
         chromium.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def site(need):
+    """The address of the built book."""
+    need(PAGES, f"no built book in {SITE}: run `make book`")
+    handler = functools.partial(Quiet, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def opened(browser, site):
+    """Opens a page and returns it with a list that fills with what goes wrong on it."""
+    contexts = []
+
+    def open_page(name, *, theme="light", width=1280, javascript=True):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, java_script_enabled=javascript
+        )
+        contexts.append(context)
+        context.add_init_script(
+            f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
+        )
+        page, wrong = context.new_page(), []
+        page.on(
+            "console",
+            lambda message: wrong.append(message.text) if message.type == "error" else None,
+        )
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((site, "data:")) else wrong.append(request.url)
+            ),
+        )
+        page.goto(f"{site}/{name}.html", wait_until="load")
+        return page, wrong
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def all_live(page):
+    """Touches every chart, as a pointer does, and waits until it is live."""
+    page.evaluate(
+        "document.querySelectorAll('.w2s-chart').forEach(box => box.dispatchEvent(new Event('pointerenter')))"
+    )
+    for box in page.query_selector_all(".w2s-chart:not([data-live=yes])"):
+        box.scroll_into_view_if_needed()  # one with sliders waits for this alone
+    page.wait_for_function(
+        "[...document.querySelectorAll('.w2s-chart')].every(chart => chart.dataset.live === 'yes')",
+        timeout=20_000,
+    )

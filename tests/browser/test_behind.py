@@ -4,14 +4,14 @@ import re
 
 import pytest
 
-from tests.browser.test_pages import PAGES, SITE, opened, site  # noqa: F401
+from tests.browser.conftest import PAGES, SITE
 from w2s_lib.publishing.examples import CATEGORIES
 
 WITH_FIGURES = [n for n in PAGES if "w2s-behind" in (SITE / f"{n}.html").read_text()]
 
 
 @pytest.mark.parametrize("name", WITH_FIGURES or ["none"])
-def test_a_figure_leads_to_its_data_its_runs_and_its_code(opened, site, name):  # noqa: F811
+def test_a_figure_leads_to_its_data_its_runs_and_its_code(opened, site, name):
     page, wrong = opened(name, width=390)
     rows = (SITE / "scorecard.html").read_text()
     for line in page.locator(".w2s-behind").all():
@@ -29,7 +29,7 @@ def test_a_figure_leads_to_its_data_its_runs_and_its_code(opened, site, name):  
     assert page.evaluate("document.documentElement.scrollWidth") <= 390 and wrong == []
 
 
-def test_a_run_leads_to_its_row(opened):  # noqa: F811
+def test_a_run_leads_to_its_row(opened):
     page, wrong = opened("pgr")
     page.locator(".w2s-runs summary").first.click()
     link = page.locator(".w2s-runs a").first
@@ -40,7 +40,7 @@ def test_a_run_leads_to_its_row(opened):  # noqa: F811
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_examples_are_chosen_by_keyboard(opened, width):  # noqa: F811
+def test_examples_are_chosen_by_keyboard(opened, width):
     page, wrong = opened("examples", width=width)
     box = page.locator(".w2s-examples")
     shown = box.locator("blockquote:visible")
@@ -57,7 +57,7 @@ def test_examples_are_chosen_by_keyboard(opened, width):  # noqa: F811
     assert page.evaluate("document.documentElement.scrollWidth") <= width and wrong == []
 
 
-def test_examples_are_a_list_without_a_script(opened):  # noqa: F811
+def test_examples_are_a_list_without_a_script(opened):
     page, _ = opened("examples", javascript=False)
     parts = page.locator(".w2s-examples details")
     assert page.locator("select").count() == 0 and parts.count() > 10

@@ -5,83 +5,12 @@ W2S_REQUIRE_BROWSER is set, as it is in `.ci/run`, which runs them once more aft
 W2S_SITE names another folder of built pages.
 """
 
-import functools
-import http.server
-import os
 import re
-import threading
-from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import PAGES, ROOT, SITE, all_live
 from w2s_lib.publishing.chapters import chapters
-
-ROOT = Path(__file__).parents[2]
-SITE = Path(os.environ.get("W2S_SITE", ROOT / "_build" / "html"))
-PAGES = sorted(path.stem for path in SITE.glob("*.html") if path.stem != "search")
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def site(need):
-    """The address of the built book."""
-    need(PAGES, f"no built book in {SITE}: run `make book`")
-    handler = functools.partial(Quiet, directory=str(SITE))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture
-def opened(browser, site):
-    """Opens a page and returns it with a list that fills with what goes wrong on it."""
-    contexts = []
-
-    def open_page(name, *, theme="light", width=1280, javascript=True):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, java_script_enabled=javascript
-        )
-        contexts.append(context)
-        context.add_init_script(
-            f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
-        )
-        page, wrong = context.new_page(), []
-        page.on(
-            "console",
-            lambda message: wrong.append(message.text) if message.type == "error" else None,
-        )
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith((site, "data:")) else wrong.append(request.url)
-            ),
-        )
-        page.goto(f"{site}/{name}.html", wait_until="load")
-        return page, wrong
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def all_live(page):
-    """Touches every chart, as a pointer does, and waits until it is live."""
-    page.evaluate(
-        "document.querySelectorAll('.w2s-chart').forEach(box => box.dispatchEvent(new Event('pointerenter')))"
-    )
-    for box in page.query_selector_all(".w2s-chart:not([data-live=yes])"):
-        box.scroll_into_view_if_needed()  # one with sliders waits for this alone
-    page.wait_for_function(
-        "[...document.querySelectorAll('.w2s-chart')].every(chart => chart.dataset.live === 'yes')",
-        timeout=20_000,
-    )
 
 
 def test_every_page_in_the_contents_is_built(site):

@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-from tests.browser.test_pages import PAGES, ROOT, SITE, opened, site  # noqa: F401
+from tests.browser.conftest import ROOT, SITE
 from w2s_lib.publishing.chapters import chapters
 from w2s_lib.publishing.pdf import headings, write_pdf
 
 
-def test_a_pdf_has_chapters_contents_figures_and_answers(site, tmp_path):  # noqa: F811
+def test_a_pdf_has_chapters_contents_figures_and_answers(site, tmp_path):
     pypdf = pytest.importorskip("pypdf")
     pages = [page for page in chapters(ROOT) if page.name in ("pgr", "glossary")]
     if SITE != ROOT / "_build" / "html":
@@ -30,7 +30,7 @@ def test_a_pdf_has_chapters_contents_figures_and_answers(site, tmp_path):  # noq
     assert "strong ceiling" in whole and "task_name" not in whole  # a chart's words; folded code
 
 
-def test_from_a_dark_screen_paper_is_light(opened):  # noqa: F811
+def test_from_a_dark_screen_paper_is_light(opened):
     page, wrong = opened("pgr", theme="dark")
     seen = page.evaluate(
         """() => {

@@ -6,7 +6,7 @@ no text of a drawing is cut.
 
 import pytest
 
-from tests.browser.test_pages import PAGES, all_live, opened, site  # noqa: F401
+from tests.browser.conftest import PAGES, all_live
 
 SMALLEST = 10  # CSS pixels of a chart's text
 WIDER = """() => {
@@ -36,7 +36,7 @@ TEXTS = """(smallest) => [...document.querySelectorAll('.w2s-chart svg')].filter
 @pytest.mark.parametrize("width", [390, 820, 1440])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES or ["none"])
-def test_nothing_is_wider_than_its_place(opened, name, theme, width):  # noqa: F811
+def test_nothing_is_wider_than_its_place(opened, name, theme, width):
     page, wrong = opened(name, theme=theme, width=width)
     all_live(page)
     page.wait_for_timeout(500)  # the theme marks its own scroll boxes a moment later
@@ -47,7 +47,7 @@ def test_nothing_is_wider_than_its_place(opened, name, theme, width):  # noqa: F
 
 
 @pytest.mark.parametrize("name", PAGES or ["none"])
-def test_the_still_form_fits_a_phone_too(opened, name):  # noqa: F811
+def test_the_still_form_fits_a_phone_too(opened, name):
     page, _ = opened(name, width=390, javascript=False)
     assert page.evaluate(TEXTS, SMALLEST) == []
     charts = page.locator(".w2s-chart").count()
@@ -56,7 +56,7 @@ def test_the_still_form_fits_a_phone_too(opened, name):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["index", "scorecard"])
-def test_claims_are_cards_with_the_verdict_first(opened, name):  # noqa: F811
+def test_claims_are_cards_with_the_verdict_first(opened, name):
     page, _ = opened(name, width=390)
     cards = page.locator(".w2s-cards tbody tr")
     assert cards.count() >= 10
@@ -66,7 +66,7 @@ def test_claims_are_cards_with_the_verdict_first(opened, name):  # noqa: F811
         assert cells["claim"]["width"] > 280
 
 
-def test_a_chart_turns_narrow_and_wide_with_its_box(opened):  # noqa: F811
+def test_a_chart_turns_narrow_and_wide_with_its_box(opened):
     page, wrong = opened("pgr", width=1440)
     all_live(page)
     drawing = page.locator(".w2s-chart svg.marks").first

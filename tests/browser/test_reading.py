@@ -5,7 +5,7 @@ import re
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 
-from tests.browser.test_pages import PAGES, SITE, all_live, opened, site  # noqa: F401
+from tests.browser.conftest import PAGES, SITE, all_live
 from tests.prose_rules import INTERVAL
 
 THEMES, WIDTHS = ("light", "dark"), (390, 820, 1440)
@@ -28,7 +28,7 @@ def axe(page):
 
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("name", [*PAGES, "search"])
-def test_axe_finds_nothing_serious(opened, name, theme):  # noqa: F811
+def test_axe_finds_nothing_serious(opened, name, theme):
     page, _ = opened(name, theme=theme)
     if name == "search":
         page.goto(page.url + "?q=gap")
@@ -38,7 +38,7 @@ def test_axe_finds_nothing_serious(opened, name, theme):  # noqa: F811
 
 
 @pytest.mark.parametrize("width", (390, 1440))
-def test_a_keyboard_reaches_all_and_sees_where_it_is(opened, width):  # noqa: F811
+def test_a_keyboard_reaches_all_and_sees_where_it_is(opened, width):
     page, _ = opened("pgr", width=width)
     all_live(page)
     page.keyboard.press("Tab")
@@ -71,7 +71,7 @@ def test_a_keyboard_reaches_all_and_sees_where_it_is(opened, width):  # noqa: F8
     assert reached == folded.count() > 5
 
 
-def test_nothing_moves_where_motion_is_not_wanted(opened):  # noqa: F811
+def test_nothing_moves_where_motion_is_not_wanted(opened):
     page, _ = opened("pgr")
     page.emulate_media(reduced_motion="reduce")
     moving = """[...document.querySelectorAll("*")].filter((part) => {
@@ -84,7 +84,7 @@ def test_nothing_moves_where_motion_is_not_wanted(opened):  # noqa: F811
     assert page.evaluate(moving) > 0  # what the rule is for
 
 
-def test_a_glossary_word_says_what_it_means(opened):  # noqa: F811
+def test_a_glossary_word_says_what_it_means(opened):
     page, wrong = opened("pgr", width=390)
     words, tip = page.locator(".w2s-word"), page.locator(".w2s-tip")
     meanings = words.evaluate_all("all => all.map((one) => one.getAttribute('aria-description'))")
@@ -110,7 +110,7 @@ def test_a_glossary_word_says_what_it_means(opened):  # noqa: F811
     assert all(f'id="{link.partition("#")[2]}"' in glossary for link in links) and wrong == []
 
 
-def test_a_first_tap_shows_the_meaning_and_a_second_follows_it(browser, site):  # noqa: F811
+def test_a_first_tap_shows_the_meaning_and_a_second_follows_it(browser, site):
     context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
     page = context.new_page()
     page.goto(f"{site}/pgr.html")
@@ -122,7 +122,7 @@ def test_a_first_tap_shows_the_meaning_and_a_second_follows_it(browser, site):  
     context.close()
 
 
-def test_the_foot_of_a_page_says_what_the_next_one_is_about(opened):  # noqa: F811
+def test_the_foot_of_a_page_says_what_the_next_one_is_about(opened):
     page, _ = opened("index")
     assert page.locator("article a", has_text="performance gap recovered").first.is_visible()
     seen = ["index"]
@@ -136,7 +136,7 @@ def test_the_foot_of_a_page_says_what_the_next_one_is_about(opened):  # noqa: F8
     assert set(seen) == set(PAGES) - {"genindex"} and len(seen) == len(set(seen))
 
 
-def test_a_search_shows_what_a_page_says_and_not_its_code(opened):  # noqa: F811
+def test_a_search_shows_what_a_page_says_and_not_its_code(opened):
     page, wrong = opened("search")
     page.goto(page.url + "?q=movie")
     page.locator("#search-results .search-summary", has_text="finished").wait_for()
@@ -150,7 +150,7 @@ def test_a_search_shows_what_a_page_says_and_not_its_code(opened):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "log"])
-def test_no_sentence_has_more_than_two_intervals(opened, name):  # noqa: F811
+def test_no_sentence_has_more_than_two_intervals(opened, name):
     page, _ = opened(name, javascript=False)
     for text in page.locator("article :is(p, li):not(:has(p, li))").all_text_contents():
         for sentence in re.split(r"(?<=[.?!])\s+(?=[A-Z])", text):

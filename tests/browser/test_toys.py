@@ -13,7 +13,7 @@ import pytest
 import vl_convert
 
 import w2s_lib as w2s
-from tests.browser.test_pages import all_live
+from tests.browser.conftest import all_live
 from tests.figures.test_toys import TOYS
 from w2s_lib.figures.style import VEGALITE
 

@@ -6,32 +6,24 @@ import threading
 
 import pytest
 
-from tests.browser.test_pages import PAGES, SITE, Quiet, opened, site  # noqa: F401
+from tests.browser.conftest import PAGES, SITE, Quiet
 
-FIRST, FURTHER, WHOLE = (
-    1_200_000,
-    400_000,
-    8_000_000,
-)  # bytes, Vega apart: it comes with a chart that is used
+FIRST, FURTHER, WHOLE = 1_200_000, 300_000, 8_000_000  # bytes
 
 
 def weigh(page, address):
-    """Bytes that loading a page transfers, headers and all, but for Vega."""
-    sizes, vega = [], []
+    """Bytes that loading a page transfers, headers and all."""
+    sizes = []
     client = page.context.new_cdp_session(page)
     client.send("Network.enable")
-    client.on(
-        "Network.requestWillBeSent",
-        lambda e: vega.append(e["requestId"]) if e["request"]["url"].endswith("vega.js") else None,
-    )
-    client.on("Network.loadingFinished", lambda event: sizes.append(event))
+    client.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
     page.goto(address, wait_until="networkidle")
     client.detach()
-    return sum(one["encodedDataLength"] for one in sizes if one["requestId"] not in vega)
+    return sum(sizes)
 
 
 @pytest.mark.parametrize("name", PAGES or ["none"])
-def test_a_first_load_and_a_further_page_are_light(browser, site, name):  # noqa: F811
+def test_a_first_load_and_a_further_page_are_light(browser, site, name):
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     first = weigh(page, f"{site}/{name}.html")
@@ -46,7 +38,7 @@ def test_a_first_load_and_a_further_page_are_light(browser, site, name):  # noqa
     assert first < FIRST and further < FURTHER
 
 
-def test_the_site_without_its_data_is_small(site):  # noqa: F811
+def test_the_site_without_its_data_is_small(site):
     data = SITE / "_static" / "data"
     files = [path for path in SITE.rglob("*") if path.is_file() and data not in path.parents]
     assert sum(path.stat().st_size for path in files) < WHOLE
@@ -55,7 +47,7 @@ def test_the_site_without_its_data_is_small(site):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["index", "pgr"])
-def test_every_icon_is_drawn(opened, name):  # noqa: F811
+def test_every_icon_is_drawn(opened, name):
     page, wrong = opened(name)
     icons = page.locator("[class*='fa-']")
     assert icons.count() > 5 and wrong == []
@@ -64,7 +56,7 @@ def test_every_icon_is_drawn(opened, name):  # noqa: F811
         assert mask.startswith('url("data:image/svg+xml'), icon.get_attribute("class")
 
 
-def test_under_a_sub_path_all_is_found(browser, site, tmp_path):  # noqa: F811
+def test_under_a_sub_path_all_is_found(browser, site, tmp_path):
     (tmp_path / "some").mkdir()
     (tmp_path / "some" / "path").symlink_to(SITE)
     handler = functools.partial(Quiet, directory=str(tmp_path))
