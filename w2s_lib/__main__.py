@@ -101,11 +101,12 @@ def retrain(options: Options) -> int:
     """Trains the claims' runs of one seed again and compares; ALL=1: the whole book, as `book` does."""
     if options.pop("all", None):
         return make_book(options, retrain=True)
-    workers = whole(options, "workers", 2, least=1)
-    if options:
-        raise book.UsageError(f"{', '.join(options)}: only with ALL=1, which trains whole chapters")
+    if others := options.keys() - {"engine", "workers"}:
+        raise book.UsageError(f"{', '.join(others)}: only with ALL=1, which trains whole chapters")
+    _, workers = take_jobs(options)
     from w2s_lib.publishing import audit, claims
 
+    os.environ["W2S_PUBLISHED"] = "0"
     specs = claims.claimed_runs().values()
     table = audit.train_again(specs, ROOT / "book" / "results", workers=workers)
     print(table.to_string(index=False, formatters={"farthest": "{:.2g}".format}))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 def test_runs_are_trained_again_with_their_teachers_and_compared(
     own_store: Path, tmp_path: Path, small_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("W2S_PUBLISHED", "1")
+    monkeypatch.setenv("W2S_PUBLISHED", "0")
     weak = w2s.supervisor("tfidf", small_task)
     taught = w2s.student("tfidf", weak)
     made = w2s.run(taught)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from w2s_lib.runs.store import find, read
 
 
 def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None) -> pd.DataFrame:
-    """Trains runs with the published records hidden, into the user's store, and compares the two.
+    """Trains runs into the user's store and compares them with their published records.
 
-    Stopped and called again, it goes on where it was.
+    The published store has to be hidden (`W2S_PUBLISHED=0`), or nothing is trained. Stopped and
+    called again, it goes on where it was.
 
     Args:
         specs: pinned runs; their teachers are trained too.
@@ -28,7 +28,6 @@ def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None)
         `task`, `equal` (all predictions, to the bit) and `farthest` (the largest difference of a
         P(y = 1)).
     """
-    os.environ["W2S_PUBLISHED"] = "0"
     runs = {step.run_id: step for spec in specs for step in spec.lineage()}
     train_missing(runs.values(), workers=workers)
     rows = []

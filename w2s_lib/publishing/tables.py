@@ -71,7 +71,8 @@ def planned_runs(root: Path | None = None) -> dict[str, str]:
     planned: dict[str, str] = {}
     for page in notebooks(root or book_root()):
         for spec in planned_specs(page, {}):
-            planned |= {s.run_id: page.name for s in pin(spec).lineage() if s.run_id not in planned}
+            for step in pin(spec).lineage():
+                planned.setdefault(step.run_id, page.name)
     return planned
 
 
