@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import vega_charts
-from chart_data import chart_rows
+from chart_data import chart_rows, data_table
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
@@ -21,6 +21,8 @@ from w2s_lib.publishing.sources import KEY
 FOLDER = "_static/data"
 FILES = {}
 """Name of a file -> the rows that go into it when the build ends."""
+MOST_ROWS = 100
+"""Of a table that is read; more are in the file alone."""
 RUN_ROW = re.compile(r"<tr>(?=(?:(?!<tr>).)*?<td>([0-9a-f]{16})</td>)", re.S)
 
 
@@ -50,6 +52,8 @@ def line_under(spec, name, cell, made, *, folded):
         FILES[name] = rows
         about = 'aria-label="the data of this figure as a CSV file"'
         parts = [f'<a class="w2s-data" {mine} href="{FOLDER}/{name}" {about} download>data</a>']
+        if len(rows) <= MOST_ROWS:
+            parts.append(f"<details><summary>table</summary>{data_table(spec)}</details>")
     if cell.id in made.get("figures", {}):
         parts.append(runs(made["figures"][cell.id], made["runs"], mine))
     code = "code above" if not folded else highlighted(cell.source)

@@ -10,6 +10,13 @@ NUMBERS = ("value", "low", "high")
 """Columns of an estimate, whose text says them too."""
 
 
+def parts(spec):
+    """A chart and all charts in it, at any depth."""
+    yield spec
+    for part in (part for group in GROUPS for part in spec.get(group, ())):
+        yield from parts(part)
+
+
 def marks(spec, above=None):
     """Each mark of a chart, with what it takes from the charts around it: data and channels."""
     above = above or {}

@@ -2,10 +2,9 @@
 
 A chart's output holds its Vega-Lite spec. The page gets it for `charts.js`, which draws the chart
 live in the colours of the page's theme, and an SVG drawing of it for a reader without JavaScript;
-both for a desk and, as `narrow` makes it, for a phone. Under it is a table of its data.
+both for a desk and, as `narrow` makes it, for a phone.
 """
 
-import hashlib
 import html
 import json
 import re
@@ -13,34 +12,33 @@ from pathlib import Path
 
 import nbformat
 import vl_convert
-from chart_data import alternative, data_table
+from chart_data import alternative, parts
 from narrow import narrow
 from sphinx.util import logging
 
 from w2s_lib.figures.style import MIME, VEGALITE
+from w2s_lib.publishing.pages import chart_id
 
 LOG = logging.getLogger(__name__)
 HEARD = '<p class="visually-hidden" aria-live="polite"></p>'
 """Where `charts.js` says what a slider has changed."""
-
-
-def chart_id(spec):
-    """Twelve hex digits that name a chart by its content."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+INSIDE = re.compile(
+    r'(?: aria-label="[^"]*")? role="graphics-\w+" aria-roledescription="[^"]*"'
+    r'| font-family="[^"]*"| opacity="1"|(?<=fill="#[0-9A-Fa-f]{6}") stroke-width="\d+"'
+)
+"""Weight alone: what marks say of themselves in a picture that is read as a whole, the font that the
+style sheet says, what is so anyhow, how wide the line would be that they do not have."""
+PLACE, LONG = re.compile(r' (?:d|transform|[xy][12])="[^"]*"'), re.compile(r"\d+\.\d{2,}")
+"""Where a mark is, in pixels, of which a tenth is enough."""
 
 
 def still(spec, name, text):
     """An SVG drawing, with what it says to a reader who does not see it."""
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE)
+    svg = INSIDE.sub("", vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE))
+    svg = PLACE.sub(lambda place: LONG.sub(lambda x: f"{float(x[0]):.1f}", place[0]), svg)
     # Ids are unique in a page, not in a drawing: two charts may both hold "clip0".
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
     return svg.replace("<svg ", f'<svg role="img" aria-label="{text}" ', 1)
-
-
-def named(spec):
-    """The names of a chart's parts, at any depth."""
-    parts = [part for key in ("layer", "hconcat", "vconcat") for part in spec.get(key, [])]
-    return {spec.get("name", ""), *(name for part in parts for name in named(part))}
 
 
 def figure(spec):
@@ -48,7 +46,7 @@ def figure(spec):
     name, text, knobs = chart_id(spec), html.escape(alternative(spec)), spec.get("params", [])
     if any("select" in knob for knob in knobs):
         LOG.warning("A chart is worked with a mouse alone, bind sliders instead: %s", text)
-    if knobs and not any(part.startswith("said") for part in named(spec)):
+    if knobs and not any(part.get("name", "").startswith("said") for part in parts(spec)):
         LOG.warning("No part of a chart with sliders is called `said`, to be heard: %s", text)
     if not text:
         LOG.warning(
@@ -57,13 +55,11 @@ def figure(spec):
     changes = narrow(spec)
     small = {key: value for key, value in {**spec, **changes}.items() if value is not None}
     data = json.dumps([spec, changes], sort_keys=True).replace("</", "<\\/")
-    table = data_table(spec)
-    below = f'<details class="w2s-rows"><summary>table</summary>{table}</details>' if table else ""
     return (
         f'<div class="w2s-chart" data-chart="{name}" data-label="{text}"><div class="w2s-chart-view">'
         f'<div class="w2s-wide">{still(spec, f"c{name}", text)}</div>'
         f'<div class="w2s-narrow">{still(small, f"n{name}", text)}</div></div>'
-        f'<script type="application/json">{data}</script>{HEARD if knobs else ""}</div>{below}'
+        f'<script type="application/json">{data}</script>{HEARD if knobs else ""}</div>'
     )
 
 

@@ -4,5 +4,5 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const { target: box } of seen)
       box.tabIndex = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1 ? 0 : -1;
   });
-  document.querySelectorAll("[role=region][tabindex]").forEach((box) => watch.observe(box));
+  document.querySelectorAll("[role=region][tabindex], .bd-article pre").forEach((box) => watch.observe(box));
 });

@@ -1,5 +1,5 @@
 // Makes the page's charts live. Without this script each is a still SVG of the same look.
-// Vega is most of a page's weight: it is loaded when a chart with sliders comes near, or when another chart is touched.
+// Vega is most of a page's weight: it is loaded when a chart with sliders is in sight, or when another chart is touched.
 (() => {
   const bundle = new URL("vega.js", document.currentScript.src).href;
   const NARROW = 560; // as in book.css
@@ -64,9 +64,8 @@
   function start() {
     const boxes = [...document.querySelectorAll(".w2s-chart")];
     if (!boxes.length) return;
-    const near = new IntersectionObserver(
-      (seen) => seen.filter((one) => one.isIntersecting).forEach((one) => enqueue(one.target)),
-      { rootMargin: "50% 0px" },
+    const seen = new IntersectionObserver((boxes) =>
+      boxes.filter((one) => one.isIntersecting).forEach((one) => enqueue(one.target)),
     );
     const resized = new ResizeObserver((changed) =>
       changed.filter(({ target }) => target.dataset.live).forEach(({ target }) => enqueue(target)),
@@ -74,7 +73,7 @@
     for (const box of boxes) {
       resized.observe(box);
       if (box.querySelector("[aria-live]")) announce(box);
-      if (box.querySelector("script").textContent.includes('"bind"')) near.observe(box);
+      if (box.querySelector("script").textContent.includes('"bind"')) seen.observe(box);
       else for (const name of ["pointerenter", "focusin"]) box.addEventListener(name, () => enqueue(box));
     }
   }

@@ -76,14 +76,6 @@
 
   function start() {
     if (typeof Search !== "undefined") Search.makeSearchSummary = excerpt;
-    // Not every browser lets a keyboard reach a box that scrolls.
-    const sizes = new ResizeObserver((entries) => {
-      for (const { target } of entries) {
-        if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
-        else target.removeAttribute("tabindex");
-      }
-    });
-    document.querySelectorAll(".bd-article :is(pre, table, .w2s-chart, .formula)").forEach((box) => sizes.observe(box));
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

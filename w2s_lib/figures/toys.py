@@ -165,7 +165,7 @@ def agreement_explorer(shares: Mapping[str, float]) -> alt.LayerChart:
         width=side,
         height=side,
         usermeta={"narrow": True},
-        padding={"left": 0, "top": 5, "bottom": 5, "right": 25},  # a browser's text may be wider
+        padding={"left": 0, "top": 5, "bottom": 5, "right": 20},  # a browser's text may be wider
         description=(
             "A square cut by whether teacher and student are right: agreement and repeated errors "
             "follow from two accuracies and from how many errors are shared, each set by a slider"
