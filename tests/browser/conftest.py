@@ -72,7 +72,7 @@ def opened(browser, site):
     """Opens a page and returns it with a list that fills with what goes wrong on it."""
     contexts = []
 
-    def open_page(name, *, theme="light", width=1280, javascript=True):
+    def open_page(name, *, query="", theme="light", width=1280, javascript=True):
         context = browser.new_context(
             viewport={"width": width, "height": 900}, java_script_enabled=javascript
         )
@@ -93,7 +93,7 @@ def opened(browser, site):
                 None if request.url.startswith((site, "data:")) else wrong.append(request.url)
             ),
         )
-        page.goto(f"{site}/{name}.html", wait_until="load")
+        page.goto(f"{site}/{name}.html{query}", wait_until="load")
         return page, wrong
 
     yield open_page
