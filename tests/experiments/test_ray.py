@@ -22,7 +22,7 @@ import pytest
 import w2s_lib as w2s
 from w2s_lib.experiments.ray import train_jobs
 from w2s_lib.experiments.sweep import sweep, train_missing
-from w2s_lib.runs.errors import DeviceError, SpecError, StoreError, TrainingError
+from w2s_lib.runs.errors import DeviceError, OutOfMemory, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.runs.store import find, weights
 
@@ -168,7 +168,7 @@ def test_a_finished_run_is_not_trained_again_by_a_second_task(
 ) -> None:
     some = [specs[name] for name in ("tfidf", "student", "read", "continued")]
     jobs = {spec.run_id: (spec, spec == specs["read"]) for spec in some}
-    assert set(train_jobs(jobs, 2)) == {(name, None) for name in jobs}
+    assert set(train_jobs(jobs, 2, lambda spec: 0.0)) == {(name, None) for name in jobs}
     assert {(line[1], line[2]) for line in on_s3.lines()} == {
         (name, what) for name in jobs for what in ("started", "was there")
     }
@@ -276,6 +276,29 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
     assert w2s.run(victim).predictions.equals(
         frame.set_index("run_id")["record"][victim.run_id].predictions
     )
+
+
+def test_a_run_without_room_beside_others_is_tried_again_with_a_gpu_of_its_own(
+    cluster: SimpleNamespace,
+    specs: dict[str, RunSpec],
+    quick: dict[str, Any],
+    own_store: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On a node with a GPU by name alone: three runs that take two fifths of it each."""
+    node = cluster.cluster.add_node(num_cpus=3, num_gpus=1, **cluster.small)
+    log, task = Log(cluster.session), specs["tfidf"].task
+    wide = dataclasses.replace(quick["lora"], rank=10**12)
+    large = w2s.supervisor("smollm2-135m@1", task, **quick | {"lora": wide})
+    taught, fine = w2s.student("tfidf", large), specs["tfidf"].with_seed(2)
+    jobs = {spec.run_id: (spec, False) for spec in (large, taught, fine)}
+    failed = dict(train_jobs(jobs, 3, lambda spec: 0.4))
+    assert failed[fine.run_id] is None and find(fine)
+    assert all(isinstance(failed[spec.run_id], OutOfMemory) for spec in (large, taught))
+    assert f"{large.run_id} is tried again alone" in capsys.readouterr().err
+    begun = [line for line in log.of(large.run_id) if line[2] == "started"]
+    assert len(begun) == 2 and {line[4] for line in log.lines()} == {node.node_id}
+    cluster.cluster.remove_node(node)
 
 
 def test_a_worker_with_less_memory_than_planned(

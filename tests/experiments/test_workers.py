@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 import w2s_lib as w2s
-from w2s_lib.experiments.local import gpus
+from w2s_lib.experiments.local import Packing, gpu_share, gpus, train_jobs
 from w2s_lib.experiments.sweep import sweep, train_missing
 from w2s_lib.experiments.worker import train
-from w2s_lib.runs.errors import TrainingError
+from w2s_lib.runs.errors import OutOfMemory, TrainingError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.runs.store import claim, find
 
@@ -203,6 +203,49 @@ def test_gpus_are_named_as_the_user_names_them(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
     assert gpus() == expected
+
+
+def test_runs_share_a_gpu_as_far_as_its_memory_goes() -> None:
+    """Two made-up GPUs; shares of 0.4 and 0.5, and one that has not been measured."""
+    spec, shares = RunSpec(model="tfidf"), {0: 0.4, 1: 0.5, 2: 1.0}
+    packing = Packing(2, lambda spec: shares[spec.seed])
+    fits = [
+        packing.start(gpu, name, spec.with_seed(seed))
+        for gpu, name, seed in [(0, "a", 0), (0, "b", 1), (0, "c", 0), (0, "d", 2), (1, "d", 2)]
+    ]
+    assert fits == [True, True, False, False, True]
+    assert packing.end(0, "a") == 0.4 and packing.start(0, "c", spec)
+    packing.alone.add("a")
+    assert not packing.start(0, "a", spec)
+    for name in "bc":
+        packing.end(0, name)
+    assert packing.start(0, "a", spec) and not packing.start(0, "b", spec)
+
+
+def test_a_run_takes_what_runs_like_it_took(own_store: Path, small_task: Task) -> None:
+    spec = w2s.ceiling("smollm2-135m@1", small_task, device="cuda")
+    record = w2s.run(w2s.supervisor("tfidf", small_task))
+    measured = {"device_memory_bytes": 80 * 2**30, "peak_memory_bytes": 25 * 2**30}
+    like = dataclasses.replace(record, spec=spec.with_seed(5), provenance=measured)
+    other = dataclasses.replace(like, spec=w2s.ceiling("smollm2-135m@2", small_task, device="cuda"))
+    assert gpu_share(record.spec, [record]) == 0
+    assert gpu_share(spec, [record, other]) == 1
+    assert gpu_share(spec, [other, like]) == pytest.approx((1.2 * 25 + 1) / 80)
+
+
+def test_a_run_without_room_beside_others_is_tried_again_alone(
+    own_store: Path, small_task: Task, quick: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    wide = dataclasses.replace(quick["lora"], rank=10**12)
+    large = w2s.supervisor("smollm2-135m@1", small_task, **quick | {"lora": wide})
+    fine = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(2)]
+    jobs = {spec.run_id: (spec, False) for spec in (large, *fine)}
+    ended = list(train_jobs(jobs, 2, lambda spec: 0.4))
+    assert isinstance(dict(ended)[large.run_id], OutOfMemory) and all(map(find, fine))
+    assert [name for name, error in ended].count(large.run_id) == 1
+    said = capfd.readouterr().err
+    assert said.count(f"w2s: {large.run_id} is tried again alone on its GPU") == 1
+    assert said.count("w2s_lib.runs.errors.OutOfMemory: out of memory") == 2
 
 
 def test_a_killed_sweep_is_resumed_where_it_was(

@@ -11,19 +11,26 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from w2s_lib.experiments.worker import Job, to_line, train
 from w2s_lib.runs import errors
-from w2s_lib.runs.errors import TrainingError
+from w2s_lib.runs.errors import OutOfMemory, TrainingError
 from w2s_lib.runs.folders import remove_parts
+from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.runs.store import user_store
 from w2s_lib.training.execute import refuse_early
 
 Outcome = tuple[str, TrainingError | None]
 """A job's name, and why it failed."""
+
+Share = Callable[[RunSpec], float]
+"""Of a GPU's memory, what a run takes."""
+
+HEAD_ROOM, CONTEXT_BYTES = 1.2, 2**30
+"""For what an allocator keeps beside what is in use; for CUDA itself, in each process."""
 
 
 def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
@@ -38,14 +45,16 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     return workers or (len(gpus()) if cuda else os.cpu_count()) or 1
 
 
-def train_jobs(jobs: dict[str, Job], slots: int) -> Iterator[Outcome]:
+def train_jobs(jobs: dict[str, Job], slots: int, share: Share) -> Iterator[Outcome]:
     """Trains jobs, at most `slots` at once, each after its teachers.
 
-    Jobs that need one that failed are left out.
+    Jobs that need one that failed are left out. One that runs out of memory beside others on its
+    GPU is tried again alone.
 
     Args:
         jobs: id -> what is trained, teachers first.
         slots: more than one are processes of their own.
+        share: see `gpu_share`.
 
     Yields:
         The name of each job that has ended. Its error where it raised a `TrainingError` or where
@@ -55,7 +64,7 @@ def train_jobs(jobs: dict[str, Job], slots: int) -> Iterator[Outcome]:
         SpecError, DeviceError, AssetError, StoreError: any other job would meet that as well, so
             all are stopped.
     """
-    return _in_workers(jobs, slots) if slots > 1 else _in_this_process(jobs)
+    return _in_workers(jobs, slots, share) if slots > 1 else _in_this_process(jobs)
 
 
 def _in_this_process(jobs: dict[str, Job]) -> Iterator[Outcome]:
@@ -71,28 +80,57 @@ def _in_this_process(jobs: dict[str, Job]) -> Iterator[Outcome]:
                 yield name, None
 
 
-def _in_workers(jobs: dict[str, Job], n_workers: int) -> Iterator[Outcome]:
+class Packing:
+    """Who may start on which GPU: runs that share one take no more memory than it has.
+
+    Attributes:
+        alone: jobs that ran out of memory beside others: each gets a GPU of its own.
+    """
+
+    def __init__(self, n_gpus: int, share: Share) -> None:
+        self.share = share
+        self.alone: set[str] = set()
+        self._taken: list[dict[str, float]] = [{} for _ in range(n_gpus)]
+
+    def start(self, gpu: int, name: str, spec: RunSpec) -> bool:
+        """Whether a job fits on a GPU now. Where it does, its share is taken until `end`."""
+        taken, needed = self._taken[gpu], 1.0 if name in self.alone else self.share(spec)
+        fits = not taken or sum(taken.values()) + needed <= 1
+        if fits:
+            taken[name] = needed
+        return fits
+
+    def end(self, gpu: int, name: str) -> float:
+        """Gives back the share that a job had, and says how large it was."""
+        return self._taken[gpu].pop(name)
+
+
+def _in_workers(jobs: dict[str, Job], n_workers: int, share: Share) -> Iterator[Outcome]:
     needed, done = _needed(jobs), set[str]()
     waiting = dict(sorted(jobs.items(), key=lambda item: _order(item[1][0])))
     cuda = any(spec.device == "cuda" for spec, _ in jobs.values())
-    devices = gpus() if cuda else []
+    devices: list[str | None] = [*gpus()] if cuda else [None]
     events: Events = queue.SimpleQueue()
+    packing = Packing(len(devices), share)
     workers: list[Worker | None] = [None] * n_workers
     n_killed = killed_for_memory()
     try:
         while True:
             ready = [name for name in waiting if needed[name] <= done]
             for number, worker in enumerate(workers):
-                if ready and not (worker and worker.job):
-                    device = devices[number % len(devices)] if devices else None
-                    worker = workers[number] = worker or Worker(device, events)
-                    worker.send(name := ready.pop(0), waiting.pop(name))
+                if worker and worker.job or not ready:
+                    continue
+                if packing.start(gpu := number % len(devices), name := ready[0], jobs[name][0]):
+                    worker = workers[number] = worker or Worker(devices[gpu], events)
+                    worker.send(ready.pop(0), waiting.pop(name))
             if not any(worker and worker.job for worker in workers):
                 return  # all are done, or what still waits needs a job that failed
             worker, reply = events.get()
             name, worker.job = worker.job, ""
+            number = workers.index(worker)
+            taken = packing.end(number % len(devices), name) if name else 0
             if reply is None:
-                workers[workers.index(worker)] = None
+                workers[number] = None
                 n_before, n_killed = n_killed, killed_for_memory()
                 if name:
                     yield name, TrainingError(worker.epitaph(name, memory=n_killed > n_before))
@@ -103,7 +141,12 @@ def _in_workers(jobs: dict[str, Job], n_workers: int) -> Iterator[Outcome]:
                 error = getattr(errors, reply["error"], RuntimeError)(reply["message"])
                 if not isinstance(error, TrainingError):
                     raise error
-                yield name, error
+                if isinstance(error, OutOfMemory) and 0 < taken < 1:
+                    print(f"w2s: {name} is tried again alone on its GPU: {error}", file=sys.stderr)
+                    packing.alone.add(name)
+                    waiting = {name: jobs[name]} | waiting
+                else:
+                    yield name, error
     finally:
         for worker in filter(None, workers):
             worker.stop()
@@ -190,6 +233,33 @@ def gpus() -> list[str]:
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     count = torch.cuda.device_count()
     return (named or [str(number) for number in range(count)])[:count]
+
+
+def gpu_share(spec: RunSpec, records: Iterable[Record]) -> float:
+    """Of a GPU's memory, what a run takes: as much as recorded runs like it took, with head room.
+
+    Args:
+        spec: the run.
+        records: those known. They count for GPUs like the one that they were made on.
+
+    Returns:
+        Above 0, at most 1. It is 1 where no run like it was measured on a GPU, and 0 on a CPU.
+    """
+    if spec.device == "cpu":
+        return 0.0
+    made = [record.provenance for record in records if _takes(record.spec) == _takes(spec)]
+    shares = [
+        (HEAD_ROOM * one["peak_memory_bytes"] + CONTEXT_BYTES) / one["device_memory_bytes"]
+        for one in made
+        if "device_memory_bytes" in one
+    ]
+    return min(max(shares, default=1.0), 1.0)
+
+
+def _takes(spec: RunSpec) -> tuple[object, ...]:
+    """What the memory of a run depends on."""
+    model = spec.kind, spec.model, spec.revision, spec.quantization, spec.precision, spec.device
+    return *model, spec.lora, spec.recipe.batch_size, spec.task
 
 
 def killed_for_memory() -> int:

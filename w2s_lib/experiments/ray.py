@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from w2s_lib.experiments.local import Outcome
+from w2s_lib.experiments.local import Outcome, Share
 from w2s_lib.experiments.worker import Job, from_line, to_line, train
-from w2s_lib.runs.errors import DeviceError, SpecError, StoreError, TrainingError
+from w2s_lib.runs.errors import DeviceError, OutOfMemory, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import find, require_writable, user_store, write
 from w2s_lib.training.execute import refuse_early
@@ -77,14 +79,35 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     return sum(int(node["Resources"][kind]) for kind, node in nodes)
 
 
-def train_jobs(jobs: dict[str, Job], slots: int) -> Iterator[Outcome]:
+def train_jobs(jobs: dict[str, Job], slots: int, share: Share) -> Iterator[Outcome]:
     """See `local.train_jobs`. A job whose worker dies is begun anew, up to `RETRIES` times.
 
-    Jobs that need one that failed are yielded too, with its error.
+    Jobs that need one that failed are yielded too, with its error. What a run takes of a GPU is
+    known where one like it was recorded before this call.
     """
+    shares = {name: math.ceil(1000 * share(spec)) / 1000 for name, (spec, _) in jobs.items()}
+    failed: dict[str, OutOfMemory] = {}
+    for name, error in _train_jobs(jobs, shares):
+        if isinstance(error, OutOfMemory):
+            failed[name] = error
+        else:
+            yield name, error
+    again: dict[str, Job] = {}
+    for name, error in failed.items():
+        steps = [step.run_id for step in jobs[name][0].lineage()]  # teachers first
+        if 0 < shares[next(step for step in steps if step in failed)] < 1:
+            print(f"w2s: {name} is tried again alone on its GPU: {error}", file=sys.stderr)
+            again[name] = jobs[name]
+        else:
+            yield name, error
+    again = {name: job for name, job in jobs.items() if name in again}
+    yield from _train_jobs(again, {name: math.ceil(shares[name]) for name in again})
+
+
+def _train_jobs(jobs: dict[str, Job], shares: Mapping[str, float]) -> Iterator[Outcome]:
     ray, tasks = connect(), dict[str, Any]()
     for name, (spec, adapters) in jobs.items():
-        takes = {"num_cpus": 1, "num_gpus": int(_resource(spec) == "GPU")}
+        takes = {"num_cpus": 1, "num_gpus": shares[name]}
         teachers = [tasks[parent.run_id] for parent in spec.parents() if parent.run_id in tasks]
         line = to_line((spec, adapters))
         tasks[name] = _task(ray, _train, max_retries=RETRIES, **takes).remote(line, *teachers)

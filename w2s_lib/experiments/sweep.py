@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -58,8 +59,8 @@ def sweep(
     Args:
         specs: what to run; equal ones are run once.
         seeds: each spec's whole lineage is run under each of them; None keeps the specs' own.
-        workers: processes of this machine with one core or one GPU each; by default one a core, or
-            one a GPU where a run asks for CUDA. With one, runs are trained in this process. Beside
+        workers: processes of this machine; by default one a core, or one a GPU where a run asks
+            for CUDA. With more, runs share a GPU as far as its memory goes (`local.gpu_share`). With one, runs are trained in this process. Beside
             engine="ray" it is an error; where `W2S_ENGINE` names Ray, it is not used.
         engine: "local" for this machine, or "ray" for the Ray cluster that is running here or at
             `RAY_ADDRESS`; by default what `W2S_ENGINE` says, else "local".
@@ -210,6 +211,7 @@ def _train(
         workers: see `sweep`.
         progress: see `sweep`.
     """
+    from w2s_lib.experiments.local import gpu_share
     from w2s_lib.training.execute import cost  # loads torch: only where needed
 
     module = import_module(f"w2s_lib.experiments.{engine}")
@@ -225,11 +227,12 @@ def _train(
         file=sys.stderr,
         flush=True,
     )
+    share = partial(gpu_share, records=records.values())  # a view: what was just measured counts
     size = {name: 1 + round(work / 1000) for name, work in units.items()}
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
     with (
         tqdm(total=sum(size.values()), desc="sweep", disable=not progress, bar_format=form) as bar,
-        contextlib.closing(module.train_jobs(jobs, slots)) as ended,
+        contextlib.closing(module.train_jobs(jobs, slots, share)) as ended,
     ):
         for name, error in ended:
             bar.update(size[name])

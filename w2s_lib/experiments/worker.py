@@ -6,6 +6,7 @@ ends, its parent is gone, however it went, and the worker ends too.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
@@ -38,6 +39,7 @@ def train(job: Job) -> bool:
                 from w2s_lib.training.execute import execute  # loads torch
 
                 execute(spec)
+                _free_gpu()
             if mine:
                 return missing
         if not waiting:
@@ -45,6 +47,15 @@ def train(job: Job) -> bool:
         waiting = True
         time.sleep(POLL_SECONDS)
     return False
+
+
+def _free_gpu() -> None:
+    """Gives the GPU back what a run has left cached: others may be at work on it."""
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _missing(job: Job) -> bool:

@@ -42,6 +42,10 @@ class TrainingError(RuntimeError):
     """
 
 
+class OutOfMemory(TrainingError):
+    """Training could not be finished for want of memory, of the GPU or of the machine."""
+
+
 class StoreError(RuntimeError):
     """A store that cannot be written, or a published record that is not what it says it is."""
 

@@ -205,20 +205,23 @@ def _provenance(spec: RunSpec, table: TaskTable, trunk_seconds: float) -> dict[s
         "python": sys.version.split()[0],
         "versions": {name: version(name) for name in PACKAGES},
         "trunk_seconds": round(trunk_seconds, 2),
-        "peak_memory_bytes": _peak_memory(spec.device),
+        **_memory(spec.device),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _commit(),
     }
 
 
-def _peak_memory(device: str) -> int:
+def _memory(device: str) -> dict[str, int]:
     """The most that was in use: of the GPU by this run, or of the CPU by this process so far."""
     import resource
 
     if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
+        return {
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(),
+            "device_memory_bytes": torch.cuda.get_device_properties().total_memory,
+        }
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
 
 
 def _commit() -> str:

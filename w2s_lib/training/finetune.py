@@ -26,7 +26,7 @@ from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora, load_adapters
 from w2s_lib.models.memory import checkpoint_where_needed, is_out_of_memory
 from w2s_lib.models.trunk import inputs_at, trunk_depth
-from w2s_lib.runs.errors import SpecError, TrainingError
+from w2s_lib.runs.errors import OutOfMemory, SpecError, TrainingError
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.table import TaskTable
 from w2s_lib.training.fitting import Data
@@ -203,13 +203,13 @@ def load(spec: RunSpec, data: Data) -> Finetuned:
 
 @contextlib.contextmanager
 def explained_out_of_memory(spec: RunSpec) -> Iterator[None]:
-    """Turns running out of memory into a `TrainingError` that says what to change."""
+    """Turns running out of memory into an `OutOfMemory` that says what to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingError(
+        raise OutOfMemory(
             f"out of memory while training {spec.model}: set recipe.batch_size below "
             f"{spec.recipe.batch_size}, or lora.blocks below {spec.lora.blocks}. No record was "
             "written."
