@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html as html_text
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -70,8 +71,9 @@ def assemble(pages: list[Chapter], *, commit: str = "") -> Path:
     shutil.copytree(tables(root), target / "_static" / "data")
     if commit:
         (archive := target / ARCHIVE).parent.mkdir(exist_ok=True)
-        command = ["git", "archive", "--format=zip", f"--output={archive}", commit]
-        subprocess.run(command, cwd=root, check=True)
+        command = ["git", "archive", "--format=zip", "-9", f"--output={archive}", commit]
+        # Dates in a zip file are local ones: the same bytes everywhere need one time zone.
+        subprocess.run(command, cwd=root, check=True, env=os.environ | {"TZ": "UTC"})
     return target
 
 
