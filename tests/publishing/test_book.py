@@ -279,7 +279,10 @@ def test_a_published_archive_names_its_commit_and_holds_the_sources(copy, monkey
     line = ["git", "rev-parse", "HEAD"]
     run = subprocess.run(line, cwd=copy, capture_output=True, text=True, check=True)
     source = pages.assemble(chapters(copy), commit=run.stdout.strip())
-    assert f"commit `{run.stdout[:12]}`" in (source / "one.ipynb").read_text(encoding="utf-8")
+    built = f"commit `{run.stdout[:12]}`"
+    for page in chapters(copy):
+        file = source / f"{page.name}.{'ipynb' if page.is_notebook else 'md'}"
+        assert built in file.read_text(encoding="utf-8"), page.name
     status = (source / "status.md").read_text(encoding="utf-8")
     assert pages.ARCHIVE in status and "seconds" not in status
     with zipfile.ZipFile(source / pages.ARCHIVE) as archive:

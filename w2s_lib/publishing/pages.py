@@ -67,6 +67,8 @@ def assemble(pages: list[Chapter], *, commit: str = "") -> Path:
                 text += "\n" + listing(root / "book" / "references.bib")
             if page.name == "status":
                 text = relinked(text + status(pages, commit=commit), notebooks)
+            if commit:
+                text += f'\n<div class="w2s-sources">\n\n{sources.built_from(commit)}\n\n</div>\n'
             source.write_text(text, encoding="utf-8")
     shutil.copytree(tables(root), target / "_static" / "data")
     if commit:
