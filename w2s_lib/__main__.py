@@ -145,6 +145,7 @@ def pdf(options: Options) -> int:
     """Prints the whole book as one PDF, `_build/pdf/book.pdf` (needs Chromium)."""
     from w2s_lib.publishing import pdf as paper
 
+    paper.find_browser()  # before minutes of building
     make_book({})
     with alone():
         n_pages = paper.write_pdf(

@@ -1,14 +1,18 @@
 """Pages that ask no other host for anything.
 
-Mathematics as MathML, and no script that is loaded from elsewhere.
+Mathematics as MathML, no script that is loaded from elsewhere, and links that run a chapter on
+somebody's server only where the repository has a public address.
 """
 
 import html
+from pathlib import Path
 
 from docutils.nodes import SkipNode, raw
 from math_core import LatexError, LatexToMathML
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
+
+from w2s_lib.publishing.sources import repository
 
 LOG = logging.getLogger(__name__)
 CONVERTER = LatexToMathML(fancy_error=False)
@@ -45,6 +49,21 @@ def block_math(self, node):
     raise SkipNode
 
 
+def public_links(app, config):
+    """Links to the repository and its launch links, where `pyproject.toml` names its address."""
+    options, url = config.html_theme_options, repository(Path(__file__).parents[2])
+    options |= {"repository_url": url, "use_repository_button": bool(url)}
+    if not url:
+        options["launch_buttons"] = {}
+
+
+def launch_sources(app, pagename, templatename, context, doctree):
+    """Launch links lead to the chapter as the repository has it: in Markdown."""
+    for group in context.get("header_buttons", []):
+        for button in group["buttons"] if group["label"] == "launch-buttons" else ():
+            button["url"] = button["url"].replace(f"/{pagename}.ipynb", f"/{pagename}.md")
+
+
 def no_launcher(app, doctree, docname):
     """Drops the settings that would run a chapter's code on somebody's server."""
     for node in list(doctree.findall(raw)):
@@ -65,6 +84,8 @@ def own_scripts(app, pagename, templatename, context, doctree):
 def setup(app):
     """Registers the extension."""
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    app.connect("config-inited", public_links)
+    app.connect("html-page-context", launch_sources, priority=900)
     app.connect("doctree-resolved", no_launcher, priority=900)
     app.connect("html-page-context", own_scripts, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -252,6 +252,18 @@ def test_a_page_and_the_status_say_what_is_behind(built):
     assert not re.search("binder|colab|thebe", html + status, re.I)
 
 
+def test_a_repository_with_an_address_is_linked_and_launched(built, copy):
+    urls = 'urls.Repository = "https://github.com/a/b"\n[project.optional'
+    edit(copy / "pyproject.toml", "[project.optional", urls)
+    pages.build(chapters(copy))
+    linked, plain = page(copy), page(built[0])
+    assert 'href="https://github.com/a/b"' in linked and "github.com" not in plain
+    launch = "https://mybinder.org/v2/gh/a/b/main?urlpath=lab/tree/book/one.md"
+    assert f'href="{launch}"' in linked and "mybinder" not in plain
+    assert "mybinder" not in page(copy, "status")  # it has nothing to run
+    pages.verify(chapters(copy))
+
+
 def test_texts_of_others_are_shown_to_the_letter(built):
     html = page(built[0], "reads")
     text = "&lt;script&gt;wrong()&lt;/script&gt; {term}`x` **bold** $x$ `` \\u202egnorw"
@@ -260,18 +272,25 @@ def test_texts_of_others_are_shown_to_the_letter(built):
     assert "\u202e" not in html and "<script>wrong" not in html
 
 
-def test_a_published_archive_names_its_commit_and_holds_the_sources(copy):
+def test_a_published_archive_names_its_commit_and_holds_the_sources(copy, monkeypatch):
     for line in (["init", "-q"], ["add", "book", "_config.yml"], ["commit", "-qm", "Book"]):
         git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *line]
         subprocess.run(git, cwd=copy, check=True)
     line = ["git", "rev-parse", "HEAD"]
     run = subprocess.run(line, cwd=copy, capture_output=True, text=True, check=True)
     source = pages.assemble(chapters(copy), commit=run.stdout.strip())
-    assert f"commit `{run.stdout[:12]}`" in (source / "one.ipynb").read_text(encoding="utf-8")
+    built = f"commit `{run.stdout[:12]}`"
+    for page in chapters(copy):
+        file = source / f"{page.name}.{'ipynb' if page.is_notebook else 'md'}"
+        assert built in file.read_text(encoding="utf-8"), page.name
     status = (source / "status.md").read_text(encoding="utf-8")
     assert pages.ARCHIVE in status and "seconds" not in status
     with zipfile.ZipFile(source / pages.ARCHIVE) as archive:
         assert "book/one.md" in archive.namelist()
+    packed = (source / pages.ARCHIVE).read_bytes()
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    pages.assemble(chapters(copy), commit=run.stdout.strip())
+    assert (source / pages.ARCHIVE).read_bytes() == packed
 
 
 def test_pages_load_nothing_from_elsewhere(built):

@@ -8,6 +8,7 @@ from w2s_lib.publishing.chapters import BookError, Chapter
 PAGE = """<head><link rel="stylesheet" href="_static/a.css"></head><nav><a href="#top">x</a></nav>
 <article class="bd-article"><section id="top"><h1>{name} &amp; more<a class="headerlink" href="#top">#</a></h1>
 <a href="two.html#top">there</a> <a href="two.html">all of it</a> <img src="_static/b.svg"><script>no</script>
+<a class="x" href="_static/data/runs.csv" download><span>every run</span></a>
 <svg><clipPath id="c0"/><path clip-path="url(#c0)"/></svg>
 <section id="part"><h2>Part<a class="headerlink" href="#part">#</a></h2></section></section></article><footer></footer>"""
 
@@ -29,6 +30,7 @@ def test_pages_become_one_whose_links_stay_in_it(pages):
     assert 'id="two"' in text and 'id="one--c0"' in text and "url(#one--c0)" in text
     assert 'src="../html/_static/b.svg"' in text and 'href="../html/_static/a.css"' in text
     assert "<script" not in text and "<footer" not in text
+    assert "every run" in text and "runs.csv" not in text  # a link to a folder of this machine
     assert '<a href="#two--top">two &amp; more</a><span>7</span>' in text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html as html_text
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -66,12 +67,15 @@ def assemble(pages: list[Chapter], *, commit: str = "") -> Path:
                 text += "\n" + listing(root / "book" / "references.bib")
             if page.name == "status":
                 text = relinked(text + status(pages, commit=commit), notebooks)
+            if commit:
+                text += f'\n<div class="w2s-sources">\n\n{sources.built_from(commit)}\n\n</div>\n'
             source.write_text(text, encoding="utf-8")
     shutil.copytree(tables(root), target / "_static" / "data")
     if commit:
         (archive := target / ARCHIVE).parent.mkdir(exist_ok=True)
-        command = ["git", "archive", "--format=zip", f"--output={archive}", commit]
-        subprocess.run(command, cwd=root, check=True)
+        command = ["git", "archive", "--format=zip", "-9", f"--output={archive}", commit]
+        # Dates in a zip file are local ones: the same bytes everywhere need one time zone.
+        subprocess.run(command, cwd=root, check=True, env=os.environ | {"TZ": "UTC"})
     return target
 
 

@@ -21,10 +21,22 @@ import yaml
 from w2s_lib.publishing.chapters import BookError, Chapter
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 900
+"""Seconds for one print, which takes some 10 on an idle machine."""
 HEADING = re.compile(
     r'<section[^>]*?\bid="([^"]+)"[^>]*>\s*(?:<span[^>]*></span>\s*)*<h([12])>(.*?)<a class="headerlink"',
     re.S,
 )
+
+
+def find_browser() -> str:
+    """The path of Chromium. `BookError` says what to install where there is none."""
+    if path := next(filter(None, map(shutil.which, BROWSERS)), None):
+        return path
+    raise BookError(
+        "A PDF is printed by Chromium, and there is none on the path. Install it, for example with"
+        " `apt-get install chromium` or `brew install --cask chromium`; Google Chrome will do, too."
+    )
 
 
 def write_pdf(pages: list[Chapter], target: Path) -> int:
@@ -86,11 +98,15 @@ def headings(page: Chapter) -> list[tuple[str, str, str]]:
 
 
 def article(page: Chapter) -> str:
-    """What a page says, with ids that no other page has, and with links that stay in the book."""
+    """What a page says, with ids that no other page has, and with links that stay in the book.
+
+    A link to a file of the site, which would lead to a folder of this machine, is none on paper.
+    """
     found = re.search(r'<article class="bd-article">(.*)</article>', _built(page), re.S)
     if not found:
         raise BookError(f"{page.name}: its page has no article")
     text = re.sub(r"<script\b.*?</script>", "", found[1], flags=re.S)
+    text = re.sub(r'<a\b[^>]*href="_[^>]*>(.*?)</a>', r"\1", text, flags=re.S)
     text = re.sub(r'(\bid="|\bhref="#|\bfor="|url\(#)', rf"\g<1>{page.name}--", text)
     text = re.sub(r'href="(\w+)\.html#', r'href="#\1--', text)
     text = re.sub(r'href="(\w+)\.html"', r'href="#\1"', text)
@@ -108,18 +124,17 @@ def _rebased(text: str) -> str:
 
 def _print(source: Path, target: Path) -> None:
     """Runs Chromium, in a profile of its own."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        raise BookError(
-            "A PDF is printed by Chromium, and there is none on the path. Install it, for example with"
-            " `apt-get install chromium` or `brew install --cask chromium`; Google Chrome will do, too."
-        )
+    browser = find_browser()
     target.unlink(missing_ok=True)
     with TemporaryDirectory() as profile:
         command = [browser, "--headless", "--disable-gpu", "--no-pdf-header-footer"]
-        command += ["--allow-file-access-from-files", f"--user-data-dir={profile}"]
+        command += ["--generate-pdf-document-outline", "--allow-file-access-from-files"]
+        command += [f"--user-data-dir={profile}"]
         command += ["--no-sandbox"] if os.geteuid() == 0 else []
         command += [f"--print-to-pdf={target}", source.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise BookError(f"{browser} has not printed within {PATIENCE} seconds") from None
     if done.returncode or not target.exists():
         raise BookError(f"{browser} failed ({done.returncode}): {done.stderr.strip()[-500:]}")

@@ -137,9 +137,14 @@ def words(made: dict[str, Any], *, commit: str = "") -> str:
             f"{' and '.join(sorted(set(runs['hardware'])))}, {dates}; "
             + (f"{own} of them on this machine alone, not published." if own else "all published.")
         )
-    at = f" Built from commit `{commit[:12]}`." if commit else ""
+    at = f" {built_from(commit)}" if commit else ""
     more = "[With which versions, and how to get the code](status.md)."
     return f'<div class="w2s-sources">\n\n**Behind this page.** {text}{at} {more}\n\n</div>'
+
+
+def built_from(commit: str) -> str:
+    """Which commit a published page is of, in words."""
+    return f"Built from commit `{commit[:12]}`."
 
 
 def _count(number: int, what: str) -> str:
