@@ -26,7 +26,7 @@ from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import load_table
 from w2s_lib.training import finetune
 from w2s_lib.training.execute import cost, execute, training_labels
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data
 
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),

@@ -37,7 +37,7 @@ from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import TaskTable, load_table
 from w2s_lib.training import baselines as probing
 from w2s_lib.training import finetune as train
-from w2s_lib.training.fitting import Data, no_rows
+from w2s_lib.training.finetune import Data, no_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 FAMILIES = [

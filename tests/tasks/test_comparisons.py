@@ -29,7 +29,7 @@ from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import TaskTable, default_task, load_table
 from w2s_lib.training import finetune as train
 from w2s_lib.training.baselines import fit_probe, fit_tfidf, fit_zero_shot
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data
 
 # From ratings
 

@@ -29,8 +29,7 @@ from w2s_lib.runs.store import find
 from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import load_table
 from w2s_lib.training import finetune as train
-from w2s_lib.training.finetune import fit
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data, fit
 
 here = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 pytestmark = [

@@ -33,7 +33,7 @@ from w2s_lib.training.baselines import (
     layer_states,
     linear_probe,
 )
-from w2s_lib.training.fitting import Data, no_rows
+from w2s_lib.training.finetune import Data, no_rows
 
 TFIDF = RunSpec(model="tfidf")
 pytestmark = pytest.mark.usefixtures("one_thread")

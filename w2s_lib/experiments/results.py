@@ -29,8 +29,7 @@ from w2s_lib.measures.metrics import (
 )
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.model_names import short_name
-from w2s_lib.runs.record import Record
-from w2s_lib.runs.rows import COLUMNS, row_of
+from w2s_lib.runs.record import COLUMNS, Record, row_of
 from w2s_lib.runs.spec import NextToken, RunSpec
 
 SAME = ("recipe", "lora", "precision", "quantization", "device")

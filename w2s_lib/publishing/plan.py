@@ -26,8 +26,7 @@ from w2s_lib.models.classifier import Classifier
 from w2s_lib.models.families import blocks_of, cut, skeleton
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora
-from w2s_lib.models.machine import one_thread
-from w2s_lib.models.memory import OPTIMISER_BYTES, kept_bytes
+from w2s_lib.models.machine import OPTIMISER_BYTES, kept_bytes, one_thread
 from w2s_lib.models.pins import downloaded, folder_digest, pin, resolve_revision
 from w2s_lib.publishing.chapters import Job, planned_specs
 from w2s_lib.runs.errors import AssetError, DeviceError, SpecError

@@ -18,8 +18,7 @@ from typing import Any
 import pandas as pd
 
 from w2s_lib.runs.model_names import short_name
-from w2s_lib.runs.record import Record
-from w2s_lib.runs.rows import row_of
+from w2s_lib.runs.record import Record, row_of
 from w2s_lib.runs.store import published_store, read
 
 MIME = "application/vnd.w2s.sources+json"

@@ -1,4 +1,4 @@
-"""A finished run, and its file: predictions as Parquet columns, all else in the metadata.
+"""A finished run, its file (predictions as Parquet columns, all else in the metadata), its row.
 
 The metadata holds format, spec, metrics, provenance, the digest of the edition's rules, and a
 digest of all of it.
@@ -21,8 +21,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from w2s_lib.runs.description import Description, defaults
 from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
-from w2s_lib.runs.spec import SEMANTICS, NextToken, RunSpec
+from w2s_lib.runs.spec import SEMANTICS, Continue, NextToken, RunSpec
 
 SPLITS = ("test", "validation", "supervisor", "student")
 FORMAT = 3
@@ -234,3 +235,50 @@ def to_parquet(record: Record) -> bytes:
         write_statistics=False,
     )
     return file.getvalue()
+
+
+TEXT = (
+    "run_id role model supervisor supervisor_run labels loss method start lora_blocks quantization "
+    "half task device hardware date commit spec"
+).split()
+NUMBERS = "accuracy validation_accuracy next_token_loss_before next_token_loss seconds".split()
+COLUMNS = (
+    dict.fromkeys(TEXT, "str")
+    | {"depth": "Int64", "seed": "int64", "n_train": "int64"}
+    | dict.fromkeys(NUMBERS, "float64")
+)
+"""Column -> type of a table with a row a run."""
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """A run's row: its spec, metrics (accuracies at 1/2) and provenance, as in `COLUMNS`."""
+    spec, metrics, made = record.spec, record.metrics, record.provenance
+    teacher = spec.teacher
+    start = spec.start.run.run_id if isinstance(spec.start, Continue) else ""
+    same = ("run_id", "role", "model", "depth", "method", "quantization", "half", "seed", "device")
+    return {
+        **{name: getattr(spec, name) for name in same},
+        "labels": _words(spec.labels),
+        "supervisor": teacher.model if teacher else "",
+        "supervisor_run": teacher.run_id if teacher else "",
+        "loss": _words(spec.loss),
+        "start": f"Continue({start})" if start else type(spec.start).__name__,
+        "lora_blocks": str(spec.lora.blocks),
+        "n_train": spec.task.n_train,
+        "task": spec.task.name,
+        "accuracy": metrics.get("accuracy"),
+        "validation_accuracy": metrics.get("validation_accuracy"),
+        "next_token_loss_before": metrics.get("loss_before"),
+        "next_token_loss": metrics.get("loss"),
+        **{name: made.get(name) for name in ("seconds", "hardware", "date", "commit")},
+        "spec": spec.to_json(),
+    }
+
+
+def _words(part: Description) -> str:
+    """A part of a spec as Python would write it, without its run and what is as by default."""
+    kind: Any = type(part)
+    given = [(name, getattr(part, name), default) for name, default in defaults(kind)]
+    changed = [(name, own) for name, own, default in given if name != "run" and own != default]
+    inside = ", ".join(f"{name}={own!r}" for name, own in changed)
+    return f"{kind.__name__}({inside})" if inside else str(kind.__name__)

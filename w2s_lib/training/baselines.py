@@ -28,8 +28,7 @@ from w2s_lib.runs.folders import cache_dir, file_sha256, intact, locked, write_c
 from w2s_lib.runs.record import predicted_label
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.tasks.table import TaskTable
-from w2s_lib.training.finetune import adapted
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data, adapted
 
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse regularisation strengths that a probe's validation set chooses from."""

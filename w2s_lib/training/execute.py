@@ -35,7 +35,7 @@ from w2s_lib.tasks.table import (
     warn_of_shared_texts,
 )
 from w2s_lib.training import baselines, finetune, next_token
-from w2s_lib.training.fitting import Data, Fitted
+from w2s_lib.training.finetune import Data, Fitted
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
 """Whose versions a record keeps."""

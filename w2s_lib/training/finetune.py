@@ -1,4 +1,4 @@
-"""LoRA finetuning of a 4-bit language model on soft labels.
+"""LoRA finetuning of a 4-bit language model on soft labels; and what every fit is given and gives.
 
 What trains is kept in float32 by the optimiser and copied into bf16 adapters after each step:
 peft's own float32 adapters cost a third of the speed on a CPU, and AdamW on bf16 weights alone
@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,16 +21,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from w2s_lib.models import backbone as models
-from w2s_lib.models.classifier import Classifier, Finetuned
+from w2s_lib.models.classifier import Classifier, Finetuned, FloatArray
 from w2s_lib.models.families import capped, keep_blocks
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora, load_adapters
-from w2s_lib.models.memory import checkpoint_where_needed, is_out_of_memory
+from w2s_lib.models.machine import checkpoint_where_needed, is_out_of_memory
 from w2s_lib.models.trunk import inputs_at, trunk_depth
 from w2s_lib.runs.errors import SpecError, TrainingError
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.table import TaskTable
-from w2s_lib.training.fitting import Data
 
 # oneDNN keeps a compiled kernel for every shape it has met, and batches of texts have thousands: a
 # gigabyte by its default of 1,024. A hundred are as fast (measured). It is read at the first matrix
@@ -41,6 +41,56 @@ MEGABATCH = 8
 
 So there is little padding, and the draws are still random.
 """
+
+
+def no_rows() -> Any:
+    """No rows, or labels of none."""
+    return np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a run is fitted on, and what it will be asked.
+
+    Attributes:
+        table: the task's texts.
+        rows: (n,) rows of the half that it is fitted on.
+        labels: (n,) P(y = 1) for each of them; what reads or is asked for words does without.
+        validation: rows that may choose a setting.
+        validation_labels: P(y = 1) for each of them.
+        asked: all rows that the run's records hold.
+        adapters: the folder of the adapters of `spec.start`.
+    """
+
+    table: TaskTable
+    rows: Any
+    labels: Any
+    validation: Any = field(default_factory=no_rows)
+    validation_labels: Any = field(default_factory=no_rows)
+    asked: Any = field(default_factory=no_rows)
+    adapters: Path | None = None
+
+
+class Fitted(Protocol):
+    """A fitted run. Finetuning, next-token reading, TF-IDF, a probe and zero-shot each give one.
+
+    Attributes:
+        trunk_seconds: what the shared states took that were not in the cache.
+        metrics: what it is worth, where that is not an accuracy; then nothing else is counted.
+        notes: what provenance says of how it was trained.
+    """
+
+    trunk_seconds: float
+    metrics: dict[str, float]
+    notes: dict[str, Any]
+
+    def predict(self, rows: Any) -> FloatArray:
+        """P(y = 1) of rows, (n,) float32."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes what is kept beside the record, if anything is."""
+        ...
 
 
 def learning_rate_factor(step: int, n_steps: int, warmup_fraction: float) -> float:
