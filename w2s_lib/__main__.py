@@ -12,7 +12,6 @@ from typing import Any
 
 # What needs the book's packages is imported where it is used: `make help` needs nothing installed.
 from w2s_lib.publishing import chapters as book
-from w2s_lib.publishing import profiles
 from w2s_lib.runs.errors import nearest
 
 ROOT = Path.cwd()
@@ -43,7 +42,7 @@ def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], 
     for name in set(asked) - set(names):
         raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), names)}")
     profile = str(options.pop("profile", "laptop"))
-    values = profiles.load_profile(ROOT, profile)
+    values = book.load_profile(ROOT, profile)
     usual = None if os.environ.get("W2S_ENGINE") == "ray" else values.get("workers", 1)
     workers = whole(options, "workers", usual, least=1)
     chosen = [page for page in notebooks if page.name in asked]
@@ -51,7 +50,7 @@ def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], 
     return [
         job
         for variant in sets
-        for job in profiles.resolve(chosen, profile=profile, overrides=options, variant=variant)
+        for job in book.resolve(chosen, profile=profile, overrides=options, variant=variant)
     ], workers
 
 
@@ -74,7 +73,7 @@ def make_book(options: Options, *, retrain: bool = False, commit: str = "") -> i
     asked = [job.chapter for job in jobs]
     others = [page for page in pages if page.is_notebook and page not in asked]
     with alone():
-        published = profiles.resolve(others, profile="laptop", overrides={})
+        published = book.resolve(others, profile="laptop", overrides={})
         table = execution.execute(published, workers=workers)
         if retrain:
             os.environ["W2S_PUBLISHED"] = "0"
@@ -104,11 +103,11 @@ def retrain(options: Options) -> int:
     if others := options.keys() - {"engine", "workers"}:
         raise book.UsageError(f"{', '.join(others)}: only with ALL=1, which trains whole chapters")
     _, workers = take_jobs(options)
-    from w2s_lib.publishing import audit, claims
+    from w2s_lib.publishing import claims, tables
 
     os.environ["W2S_PUBLISHED"] = "0"
     specs = claims.claimed_runs().values()
-    table = audit.train_again(specs, ROOT / "book" / "results", workers=workers)
+    table = tables.train_again(specs, ROOT / "book" / "results", workers=workers)
     print(table.to_string(index=False, formatters={"farthest": "{:.2g}".format}))
     print(f"\n{table['equal'].sum()} of {len(table)} runs are equal to the bit.")
     return 0

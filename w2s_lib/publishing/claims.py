@@ -23,7 +23,7 @@ from w2s_lib.measures.claims import UNDECIDED, Rule, holm
 from w2s_lib.measures.intervals import LEVEL, NO_GAP, Interval
 from w2s_lib.models.pins import pin
 from w2s_lib.publishing.chapters import Chapter, planned_names
-from w2s_lib.publishing.references import Work, works
+from w2s_lib.publishing.prose import Work, works
 from w2s_lib.publishing.tables import book_root, published
 from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.spec import RunSpec

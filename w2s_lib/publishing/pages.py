@@ -21,7 +21,7 @@ from w2s_lib.figures.style import MIME
 from w2s_lib.publishing import sources
 from w2s_lib.publishing.chapters import BookError, Chapter, library, state_of
 from w2s_lib.publishing.execution import executed_in
-from w2s_lib.publishing.references import listing
+from w2s_lib.publishing.prose import listing
 
 NOT_PAGES = shutil.ignore_patterns(
     "results", "profiles", "_ext", "*.toml", "constraints.txt", "*.ipynb", ".*", "__pycache__"
