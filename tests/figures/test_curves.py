@@ -10,7 +10,7 @@ import torch
 
 from tests.figures.test_plots import NO_PGR, placed, svg, texts, values
 from w2s_lib.figures.charts import curves
-from w2s_lib.figures.sliders import confidence_explorer, pgr_calculator, shares_explorer
+from w2s_lib.figures.toys import confidence_explorer, pgr_calculator, shares_explorer
 from w2s_lib.measures.intervals import Interval
 from w2s_lib.runs.losses import confidence_loss, xent_loss
 

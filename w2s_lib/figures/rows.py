@@ -1,7 +1,4 @@
-"""Charts in rows, a name at the left and a number at the right: dots, bars, PGR as a ruler.
-
-Importing this module turns the book's theme on (`w2s_lib.figures.style`).
-"""
+"""Charts in rows, a name at the left and a number at the right: dots, bars, PGR as a ruler."""
 
 from __future__ import annotations
 
@@ -30,7 +27,6 @@ from w2s_lib.figures.style import (
     STUDENT,
     SUPERVISOR,
     padded_domain,
-    use_theme,
     wrapped,
 )
 from w2s_lib.measures.intervals import Interval
@@ -259,6 +255,3 @@ def pgr_ruler(
     ]
     texts = ["PGR " * (row["value"] == row["value"]) + row["interval"] for row in reach]
     return in_rows(layers, list(cells), texts, step=46, title=title)
-
-
-use_theme()
