@@ -30,15 +30,8 @@ FORMAT = 3
 """Formats 1 and 2 are the first edition's."""
 _NUMBERS: dict[str, Any] = {"row": np.int32, "label": np.int8, "p": np.float32, "group": np.int32}
 """Columns of the file, beside `split`, and their types."""
-_UNREADABLE = (
-    SpecError,
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    pa.ArrowException,
-)
+_UNREADABLE = (SpecError, OSError, ValueError, LookupError, TypeError, AttributeError)
+_UNREADABLE += (pa.ArrowException,)
 """What a damaged file makes the libraries raise. No bytes are fetched there: an `OSError` is
 pyarrow's word for content that it cannot decode."""
 
@@ -92,18 +85,14 @@ class Record:
         Raises:
             StoreError: the record is of another task, or lacks a row.
         """
-        if self.provenance["task_digest"] != task_digest:
-            raise StoreError(
-                f"record {self.spec.run_id} was made on task "
-                f"{self.provenance['task_digest'][:12]}, not on "
-                f"{task_digest[:12]}: predictions of different tasks are not joined"
-            )
+        made, own = self.provenance["task_digest"], f"record {self.spec.run_id}"
+        if made != task_digest:
+            said = f"was made on task {made[:12]}, not on {task_digest[:12]}"
+            raise StoreError(f"{own} {said}: predictions of different tasks are not joined")
         missing = np.setdiff1d(rows, self.predictions.index.to_numpy())
         if len(missing):
-            raise StoreError(
-                f"record {self.spec.run_id} has no prediction for {len(missing)} rows, the first is "
-                f"{missing[0]}"
-            )
+            said = f"has no prediction for {len(missing)} rows, the first is {missing[0]}"
+            raise StoreError(f"{own} {said}")
         return self.predictions["p"].loc[np.asarray(rows)].to_numpy()
 
 
@@ -135,29 +124,28 @@ def check_content(record: Record) -> None:
     Raises:
         ValueError: what is wrong.
     """
-    frame, next_token = record.predictions, isinstance(record.spec.labels, NextToken)
-    split, p = frame["split"].to_numpy(), frame["p"].to_numpy()
-    if unknown := set(split) - set(SPLITS):
-        raise ValueError(f"unknown splits {sorted(unknown)}")
-    if frame.empty:
-        raise ValueError("it has no rows")
-    if not frame.index.is_unique or frame.index.min() < 0:
-        raise ValueError("a row is there twice, or is negative")
-    if not np.isin(frame["label"].to_numpy(), (0, 1)).all():
-        raise ValueError("a label is neither 0 nor 1")
-    if frame["group"].min() < 0:
-        raise ValueError("a group is negative")
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("p is not a probability")
-    if list(frame.columns) != ["split", "label", "p", "group"]:
-        raise ValueError(f"its columns are {list(frame.columns)}")
+    frame = record.predictions
+    unknown, p = set(frame["split"]) - set(SPLITS), frame["p"]
+    wrong = {
+        f"unknown splits {sorted(unknown)}": unknown,
+        "it has no rows": frame.empty,
+        "a row is there twice, or is negative": frame.index.has_duplicates or frame.index.min() < 0,
+        "a label is neither 0 nor 1": not frame["label"].isin((0, 1)).all(),
+        "a group is negative": frame["group"].min() < 0,
+        "p is not a probability": not p.between(0, 1).all(),
+        f"its columns are {list(frame)}": list(frame) != ["split", "label", "p", "group"],
+        f"rules is not a SHA-256: {record.rules!r}": not re.fullmatch(
+            "([0-9a-f]{64})?", record.rules
+        ),
+    }
+    for problem, found in wrong.items():
+        if found:
+            raise ValueError(problem)
     metrics = accuracies(frame)
-    if next_token:
+    if isinstance(record.spec.labels, NextToken):
         metrics = {name: record.metrics[name] for name in ("loss_before", "loss")}
     if record.metrics != metrics or not np.isfinite(list(metrics.values())).all():
         raise ValueError(f"its metrics are {record.metrics}, its predictions make {metrics}")
-    if record.rules and not re.fullmatch("[0-9a-f]{64}", record.rules):
-        raise ValueError(f"rules is not a SHA-256: {record.rules!r}")
 
 
 def from_parquet(content: bytes, name: str) -> Record:
@@ -192,19 +180,16 @@ def from_parquet(content: bytes, name: str) -> Record:
     except _UNREADABLE as error:
         raise DamagedRecord(f"damaged record {name}: {type(error).__name__}: {error}.") from error
     if not (intact and named):
-        raise DamagedRecord(
-            f"damaged record {name}: its content is not what its "
-            f"{'name' if intact else 'digest'} says."
-        )
+        what = "name" if intact else "digest"
+        raise DamagedRecord(f"damaged record {name}: its content is not what its {what} says.")
     return record
 
 
 def _of_another_edition(name: str, written: str, semantics: Any) -> StoreError:
     return StoreError(
-        f"record {name} is of format {written} and of training semantics {semantics}, and this "
-        f"library reads format {FORMAT} and trains semantics {SEMANTICS}: another edition has "
-        "written it, and the two are not mixed. Read it with that one, or name another store in "
-        "W2S_STORE."
+        f"record {name} is of format {written} and of training semantics {semantics}, not of "
+        f"format {FORMAT} and semantics {SEMANTICS}: another edition has written it. Read it with "
+        "that one, or name another store in W2S_STORE."
     )
 
 

@@ -60,15 +60,13 @@ class Task(Description):
         settings = given.kwargs or {} if isinstance(given, ArgsKwargs) else {}
         name = settings.get("name", "movie")
         absent = [size for size in SIZES if name != "movie" and size not in settings]
-        require(
-            not absent, f"Task {name!r} without {absent}: give it, or use default_task({name!r})"
-        )
+        said = f"Task {name!r} without {absent}: give it, or use default_task({name!r})"
+        require(not absent, said)
         return given
 
     def __post_init__(self) -> None:
-        require(
-            "{text}" in self.template, f"Task.template must contain '{{text}}': {self.template!r}"
-        )
+        said = f"Task.template must contain '{{text}}': {self.template!r}"
+        require("{text}" in self.template, said)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -330,9 +330,7 @@ class RunSpec(Description):
         """
         if not self.pinned:
             what = next(run._unpinned for run in self.lineage() if run._unpinned)
-            raise SpecError(
-                f"there is no id yet: {what} is not pinned, which `sweep` or `pin` does"
-            )
+            raise SpecError(f"no id yet: {what} is not pinned, which `sweep` or `pin` does")
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def with_seed(self, seed: int) -> RunSpec:
