@@ -145,10 +145,9 @@ def pdf(options: Options) -> int:
     from w2s_lib.publishing import pdf as paper
 
     make_book({})
+    target = ROOT / "_build" / "pdf" / "book.pdf"
     with alone():
-        n_pages = paper.write_pdf(
-            book.chapters(ROOT), target := ROOT / "_build" / "pdf" / "book.pdf"
-        )
+        n_pages = paper.write_pdf(book.chapters(ROOT), target)
     print(f"\n{n_pages} pages: {target.as_uri()}")
     return 0
 
@@ -162,9 +161,8 @@ def publish(options: Options) -> int:
     with alone():
         site, target = ROOT / "_build" / "html", ROOT / "_build" / "site"
         file = archive.write_archive(site, target, root=ROOT, commit=commit)
-    print(
-        f"\n{file.stat().st_size / 1e6:.1f} MB and its checksum, to unpack on any static host:\n{file}"
-    )
+    size = f"{file.stat().st_size / 1e6:.1f} MB"
+    print(f"\n{size} and its checksum, to unpack on any static host:\n{file}")
     return 0
 
 
@@ -187,9 +185,8 @@ def lab(options: Options) -> int:
         execution.pair(jobs, workers=workers)
     # A double click on a chapter opens it as a notebook, in this environment only.
     viewers = Path(sys.prefix, "etc", "jupyter", "labconfig", "default_setting_overrides.json")
-    tool(
-        "jupytext_config", "--settings-file", str(viewers), "set-default-viewer", "markdown", "myst"
-    )
+    settings = ["--settings-file", str(viewers), "set-default-viewer", "markdown", "myst"]
+    tool("jupytext_config", *settings)
     return tool("jupyterlab", "book", f"--ServerApp.port={port}")
 
 

@@ -55,7 +55,6 @@ def curves(
     seeds: Mapping[str, Mapping[X, Sequence[float]]] | None = None,
     references: Mapping[str, float] | None = None,
     number: str = ".2f",
-    x_format: str = "",
 ) -> alt.LayerChart:
     """Means over x, a line a name, with 95% intervals and a small dot a seed beside its mean.
 
@@ -74,7 +73,6 @@ def curves(
         references: label -> value, drawn as dashed lines that are labelled, with the value, in the
             margin.
         number: format of the measured numbers.
-        x_format: d3 format of the numbers along x, e.g. `.0%`.
 
     Raises:
         ValueError: no line, a line without estimates, more than four lines; x of both kinds or not
@@ -105,7 +103,7 @@ def curves(
     legend = alt.Legend(title=None, labelLimit=0, columns=max(1, min(len(lines), columns)))
     labels = int(pixels / CHARACTER_WIDTH)
     axis = (
-        _number_axis(sorted(places.values()), x_format)
+        _number_axis(sorted(places.values()))
         if numeric
         else name_axis([str(x) for x in xs], width=labels)
     )
@@ -118,11 +116,8 @@ def curves(
         "shape": alt.Shape("line:N", scale=scale(list(lines), SHAPES), legend=legend),
     }
     y = measure(y_title, domain)
-    how = {"format": x_format} if numeric and x_format else {}
-    tips = [
-        alt.Tooltip("line:N", title=" "),
-        alt.Tooltip("at:Q" if numeric else "at:N", title=x_title, **how),
-    ]
+    at = alt.Tooltip("at:Q" if numeric else "at:N", title=x_title)
+    tips = [alt.Tooltip("line:N", title=" "), at]
     rules = chart([{"value": value} for value in known.values()])
     return alt.layer(
         rules.mark_rule(strokeDash=DASHED, color=GREY).encode(y=y("value")),
@@ -300,10 +295,9 @@ def _check(
     return numeric
 
 
-def _number_axis(xs: Sequence[float], x_format: str) -> alt.Axis:
+def _number_axis(xs: Sequence[float]) -> alt.Axis:
     """Ticks where there are estimates, if these are few; labels that would touch are left out."""
-    # An axis's own `format` would round 13 to 10.
-    label = f"format(datum.value, {json.dumps(x_format or '.10~r')})"
+    label = 'format(datum.value, ".10~r")'  # an axis's own `format` would round 13 to 10
     where = {"values": list(xs)} if len(xs) <= MOST_TICKS else {"tickCount": 6}
     return alt.Axis(grid=False, labelExpr=label, labelOverlap="greedy", labelSeparation=4, **where)
 

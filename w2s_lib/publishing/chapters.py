@@ -63,9 +63,8 @@ class Chapter:
 
     def cells(self, tag: str) -> list[str]:
         """The sources of the cells that bear `tag`."""
-        return [
-            cell.source for cell in self.notebook().cells if tag in cell.metadata.get("tags", [])
-        ]
+        cells = self.notebook().cells
+        return [cell.source for cell in cells if tag in cell.metadata.get("tags", [])]
 
     def defaults(self) -> Parameters:
         """What the `parameters` cell sets: names and values."""
@@ -194,9 +193,8 @@ def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
             for source in chapter.cells(tag):
                 exec(compile(source, f"{chapter.name}.md[{tag}]", "exec"), space)  # noqa: S102
         except Exception as error:
-            raise BookError(
-                f"{chapter.name}: its `{tag}` cell failed: {type(error).__name__}: {error}"
-            ) from error
+            said = f"its `{tag}` cell failed: {type(error).__name__}: {error}"
+            raise BookError(f"{chapter.name}: {said}") from error
         space.update(given)
     return space
 
@@ -249,11 +247,9 @@ def load_profile(root: Path, profile: str) -> Parameters:
     if not isinstance(variants, list) or not all(isinstance(each, dict) for each in variants):
         raise UsageError(f"{path.name} must set names; `variants` is a list of such settings")
     taken = {name for page in notebooks(root) for name in page.defaults()}
-    set_by = [*(name for name in values if name not in BESIDE), *(n for v in variants for n in v)]
-    for name in set_by:
-        if name not in taken:
-            allowed = nearest(str(name), sorted(taken | {*BESIDE}))
-            raise UsageError(f"{path.name} sets {name!r}, which no chapter takes: {allowed}")
+    for name in sorted((values.keys() - {*BESIDE}).union(*variants) - taken, key=str):
+        allowed = nearest(str(name), sorted(taken | {*BESIDE}))
+        raise UsageError(f"{path.name} sets {name!r}, which no chapter takes: {allowed}")
     found: Parameters = values
     return found
 
@@ -274,12 +270,12 @@ def resolve(
     values = load_profile(pages[0].root, profile) if pages else {}
     values = values | (variant or {}) | overrides
     for chapter, own in defaults.items():
-        taken = {name: values[name] for name in own if name in values}
-        for name, value in taken.items():
-            if isinstance(own[name], list) and not isinstance(value, list):
-                taken[name] = [value]
-        # What equals the chapter's own default is not injected, so the page shows no cell that
-        # changes nothing.
-        given = {name: value for name, value in taken.items() if value != own[name]}
+        given = {}
+        for name, usual in own.items():
+            value = values.get(name, usual)
+            if isinstance(usual, list) and not isinstance(value, list):
+                value = [value]
+            if value != usual:  # or the page would show a cell that changes nothing
+                given[name] = value
         jobs.append(Job(chapter, given, banner=values.get("banner", "")))
     return jobs

@@ -190,10 +190,8 @@ def hours(plan: Plan, workers: int) -> float:
         AssetError, SpecError: a model's configuration cannot be had.
         DeviceError: the runs ask for a device that is not here.
     """
-    seconds = 0.0
-    for spec in plan.missing:
-        if spec.trains:
-            seconds += step_of(spec).seconds * cost(spec, depth=depth_of(spec))
+    trained = [spec for spec in plan.missing if spec.trains]
+    seconds = sum(step_of(spec).seconds * cost(spec, depth=depth_of(spec)) for spec in trained)
     return seconds / workers / 3600
 
 
@@ -233,10 +231,8 @@ def _memory_and_time(plan: Plan, workers: int | None) -> list[str]:
     trained = [spec for spec in missing if spec.trains]
     if trained:
         most = max(trained, key=memory)
-        n_bytes, what = memory(most), f"{most.role} {most.model} on {most.task.name}"
-        lines.append(
-            f"memory     a step at its longest texts about {n_bytes / 2**30:.1f} GiB: {what};"
-        )
+        size, what = memory(most) / 2**30, f"{most.role} {most.model} on {most.task.name}"
+        lines.append(f"memory     a step at its longest texts about {size:.1f} GiB: {what};")
         lines.append("           the libraries and the texts' states come on top")
     if any(spec.role == "generative" for spec in trained):
         lines.append("           and, for a run that reads, the logits of its words")

@@ -89,10 +89,8 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
         `runs`, how many published runs are on it: 0 for a task that was never loaded here.
     """
     hub = dict(sorted(HUB_TASKS.items()))
-    about = [
-        (f"Hutto & Gilbert 2014, {task.stem}", "", "its own files", task.pairs)
-        for task in EMBEDDED.values()
-    ]
+    own = "Hutto & Gilbert 2014,"
+    about = [(f"{own} {t.stem}", "", "its own files", t.pairs) for t in EMBEDDED.values()]
     about += [(t.hub, t.revision if t.pinned else "", t.source, t.pairs) for t in hub.values()]
     frame = pd.DataFrame([default_task(name) for name in (*EMBEDDED, *hub)]).rename(columns=TASK)
     frame[["dataset", "commit", "source", "pairs"]] = about
@@ -164,7 +162,8 @@ def write_tables(folder: Path, target: Path, planned: Mapping[str, str]) -> None
     rows: dict[str, list[pd.DataFrame]] = {}
     for path in _records(folder):
         record = _read(path)
-        rows.setdefault(planned.get(record.spec.run_id, "none"), []).append(_predictions(record))
+        part = record.predictions.reset_index().assign(run_id=record.spec.run_id)
+        rows.setdefault(planned.get(record.spec.run_id, "none"), []).append(part)
     for name, parts in rows.items():
         frame = pd.concat(parts)[[*PREDICTION]].astype(PREDICTION)
         frame.to_parquet(target / f"predictions-{name}.parquet", index=False, compression="zstd")
@@ -184,10 +183,6 @@ def book_root() -> Path:
     if (root := repository_root()) is None:
         raise StoreError("there is no book around this library: it stands in a checkout of it")
     return root
-
-
-def _predictions(record: Record) -> pd.DataFrame:
-    return record.predictions.reset_index().assign(run_id=record.spec.run_id)
 
 
 def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None) -> pd.DataFrame:

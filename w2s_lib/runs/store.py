@@ -26,7 +26,7 @@ from w2s_lib.runs.folders import file_sha256, locked, repository_root, sync, tem
 from w2s_lib.runs.record import Record, check_content, from_parquet, to_parquet
 from w2s_lib.runs.spec import RunSpec
 
-ELSEWHERE = "name another folder in W2S_STORE"
+ROOM = "free some space, or name another folder in W2S_STORE"
 
 
 class Store(ABC):
@@ -119,7 +119,7 @@ class Store(ABC):
                     return there if there and _agreed(record, there) else record
         except OSError as error:
             said = f"the record of {run_id} could not be written to {self.name}: {error}"
-            raise StoreError(f"{said}. Free some space, or {ELSEWHERE}.") from error
+            raise StoreError(f"{said}. Nothing half-written was left: {ROOM}.") from error
         return replace(record, path=f"{self.name}/{run_id}.parquet")
 
 
@@ -269,7 +269,7 @@ def require_writable(folder: Path | None = None) -> None:
             pass
     except OSError as error:
         said = f"the store {store.name} cannot be written: {error}"
-        raise StoreError(f"{said}: {ELSEWHERE}. Nothing was trained.") from error
+        raise StoreError(f"{said}. Nothing was trained: {ROOM}.") from error
 
 
 def write(

@@ -56,10 +56,10 @@ def splits(table: TaskTable, seed: int) -> Splits:
     held_out: dict[str, Rows] = {}
     for name, size in (("test", task.n_test), ("validation", task.n_validation)):
         named = own_split == name
-        pool = (named if named.any() else train) & free
+        rows = (named if named.any() else train) & free
         if name == "test":
-            pool &= unseen
-        (held_out[name],) = _draw_balanced(table, pool, {f"n_{name}": size}, same_for_all)
+            rows &= unseen
+        (held_out[name],) = _draw_balanced(table, rows, {f"n_{name}": size}, same_for_all)
         # The rows of its groups that it did not need must not be used elsewhere either.
         taken = table.frame["group"].iloc[held_out[name]]
         free &= ~table.frame["group"].isin(taken).to_numpy()
@@ -69,10 +69,9 @@ def splits(table: TaskTable, seed: int) -> Splits:
     label = table.frame["label"].to_numpy()
     of_class = [np.flatnonzero(train & free & (label == k)) for k in (0, 1)]
     least = min(map(len, of_class))
-    everything: Rows = np.sort(
-        np.concatenate([seeded.permutation(rows)[:least] for rows in of_class])
-    )
-    return Splits(held_out["test"], held_out["validation"], supervisor, student, everything)
+    everything = [seeded.permutation(rows)[:least] for rows in of_class]
+    pool = np.sort(np.concatenate(everything))
+    return Splits(**held_out, supervisor=supervisor, student=student, pool=pool)
 
 
 def _draw_balanced(
@@ -116,9 +115,9 @@ def _draw_balanced(
                 drawn[i][k].extend(of_class[k][: needs[i] - len(drawn[i][k])])
     for (name, size), (zeros, ones), need in zip(sizes.items(), drawn, needs, strict=True):
         if min(len(zeros), len(ones)) < need:
+            left = f"{len(zeros)} of label 0 and {len(ones)} of label 1 left in whole groups"
             raise SpecError(
-                f"{task.name} has too few rows for {name} = {size}: it needs {need} rows of "
-                f"either label, and there are {len(zeros)} of label 0 and {len(ones)} of label 1 left "
-                "once groups are kept whole. Set a smaller n_train, n_validation or n_test"
+                f"{task.name} has too few rows for {name} = {size}: it needs {need} rows of either "
+                f"label, and there are {left}. Set a smaller n_train, n_validation or n_test"
             )
     return [np.sort(np.array(zeros + ones, dtype=np.int64)) for zeros, ones in drawn]

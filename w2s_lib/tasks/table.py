@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from w2s_lib.runs.errors import SpecError, nearest
+from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.folders import unchanged_sha256, write_cached
 from w2s_lib.runs.settings import Task
 from w2s_lib.tasks.catalogue import HUB_TASKS
@@ -85,8 +85,7 @@ def default_task(name: str, **overrides: Any) -> Task:
     """
     _require_known(name)
     declared = EMBEDDED.get(name) or HUB_TASKS.get(name)
-    declared_settings = declared.settings if declared else {}
-    return Task(**{"name": name, **SIZES, **declared_settings, **overrides})
+    return Task(**{"name": name, **SIZES, **(declared.settings if declared else {}), **overrides})
 
 
 def _require_known(name: str) -> None:
@@ -129,9 +128,8 @@ def resolve_task(task: Task, *, local_only: bool = False) -> Task:
         if not cached_table(task.name, task.sha256).is_file():
             _require_known(task.name)
         found = _load(task.name, 0.0, task.sha256).digest
-    if task.sha256 not in ("", found):
-        meant = f"not {task.sha256!r}: its content has changed"
-        raise SpecError(f"{task.name} has sha256 {found!r}, {meant}")
+    changed = f"{task.name} has sha256 {found!r}, not {task.sha256!r}: its content has changed"
+    require(task.sha256 in ("", found), changed)
     return dataclasses.replace(task, sha256=found)
 
 
@@ -226,9 +224,6 @@ def warn_of_shared_texts(tasks: Iterable[Task]) -> None:
     for (name, texts), (other, others) in itertools.combinations(found.items(), 2):
         shared = len(texts & others)
         if shared > 0.2 * min(len(texts), len(others)):
-            warnings.warn(
-                f"{shared:,} of the {len(others):,} texts of {other} are also among the "
-                f"{len(texts):,} of {name}: they are not two tasks, and a result on one says "
-                "nothing about transfer to the other",
-                stacklevel=2,
-            )
+            said = f"{shared:,} of the {len(others):,} texts of {other} are also among the "
+            said += f"{len(texts):,} of {name}: they are one task, and show no transfer"
+            warnings.warn(said, stacklevel=2)

@@ -268,8 +268,6 @@ def _label_tokens(spec: RunSpec) -> list[int]:
         for text in ("x", *(f"x {word}" for word in words))
     )
     if len(words) != 2 or "" in words or any(ids[:-1] != x for ids in after):
-        raise SpecError(
-            "Task.label_words must be two words of one token each, 'no/yes', not "
-            f"{spec.task.label_words!r}"
-        )
+        said = f"not {spec.task.label_words!r}"
+        raise SpecError(f"Task.label_words must be two words of one token each, 'no/yes', {said}")
     return [ids[-1] for ids in after]

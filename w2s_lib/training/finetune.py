@@ -216,10 +216,8 @@ def fit(spec: RunSpec, data: Data, *, trunk: bool = True) -> Finetuned:
     models.check(spec)
     rows, batch_size = np.asarray(data.rows), spec.recipe.batch_size
     if len(rows) < batch_size or len(rows) != len(data.labels):
-        raise SpecError(
-            f"{len(rows)} rows and {len(data.labels)} labels: need one label a row, and at least "
-            f"one batch of {batch_size}"
-        )
+        said = f"one label a row, and at least one batch of {batch_size}"
+        raise SpecError(f"{len(rows)} rows and {len(data.labels)} labels: need {said}")
     with explained_out_of_memory(spec):
         fitted = build(spec, data.table, start=data.adapters, trunk=trunk)
         model, inputs = fitted.model, fitted.inputs
@@ -259,11 +257,9 @@ def explained_out_of_memory(spec: RunSpec) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingError(
-            f"out of memory while training {spec.model}: set recipe.batch_size below "
-            f"{spec.recipe.batch_size}, or lora.blocks below {spec.lora.blocks}. No record was "
-            "written."
-        ) from error
+        less = f"recipe.batch_size below {spec.recipe.batch_size}, or lora.blocks below"
+        said = f"out of memory while training {spec.model}: set {less} {spec.lora.blocks}"
+        raise TrainingError(said) from error
 
 
 class _MasterWeights:
@@ -311,9 +307,8 @@ def optimise(
     for step, batch in enumerate(bar):
         loss = loss_of(batch, step / n_steps)
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {step + 1} of {n_steps}: try a lower "
-                f"recipe.learning_rate than {recipe.learning_rate}. No record was written."
-            )
+            where = f"the loss is {loss.item()} at step {step + 1} of {n_steps}"
+            advice = f"try a lower recipe.learning_rate than {recipe.learning_rate}"
+            raise TrainingError(f"{where}: {advice}")
         loss.backward()  # type: ignore[no-untyped-call]
         weights.step(learning_rate_factor(step, n_steps, recipe.warmup_fraction))

@@ -133,10 +133,8 @@ def fit_next_token(spec: RunSpec, data: Data) -> NextTokenFit:
         own, texts = reader, table.positions(data.rows)
         if corpus is not table:
             own = Reader(top, words, inputs_at(spec, table, boundary))
-            n_tokens = int(own.counts(texts).sum())
-            texts = _as_many_tokens(
-                reader, n_tokens, apart_from=set(map(str.casefold, table.texts))
-            )
+            n_tokens, known = int(own.counts(texts).sum()), set(map(str.casefold, table.texts))
+            texts = _as_many_tokens(reader, n_tokens, apart_from=known)
 
         def loss_of(batch: Any, done: float) -> Tensor:
             nats: Tensor = reader(batch)[0]
@@ -162,8 +160,6 @@ def _as_many_tokens(reader: Reader, n_tokens: int, *, apart_from: set[str]) -> A
     order = np.array([t for t in drawn if texts[t].casefold() not in apart_from], dtype=np.int64)
     total = np.cumsum(reader.counts(order))
     if not len(order) or total[-1] < n_tokens:
-        raise SpecError(
-            f"the corpus {table.task.name!r} has {total[-1] if len(order) else 0:,} tokens in "
-            f"texts that are not the task's too; the half has {n_tokens:,}"
-        )
+        there = f"{total[-1] if len(order) else 0:,} tokens in texts that are not the task's too"
+        raise SpecError(f"the corpus {table.task.name!r} has {there}; the half has {n_tokens:,}")
     return order[: int(np.searchsorted(total, n_tokens)) + 1]
