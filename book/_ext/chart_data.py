@@ -7,8 +7,7 @@ import html
 
 from w2s_lib.publishing.pages import finding
 
-CONCATS = ("concat", "hconcat", "vconcat")
-GROUPS = ("layer", *CONCATS)
+GROUPS = ("layer", "concat", "hconcat", "vconcat")
 NUMBERS = ("value", "low", "high")
 """Columns of an estimate, whose text says them too."""
 

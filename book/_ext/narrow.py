@@ -8,14 +8,13 @@ import json
 import re
 import textwrap
 
-from chart_data import CONCATS
-
 WIDTH = 340
 """Pixels of a drawing that no script fits to its box: the text column of a phone 390 wide."""
 CHARACTER, LINE = 6.8, 15
 """Pixels of a character and of a line of 12-pixel text."""
 NAMES = re.compile(r"(\[.*\])\[datum\.value\]", re.S)
 """The labels of an axis that names its places: `name_axis` of w2s_lib.figures.charts."""
+GROUPS = ("concat", "hconcat", "vconcat")
 BARE = {"ticks": False, "domain": False, "labelLimit": 0, "labelPadding": 0, "zindex": 1}
 ABOVE = BARE | {"labelBaseline": "line-bottom", "labelOffset": -13}
 BANDS = {"type": "band", "paddingInner": 0.5, "paddingOuter": 0.4}
@@ -30,7 +29,7 @@ def narrow(spec, width=WIDTH):
         return {}
     small = copy.deepcopy({key: spec[key] for key in spec if key not in ("datasets", "config")})
     aside, panels = _taken_out(small, "margin", spec), [small]
-    for group in set(CONCATS) & set(small):
+    for group in set(GROUPS) & set(small):
         panels = small.pop(group)
         small |= {"vconcat": panels, "columns": None, "padding": None, group: None} | (
             {"vconcat": panels} if group == "vconcat" else {}

@@ -246,10 +246,7 @@ class Results(Shown):
         found = [self._of(arm) for arm in arms]
         seeded = [set(arm) for arm in found if not _is_untaught(arm)] or [set(found[0])]
         seeds = sorted(set.intersection(*seeded))
-        found = [
-            {s: _under(s, *arm.values()) for s in seeds} if _is_untaught(arm) else arm
-            for arm in found
-        ]
+        found = [_under(seeds, arm) if _is_untaught(arm) else arm for arm in found]
         if not seeds:
             have = ", ".join(f"{_label(a)} {sorted(f)}" for a, f in zip(arms, found, strict=True))
             raise NoSuchRun(f"the arms have no seed in common: {have}")
@@ -268,8 +265,9 @@ def _is_untaught(arm: Mapping[int, Record]) -> bool:
     return len(arm) == 1 and all(record.spec.kind == "zero_shot" for record in arm.values())
 
 
-def _under(seed: int, record: Record) -> Record:
-    return replace(record, spec=record.spec.with_seed(seed))
+def _under(seeds: Iterable[int], arm: Mapping[int, Record]) -> dict[int, Record]:
+    (record,) = arm.values()
+    return {seed: replace(record, spec=record.spec.with_seed(seed)) for seed in seeds}
 
 
 class NoSuchRun(SpecError):

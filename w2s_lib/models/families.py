@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from w2s_lib.runs.errors import SpecError, require
+from w2s_lib.runs.errors import SpecError
 
 TRUNK_EXACT = "llama mistral qwen2 qwen3 smollm3 gpt_neox gpt2 gemma gemma2 gemma3_text".split()
 """Families whose first blocks, run alone, hand on what the whole model computes: `trunk_exact`."""
@@ -55,12 +55,6 @@ def trunk_exact(backbone: Any) -> bool:
     scaled = not kind.startswith("gemma") or hasattr(backbone.get_input_embeddings(), "embed_scale")
     numbered = getattr(backbone.config, "scale_attn_by_inverse_layer_idx", False)
     return kind in TRUNK_EXACT and scaled and not numbered
-
-
-def require_trunk(backbone: Any, name: str) -> None:
-    """Raises `SpecError` where `trunk_exact` is false."""
-    said = f"{name} is of the family {backbone.config.model_type!r}, whose first blocks cannot"
-    require(trunk_exact(backbone), f"{said} be run alone: {KNOWN}")
 
 
 def last_token_exact(backbone: Any) -> bool:

@@ -111,11 +111,6 @@ def execute_one(job: Job, inputs: str) -> tuple[str, float]:
     return job.name, seconds
 
 
-def executed_in(chapter: Chapter) -> str:
-    """The seconds that a chapter took when it was executed last."""
-    return Job(chapter, {}).built(".state").read_text().partition("\n")[2]
-
-
 def pair(jobs: list[Job], *, workers: int | None) -> None:
     """Puts executed notebooks beside their sources for JupyterLab.
 

@@ -20,7 +20,6 @@ import nbformat
 from w2s_lib.figures.style import MIME
 from w2s_lib.publishing import sources
 from w2s_lib.publishing.chapters import BookError, Chapter, library, state_of
-from w2s_lib.publishing.execution import executed_in
 from w2s_lib.publishing.prose import listing
 
 NOT_PAGES = shutil.ignore_patterns(
@@ -79,7 +78,8 @@ def status(pages: list[Chapter], *, commit: str = "") -> str:
     """What `assemble` adds to the page of that name; in a local build also how long chapters took."""
     chapters = [page for page in pages if page.is_notebook]
     made = {c.name: nbformat.read(c.executed, 4).metadata[sources.KEY] for c in chapters}
-    took = {page.name: executed_in(page) for page in chapters} if not commit else None
+    states = {page.name: page.executed.with_suffix(".state").read_text() for page in chapters}
+    took = {} if commit else {name: text.partition("\n")[2] for name, text in states.items()}
     get = sources.how_to_get(pages[0].root, archive=ARCHIVE if commit else "")
     return f"\n{sources.status(made, took)}\n\n## How to get the code\n\n{get}\n"
 

@@ -284,14 +284,10 @@ class RunSpec(Description):
         A student never begins from its teacher's head or in its order, nor a later rung of a chain
         from an earlier one's. A student and its ceiling do begin alike.
         """
-        earlier = list(self._teachers())
-        same = sum(run.half == self.half for run in earlier)
+        same, run = 0, self.teacher
+        while run:
+            same, run = same + (run.half == self.half), run.teacher
         return (self.seed, get_args(Half).index(self.half), same)
-
-    def _teachers(self) -> Iterator[RunSpec]:
-        if self.teacher:
-            yield self.teacher
-            yield from self.teacher._teachers()
 
     @property
     def role(self) -> Role:

@@ -17,7 +17,14 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from w2s_lib.models import backbone as models
-from w2s_lib.models.classifier import PREDICT_BATCH, Classifier, FloatArray, logits_by_row, rounded
+from w2s_lib.models.classifier import (
+    PREDICT_BATCH,
+    Classifier,
+    Fitted,
+    FloatArray,
+    logits_by_row,
+    rounded,
+)
 from w2s_lib.models.families import blocks_of, keep_blocks, words_head
 from w2s_lib.models.inputs import row_values
 from w2s_lib.models.lora import merge_adapters
@@ -34,21 +41,17 @@ STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse regularisation strengths that a probe's validation set chooses from."""
 
 
-class Baseline:
+class Baseline(Fitted):
     """A fitted baseline: `predict` by row. It leaves nothing to save beside its record."""
 
     def __init__(self, p: FloatArray, trunk_seconds: float = 0.0) -> None:
-        self._p, self.trunk_seconds = p, trunk_seconds
-        self.metrics: dict[str, float] = {}
-        self.notes: dict[str, Any] = {}
+        super().__init__(trunk_seconds)
+        self._p = p
 
     def predict(self, rows: Any) -> FloatArray:
         """P(y = 1) for each row, (n,) float32."""
         p: FloatArray = self._p[np.asarray(rows)]
         return p
-
-    def save(self, folder: Path) -> None:
-        """Nothing: refitting takes seconds."""
 
 
 def fit_tfidf(spec: RunSpec, data: Data) -> Baseline:

@@ -16,7 +16,7 @@ import torch
 from scipy.special import expit, logit
 
 from w2s_lib.models.backbone import check
-from w2s_lib.models.classifier import P_STEP, FloatArray
+from w2s_lib.models.classifier import P_STEP, Fitted, FloatArray
 from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
@@ -28,7 +28,7 @@ from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.splits import Splits, splits
 from w2s_lib.tasks.table import TaskTable, load_table, texts_a_row
 from w2s_lib.training import baselines, finetune, next_token
-from w2s_lib.training.finetune import Data, Fitted
+from w2s_lib.training.finetune import Data
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
 """Whose versions a record keeps."""

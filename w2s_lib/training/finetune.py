@@ -1,4 +1,4 @@
-"""LoRA finetuning of a 4-bit language model on soft labels; and what every fit is given and gives.
+"""LoRA finetuning of a 4-bit language model on soft labels; and what every fit is given.
 
 What trains is kept in float32 by the optimiser and copied into bf16 adapters after each step:
 peft's own float32 adapters cost a third of the speed on a CPU, and AdamW on bf16 weights alone
@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from w2s_lib.models import backbone as models
-from w2s_lib.models.classifier import Classifier, Finetuned, FloatArray
+from w2s_lib.models.classifier import Classifier, Finetuned
 from w2s_lib.models.families import capped, keep_blocks
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora, load_adapters
@@ -69,28 +69,6 @@ class Data:
     validation_labels: Any = field(default_factory=no_rows)
     asked: Any = field(default_factory=no_rows)
     adapters: Path | None = None
-
-
-class Fitted(Protocol):
-    """A fitted run. Finetuning, next-token reading, TF-IDF, a probe and zero-shot each give one.
-
-    Attributes:
-        trunk_seconds: what the shared states took that were not in the cache.
-        metrics: what it is worth, where that is not an accuracy; then nothing else is counted.
-        notes: what provenance says of how it was trained.
-    """
-
-    trunk_seconds: float
-    metrics: dict[str, float]
-    notes: dict[str, Any]
-
-    def predict(self, rows: Any) -> FloatArray:
-        """P(y = 1) of rows, (n,) float32."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Writes what is kept beside the record, if anything is."""
-        ...
 
 
 def learning_rate_factor(step: int, n_steps: int, warmup_fraction: float) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from w2s_lib.models import backbone as models
-from w2s_lib.models.classifier import FloatArray
+from w2s_lib.models.classifier import Fitted, FloatArray
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import save_adapters
 from w2s_lib.models.machine import checkpoint_where_needed
@@ -71,20 +71,17 @@ class Reader(nn.Module):
         return nats, counted.nonzero()[:, 0]
 
 
-class NextTokenFit:
+class NextTokenFit(Fitted):
     """A model that has read the half's texts.
 
     Attributes:
         metrics: "loss_before" and "loss", nats a token on the validation texts, before and after.
-        notes: what provenance says of how it was trained.
     """
 
     def __init__(self, reader: Reader, own: Reader, boundary: int) -> None:
+        super().__init__(sum(inputs.seconds for inputs in {reader.inputs, own.inputs}))
         self.reader, self.own, self.boundary = reader, own, boundary
-        self.trunk_seconds = sum(inputs.seconds for inputs in {reader.inputs, own.inputs})
-        self.metrics: dict[str, float] = {}
         self.after: dict[int, float] = {}
-        self.notes: dict[str, Any] = {}
 
     def predict(self, rows: Any) -> FloatArray:
         """The geometric mean of a row's tokens' probabilities, (n,) float32, of validation rows."""
