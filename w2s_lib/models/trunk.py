@@ -132,10 +132,10 @@ class Trunk(Inputs):
         same = ("revision", "quantization", "precision", "device")
         frozen = {name: getattr(self.spec, name) for name in same}
         whole = models.load_backbone(RunSpec(model=f"{self.spec.name}@{self.boundary}", **frozen))
-        said = (
-            f"the first blocks of {self.spec.name}, a {type(whole).__name__}, cannot be run alone"
+        family = whole.config.model_type
+        require(
+            trunk_exact(whole), f"the first blocks of a {family!r} cannot be run alone: {KNOWN}"
         )
-        require(trunk_exact(whole), f"{said}: {KNOWN}")
         model = drop_norm(keep_blocks(whole, first, self.boundary))
         title = f"trunk of {self.boundary} blocks"
         with tqdm(total=len(self.files), desc=title, leave=False) as bar:

@@ -25,8 +25,7 @@ from w2s_lib.runs.spec import Centred, Continue, Flip, Hard, Kind, NextToken, No
 from w2s_lib.runs.store import find, require_writable, weights, write
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED
-from w2s_lib.tasks.splits import Splits, splits
-from w2s_lib.tasks.table import TaskTable, load_table, texts_a_row
+from w2s_lib.tasks.table import Splits, TaskTable, load_table, splits, texts_a_row
 from w2s_lib.training import baselines, finetune, next_token
 from w2s_lib.training.finetune import Data
 
