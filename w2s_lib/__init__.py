@@ -17,8 +17,6 @@ in a store, or has `execute` train it and write one. `Results` measures records.
 Public names are loaded at first use, so importing the package is quick and loads no torch.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

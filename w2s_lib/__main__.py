@@ -1,7 +1,5 @@
 """`python -m w2s_lib VERB [NAME=VALUE ...]`: what each Make target calls."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

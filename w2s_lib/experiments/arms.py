@@ -1,7 +1,5 @@
 """The arms of an experiment as `RunSpec`s: supervisor, student, ceiling, chain, and baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, get_args
 

@@ -1,7 +1,5 @@
 """Trains on a Ray cluster: a task for each job, with its teachers' tasks as arguments."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`run` and `sweep`: what is recorded is read, what is not is trained, each distinct run once."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

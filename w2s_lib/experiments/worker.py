@@ -4,8 +4,6 @@ It reads jobs from standard input and answers on standard output, one JSON line 
 ends, its parent is gone, however it went, and the worker ends too.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import queue

@@ -5,8 +5,6 @@ Means with 95% intervals, and beside each a dot a seed.
 Importing this module turns the book's theme on (`w2s_lib.figures.style`).
 """
 
-from __future__ import annotations
-
 import json
 import math
 import textwrap

@@ -1,7 +1,5 @@
 """Planes under sliders: texts as points with what a student or a probe makes of them, and as areas."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from itertools import product
 

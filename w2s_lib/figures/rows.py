@@ -1,7 +1,5 @@
 """Charts in rows, a name at the left and a number at the right: dots, bars, PGR as a ruler."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias

@@ -4,8 +4,6 @@ The output holds the Vega-Lite spec, which JupyterLab and the page draw live, an
 chart for all else. The background is transparent, and the one grey is legible on white and on dark.
 """
 
-from __future__ import annotations
-
 import textwrap
 import zlib
 from base64 import b64encode

@@ -4,8 +4,6 @@ A part called `said` holds what follows from the sliders: once one has moved, th
 screen reader (`book/_static/charts.js`). Drawings are narrow, so that a phone shows them whole.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise

@@ -5,8 +5,6 @@ right or both are wrong, so every measure takes what `metrics.scores` gives of a
 seed and row, and the rows' group codes. Chapters: imitation, confidence loss.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

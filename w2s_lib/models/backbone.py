@@ -4,8 +4,6 @@ Texts are padded on the right and attention is causal, so padding is never seen 
 no mask is needed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging

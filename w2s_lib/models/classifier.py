@@ -1,7 +1,5 @@
 """A language model as a classifier of texts by their last token: forward, predict, save."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

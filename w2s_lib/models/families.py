@@ -4,8 +4,6 @@ Listed is what tests compare with the family's own forward. A family that is not
 trained and predicted all the same, by its own forward from the token ids on: slower, and as exact.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A task's texts as a model reads them: token ids, cut to a budget, padded in batches."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from typing import Any

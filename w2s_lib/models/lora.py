@@ -1,7 +1,5 @@
 """Low-rank adapters (LoRA, peft), saved and loaded under the block numbers of the whole model."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run is trained on: a processor or GPU by its name, one core, and whether a step fits."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import platform

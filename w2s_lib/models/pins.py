@@ -4,8 +4,6 @@ A name can come to mean other weights or other texts. So a run carries the revis
 and the digest of its task, its id covers both, and what is loaded is just that or nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

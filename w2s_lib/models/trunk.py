@@ -6,8 +6,6 @@ among them. Batches are a function of the task alone (all its texts by length, t
 has the same bits alone and in a sweep.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

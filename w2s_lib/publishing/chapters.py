@@ -8,8 +8,6 @@ all that the result depends on.
 `execution.py` executes jobs, `pages.py` makes the pages.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

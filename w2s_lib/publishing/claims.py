@@ -5,8 +5,6 @@ A claim names its chapter, arms (names of that chapter's `specs` cell), a measur
 index, README and chapters all ask here. Chapter: scorecard.
 """
 
-from __future__ import annotations
-
 import datetime
 import math
 from collections.abc import Iterable, Iterator, Mapping

@@ -4,8 +4,6 @@ Texts are taken from the fetched data when the page is made, and are in no commi
 Chapter: examples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape

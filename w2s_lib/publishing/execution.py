@@ -6,8 +6,6 @@ What comes out is scrubbed of timestamps, so that the same code on the same reco
 bytes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

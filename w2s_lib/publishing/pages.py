@@ -1,7 +1,5 @@
 """The pages: lay executed chapters out as a Sphinx source tree, build and verify them."""
 
-from __future__ import annotations
-
 import hashlib
 import html as html_text
 import json

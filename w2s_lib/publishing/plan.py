@@ -5,8 +5,6 @@ Distinct runs, downloads, memory and time. Runs are described by the chapters' `
 random weights, on the device that the runs ask for.
 """
 
-from __future__ import annotations
-
 import copy
 import statistics
 import tempfile

@@ -15,8 +15,6 @@ the work's key (`burns2023weak`), so that one work is cited with one year; its a
 those in the entry. A test holds the chapters to it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

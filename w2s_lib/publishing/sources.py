@@ -6,8 +6,6 @@ that made the names it uses. The executed notebook keeps the answer in its metad
 `status` say it on the pages, and `book/_ext/behind.py` under each figure.
 """
 
-from __future__ import annotations
-
 import ast
 import tomllib
 from collections.abc import Iterable

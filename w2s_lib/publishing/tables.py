@@ -4,8 +4,6 @@
 `train_again` compares published runs with a second training of them. Chapters: scorecard, tasks, performance, PGR.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

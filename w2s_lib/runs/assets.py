@@ -5,8 +5,6 @@ out of it is written to a folder of the cache with a manifest, so that a later u
 a damaged file is noticed by name.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

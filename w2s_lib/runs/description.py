@@ -5,8 +5,6 @@ are refused. What is wrong is a `SpecError` that names the field, the value, and
 where there is one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

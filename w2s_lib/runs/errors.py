@@ -1,7 +1,5 @@
 """The library's errors, and the end of a message that names what is allowed."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Where things lie, and how files are written: whole or not at all, locked, with digests."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Names of models: `name`, `name@depth`, `hf:<owner>/<name>`, a local folder, `tfidf`."""
 
-from __future__ import annotations
-
 import re
 
 from w2s_lib.runs.errors import SpecError, nearest, require

@@ -4,8 +4,6 @@ The metadata holds format, spec, metrics, provenance, the digest of the edition'
 digest of all of it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """A store behind an fsspec URL (`s3://bucket/prefix`, `gs://`): whole objects, never locked."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """Settings of a run that stand for themselves: the task, the adapters, the recipe."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator

@@ -6,8 +6,6 @@ beside its record, in `<run id>/<digest>/`; the record's provenance names the di
 record and its adapters cannot be of different trainings.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

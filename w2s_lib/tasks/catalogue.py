@@ -8,8 +8,6 @@ training rows. How the authors made binary tasks of theirs is not published in c
 gives its right answer and a wrong one, two rows of one group.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

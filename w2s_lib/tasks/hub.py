@@ -5,8 +5,6 @@ in the cache under its digest, so that workers and later sessions need neither t
 function.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

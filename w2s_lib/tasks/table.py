@@ -7,8 +7,6 @@ everybody, and by the seed of a run the two halves: one teaches the supervisor, 
 student.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """Baselines that train no language model: TF-IDF, a linear probe, zero-shot label-word odds."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -1,7 +1,5 @@
 """One run from spec to record: labels, fit, predictions on every split, metrics, provenance."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

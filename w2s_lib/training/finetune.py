@@ -5,8 +5,6 @@ peft's own float32 adapters cost a third of the speed on a CPU, and AdamW on bf1
 would lose small updates to rounding.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence

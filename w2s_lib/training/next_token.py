@@ -5,8 +5,6 @@ that has first read its texts. No label enters, and no text of test. Chapter: ge
 supervision.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
