@@ -79,11 +79,6 @@ class Claim(Part):
         require(measure in MEASURES, f"unknown measure {measure!r}: {nearest(measure, MEASURES)}")
         return measure
 
-    def compute(self, runs: Results, arms: Mapping[str, Any]) -> Interval:
-        """The claim's quantity, of arms by the measure's arguments."""
-        interval: Interval = getattr(runs, self.measure)(**arms)
-        return interval
-
 
 class ClaimsFile(Part):
     """What a file of claims holds."""
@@ -170,7 +165,7 @@ def decide(
             note = f"records of {n_seeds} of {claim.n_seeds} seeds"
             unknown = Interval(math.nan, math.nan, math.nan, note=note)
             return Decision(claim, unknown, PENDING, 1.0, PENDING)
-    measured = claim.compute(runs, given)
+    measured: Interval = getattr(runs, claim.measure)(**given)
     return Decision(claim, measured, claim.rule.outcome(measured), claim.rule.level(measured))
 
 
