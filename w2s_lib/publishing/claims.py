@@ -212,8 +212,9 @@ def scorecard() -> pd.DataFrame:
     known, rows = works(_book() / "references.bib"), []
     for found in decisions().values():
         claim, interval = found.claim, found.measured
-        said = {"source": _source(claim.source, known), "frozen": claim.frozen.isoformat()}
-        said |= {"measured": str(found), "interval": interval, "n_seeds": interval.n_seeds}
+        said: dict[str, Any] = {"source": _source(claim.source, known), "measured": str(found)}
+        said |= {"frozen": claim.frozen.isoformat(), "interval": interval}
+        said |= {"n_seeds": interval.n_seeds}
         said |= {name: getattr(found, name) for name in ("level", "outcome", "verdict")}
         rows.append({**dict(claim), **dict(claim.rule), **said})
     return pd.DataFrame(rows).drop(columns=["measure", "arms", "rule"])

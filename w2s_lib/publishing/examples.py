@@ -110,8 +110,8 @@ def answers(student: Record, supervisor: Record) -> pd.DataFrame:
     task = student.spec.task
     require(task.name not in NEVER_SHOWN, f"the texts of {task.name} are not to be shown")
     table, digest = load_table(task), student.provenance["task_digest"]
-    said = f"run {student.spec.run_id} is of other texts of {task.name} than are here"
-    require(table.digest == digest, said)
+    other = f"run {student.spec.run_id} is of other texts of {task.name} than are here"
+    require(table.digest == digest, other)
     rows = rows_of(student, "test")
     right = scores("accuracy", supervisor=[supervisor], student=[student])[0][:, 0].astype(bool)
     truth, of = rows["label"].to_numpy(), {pair: name for name, pair in CATEGORIES.items()}

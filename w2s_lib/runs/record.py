@@ -28,8 +28,8 @@ FORMAT = 3
 """Formats 1 and 2 are the first edition's."""
 _NUMBERS: dict[str, Any] = {"row": np.int32, "label": np.int8, "p": np.float32, "group": np.int32}
 """Columns of the file, beside `split`, and their types."""
-_UNREADABLE = (SpecError, OSError, ValueError, LookupError, TypeError, AttributeError)
-_UNREADABLE += (pa.ArrowException,)
+_UNREADABLE: tuple[type[Exception], ...] = (SpecError, OSError, ValueError, LookupError)
+_UNREADABLE += (TypeError, AttributeError, pa.ArrowException)
 """What a damaged file makes the libraries raise. No bytes are fetched there: an `OSError` is
 pyarrow's word for content that it cannot decode."""
 

@@ -159,10 +159,9 @@ def _load(task: HubTask, split: str) -> Any:
         data = datasets.load.load_dataset(*what, split=split, **where)
     except Exception as error:  # datasets lets through the errors of half a dozen libraries
         reason = (str(error).splitlines() or [""])[0]
-        raise AssetError(
-            f"cannot load split {split!r} of the hub's {task.hub!r} for task {task.name!r} "
-            f"({type(error).__name__}: {reason}): check name and network; where it is gated, log in"
-        ) from error
+        said = f"cannot load split {split!r} of the hub's {task.hub!r} for task {task.name!r}"
+        how = "check the name and the network; if it is gated, log in with `hf auth login`"
+        raise AssetError(f"{said} ({type(error).__name__}: {reason}): {how}") from error
     if len(data) > MAX_ROWS:
         drawn = np.random.default_rng(0).choice(len(data), MAX_ROWS, replace=False)
         data = data.select(np.sort(drawn))
