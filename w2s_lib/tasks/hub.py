@@ -160,7 +160,7 @@ def _load(task: HubTask, split: str) -> Any:
     except Exception as error:  # datasets lets through the errors of half a dozen libraries
         reason = (str(error).splitlines() or [""])[0]
         said = f"cannot load split {split!r} of the hub's {task.hub!r} for task {task.name!r}"
-        how = "check the name and the network; if it is gated, log in with `hf auth login`"
+        how = "check the name and the network; where it is gated, log in; or save it as a file"
         raise AssetError(f"{said} ({type(error).__name__}: {reason}): {how}") from error
     if len(data) > MAX_ROWS:
         drawn = np.random.default_rng(0).choice(len(data), MAX_ROWS, replace=False)
