@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.chapter_text import knobs, script
 from w2s_lib import __main__ as cli
-from w2s_lib.publishing.chapters import chapters
+from w2s_lib.publishing.chapters import chapters, resolve
 
 MODULE = [sys.executable, "-m"]
 STEPS = [
@@ -44,7 +44,7 @@ def test() -> int:
 
 def try_out(settings: list[str]) -> int:
     """Executes chapters with the profile `quick`: as it is, and with each knob to tweak."""
-    from w2s_lib.publishing import execution, profiles
+    from w2s_lib.publishing import execution
 
     options = {"profile": "quick"} | cli.read_settings(settings)
     profile = str(options["profile"])
@@ -53,7 +53,7 @@ def try_out(settings: list[str]) -> int:
     for job in jobs:
         for knob in knobs(job.chapter):
             given = cli.read_settings(knob)
-            (changed,) = profiles.resolve([job.chapter], profile=profile, overrides=given)
+            (changed,) = resolve([job.chapter], profile=profile, overrides=given)
             # As the name of a file, whose braces papermill would fill in.
             words = re.sub(r"[^\w=.,@-]+", " ", f" {profile} {knob}")
             tried.append(replace(changed, variant=words.rstrip()))

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import jupytext
 
 from w2s_lib.publishing.chapters import Chapter
-from w2s_lib.publishing.prose import fields
-from w2s_lib.publishing.references import works
+from w2s_lib.publishing.prose import fields, works
 
 LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\((https?://[^\s)]+)\)")
 AUTHOR_YEAR = re.compile(r"^[^\W\d_a-z].* (\d{4}|n\.d\.)$")

@@ -17,7 +17,7 @@ from tests.prose_rules import (
     undefined,
     wrong_years,
 )
-from w2s_lib.publishing.references import works
+from w2s_lib.publishing.prose import works
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = pages(ROOT)

@@ -17,8 +17,6 @@ in a store, or has `execute` train it and write one. `Results` measures records.
 Public names are loaded at first use, so importing the package is quick and loads no torch.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 
@@ -34,8 +32,7 @@ _WHERE = {
     "runs.model_names": "short_name",
     "experiments.arms": "ceiling chain generative probe student supervisor transfer zero_shot",
     "models.pins": "pin",
-    "tasks.table": "default_task load_table resolve_task",
-    "tasks.splits": "splits",
+    "tasks.table": "default_task load_table resolve_task splits",
     "tasks.hub": "Example hub_task",
     "measures.metrics": "Agreement Interval accuracy agreement collapsed pgr",
     "training.baselines": "linear_probe",
@@ -44,10 +41,9 @@ _WHERE = {
     "experiments.sweep": "run sweep",
     "figures.charts": "curves",
     "figures.rows": "accuracy_dots bars",
-    "figures.sliders": "confidence_explorer pgr_calculator shares_explorer",
     "figures.table": "table",
-    "figures.toys": "agreement_explorer reward_explorer",
-    "figures.planes": "noise_explorer probe_explorer",
+    "figures.toys": "confidence_explorer pgr_calculator reward_explorer shares_explorer",
+    "figures.planes": "agreement_explorer noise_explorer probe_explorer",
     "figures.style": "use_theme",
     "publishing.claims": "claims decide decisions scorecard untested",
     "publishing.examples": "examples",

@@ -1,7 +1,5 @@
 """`python -m w2s_lib VERB [NAME=VALUE ...]`: what each Make target calls."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil
@@ -12,7 +10,6 @@ from typing import Any
 
 # What needs the book's packages is imported where it is used: `make help` needs nothing installed.
 from w2s_lib.publishing import chapters as book
-from w2s_lib.publishing import profiles
 from w2s_lib.runs.errors import nearest
 
 ROOT = Path.cwd()
@@ -43,7 +40,7 @@ def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], 
     for name in set(asked) - set(names):
         raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), names)}")
     profile = str(options.pop("profile", "laptop"))
-    values = profiles.load_profile(ROOT, profile)
+    values = book.load_profile(ROOT, profile)
     usual = None if os.environ.get("W2S_ENGINE") == "ray" else values.get("workers", 1)
     workers = whole(options, "workers", usual, least=1)
     chosen = [page for page in notebooks if page.name in asked]
@@ -51,7 +48,7 @@ def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], 
     return [
         job
         for variant in sets
-        for job in profiles.resolve(chosen, profile=profile, overrides=options, variant=variant)
+        for job in book.resolve(chosen, profile=profile, overrides=options, variant=variant)
     ], workers
 
 
@@ -74,7 +71,7 @@ def make_book(options: Options, *, retrain: bool = False, commit: str = "") -> i
     asked = [job.chapter for job in jobs]
     others = [page for page in pages if page.is_notebook and page not in asked]
     with alone():
-        published = profiles.resolve(others, profile="laptop", overrides={})
+        published = book.resolve(others, profile="laptop", overrides={})
         table = execution.execute(published, workers=workers)
         if retrain:
             os.environ["W2S_PUBLISHED"] = "0"
@@ -104,11 +101,11 @@ def retrain(options: Options) -> int:
     if others := options.keys() - {"engine", "workers"}:
         raise book.UsageError(f"{', '.join(others)}: only with ALL=1, which trains whole chapters")
     _, workers = take_jobs(options)
-    from w2s_lib.publishing import audit, claims
+    from w2s_lib.publishing import claims, tables
 
     os.environ["W2S_PUBLISHED"] = "0"
     specs = claims.claimed_runs().values()
-    table = audit.train_again(specs, ROOT / "book" / "results", workers=workers)
+    table = tables.train_again(specs, ROOT / "book" / "results", workers=workers)
     print(table.to_string(index=False, formatters={"farthest": "{:.2g}".format}))
     print(f"\n{table['equal'].sum()} of {len(table)} runs are equal to the bit.")
     return 0
@@ -147,10 +144,9 @@ def pdf(options: Options) -> int:
 
     paper.find_browser()  # before minutes of building
     make_book({})
+    target = ROOT / "_build" / "pdf" / "book.pdf"
     with alone():
-        n_pages = paper.write_pdf(
-            book.chapters(ROOT), target := ROOT / "_build" / "pdf" / "book.pdf"
-        )
+        n_pages = paper.write_pdf(book.chapters(ROOT), target)
     print(f"\n{n_pages} pages: {target.as_uri()}")
     return 0
 
@@ -164,9 +160,8 @@ def publish(options: Options) -> int:
     with alone():
         site, target = ROOT / "_build" / "html", ROOT / "_build" / "site"
         file = archive.write_archive(site, target, root=ROOT, commit=commit)
-    print(
-        f"\n{file.stat().st_size / 1e6:.1f} MB and its checksum, to unpack on any static host:\n{file}"
-    )
+    size = f"{file.stat().st_size / 1e6:.1f} MB"
+    print(f"\n{size} and its checksum, to unpack on any static host:\n{file}")
     return 0
 
 
@@ -189,9 +184,8 @@ def lab(options: Options) -> int:
         execution.pair(jobs, workers=workers)
     # A double click on a chapter opens it as a notebook, in this environment only.
     viewers = Path(sys.prefix, "etc", "jupyter", "labconfig", "default_setting_overrides.json")
-    tool(
-        "jupytext_config", "--settings-file", str(viewers), "set-default-viewer", "markdown", "myst"
-    )
+    settings = ["--settings-file", str(viewers), "set-default-viewer", "markdown", "myst"]
+    tool("jupytext_config", *settings)
     return tool("jupyterlab", "book", f"--ServerApp.port={port}")
 
 

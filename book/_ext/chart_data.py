@@ -5,6 +5,8 @@ A chart's data are what its tooltips say; where no mark has one, what its marks 
 
 import html
 
+from w2s_lib.publishing.pages import finding
+
 GROUPS = ("layer", "concat", "hconcat", "vconcat")
 NUMBERS = ("value", "low", "high")
 """Columns of an estimate, whose text says them too."""
@@ -64,13 +66,6 @@ def chart_rows(spec):
     return rows
 
 
-def sentence(spec):
-    """The finding: the chart's description, else its title."""
-    title = spec.get("title") or ""
-    title = title.get("text", "") if isinstance(title, dict) else title
-    return spec.get("description") or (" ".join(title) if isinstance(title, list) else title)
-
-
 def alternative(spec):
     """The finding and the data, for a reader who does not see the chart.
 
@@ -82,7 +77,7 @@ def alternative(spec):
         ": ".join(shown(v) for k, v in row.items() if "low" not in row or k not in NUMBERS)
         for row in rows
     ]
-    return ". ".join(filter(None, [sentence(spec), "; ".join(said)]))
+    return ". ".join(filter(None, [finding(spec), "; ".join(said)]))
 
 
 def shown(value):

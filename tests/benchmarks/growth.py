@@ -25,7 +25,7 @@ def epoch(model: str, n: int, blocks: int | str) -> dict[str, Any]:
     import w2s_lib as w2s
     from w2s_lib.models.machine import one_thread
     from w2s_lib.training import finetune as train
-    from w2s_lib.training.fitting import Data
+    from w2s_lib.training.finetune import Data
 
     task = w2s.default_task("movie")
     spec = w2s.ceiling(
@@ -48,7 +48,7 @@ def of_length(length: int) -> dict[str, Any]:
     import w2s_lib as w2s
     from w2s_lib.models.machine import one_thread
     from w2s_lib.training import finetune as train
-    from w2s_lib.training.fitting import Data
+    from w2s_lib.training.finetune import Data
 
     with tempfile.TemporaryDirectory() as folder:
         path = long_texts(Path(folder), 400, length)

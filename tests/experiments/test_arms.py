@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -11,7 +11,6 @@ import w2s_lib as w2s
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.losses import ConfidenceLoss, ProductLoss
 from w2s_lib.runs.spec import (
-    TAUGHT,
     Continue,
     Flip,
     FromRun,
@@ -23,6 +22,7 @@ from w2s_lib.runs.spec import (
     Pretrained,
     Recipe,
     Task,
+    Taught,
     XentLoss,
 )
 
@@ -73,7 +73,7 @@ def test_a_student_learns_from_its_teacher_on_the_other_half() -> None:
     student = w2s.student("smollm2-135m", weak)
     assert student.labels == FromRun(run=weak) and student.loss == XentLoss()
     assert (student.seed, student.task) == (3, weak.task)
-    for kind in TAUGHT:
+    for kind in get_args(Taught):
         assert w2s.student("smollm2-135m", kind(run=weak)).labels == kind(run=weak)
     assert w2s.student("smollm2-135m", weak, loss=ConfidenceLoss()).loss == ConfidenceLoss()
 

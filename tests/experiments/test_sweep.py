@@ -143,7 +143,7 @@ def test_training_that_fails_leaves_nothing(
         "lora": dataclasses.replace(top.lora, **lora),
     }
     spec = dataclasses.replace(top, **parts)
-    with pytest.raises(TrainingError, match=f"{message}.* No record was written"):
+    with pytest.raises(TrainingError, match=message):
         w2s.run(spec)
     assert left_in(own_store) == []
 

@@ -22,7 +22,7 @@ from w2s_lib.experiments.sweep import sweep, train_missing
 from w2s_lib.experiments.worker import train
 from w2s_lib.runs.errors import OutOfMemory, TrainingError
 from w2s_lib.runs.spec import RunSpec, Task
-from w2s_lib.runs.store import claim, find
+from w2s_lib.runs.store import find, user_store
 
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),
@@ -185,7 +185,7 @@ def test_a_run_that_another_process_trains_is_waited_for(
     """Until its record is there, or the other process has ended without one."""
     spec = w2s.supervisor("tfidf", small_task)
     trained: list[bool] = []
-    with claim(spec.run_id) as mine:
+    with user_store().claim(spec.run_id) as mine:
         waiting = threading.Thread(target=lambda: trained.append(train((spec, False))))
         waiting.start()
         until(lambda: spec.run_id in capfd.readouterr().err)

@@ -10,7 +10,7 @@ import torch
 
 from tests.figures.test_plots import NO_PGR, placed, svg, texts, values
 from w2s_lib.figures.charts import curves
-from w2s_lib.figures.sliders import confidence_explorer, pgr_calculator, shares_explorer
+from w2s_lib.figures.toys import confidence_explorer, pgr_calculator, shares_explorer
 from w2s_lib.measures.intervals import Interval
 from w2s_lib.runs.losses import confidence_loss, xent_loss
 
@@ -71,23 +71,21 @@ class TestCurves:
         assert "NaN" not in drawing and "undefined" not in drawing
 
     @pytest.mark.parametrize(
-        ("xs", "x_format", "expected"),
+        ("xs", "expected"),
         [
-            ((2, 4, 13, 30), "", ["2", "4", "13", "30"]),
-            ((0.05, 0.5, 1), ".0%", ["5%", "50%", "100%"]),
-            ((0.1, 0.1 + 0.2), "", ["0.1", "0.3"]),
-            ((64, 1024, 123456), ",", ["123,456"]),
+            ((2, 4, 13, 30), ["2", "4", "13", "30"]),
+            ((0.05, 0.5, 1), ["0.05", "0.5", "1"]),
+            ((0.1, 0.1 + 0.2), ["0.1", "0.3"]),
+            ((64, 1024, 123456), ["123456"]),
         ],
     )
-    def test_ticks_stand_at_the_estimates_and_say_their_numbers(self, xs, x_format, expected):
-        drawing = svg(curves({"up": dict.fromkeys(xs, UP[0.5])}, **TITLES, x_format=x_format))
+    def test_ticks_stand_at_the_estimates_and_say_their_numbers(self, xs, expected):
+        drawing = svg(curves({"up": dict.fromkeys(xs, UP[0.5])}, **TITLES))
         assert set(expected) <= set(texts(drawing))
 
     def test_many_numbers_get_few_ticks(self):
-        drawing = svg(
-            curves({"up": {k / 20: UP[0.5] for k in range(1, 21)}}, **TITLES, x_format=".0%")
-        )
-        assert 4 <= sum(text.endswith("%") for text in texts(drawing)) <= 12
+        drawing = svg(curves({"up": {3 * k: UP[0.5] for k in range(1, 21)}}, **TITLES))
+        assert 4 <= sum(text in map(str, range(61)) for text in texts(drawing)) <= 12
 
     def test_categories_come_in_the_order_of_first_appearance(self):
         first, second = (

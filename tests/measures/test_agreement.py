@@ -11,12 +11,12 @@ from scipy.stats import t
 from tests.benchmarks import yardsticks
 from tests.measures.test_metrics import accuracy_interval, arm, difference_interval
 from w2s_lib.measures import agreement as measures
-from w2s_lib.measures.metrics import agreement, contrast_interval, correctness
+from w2s_lib.measures.metrics import agreement, contrast_interval, scores
 
 
 def of_arms(measure):
     """A measure, of arms of records."""
-    return lambda *arms: measure(*correctness(**{f"arm {i}": a for i, a in enumerate(arms)}))
+    return lambda *arms: measure(*scores("accuracy", **{f"arm {i}": a for i, a in enumerate(arms)}))
 
 
 agreement_difference_interval = of_arms(measures.agreement_difference)

@@ -19,10 +19,9 @@ from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora
 from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.spec import Lora, RunSpec, Task
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import TaskTable, load_table
+from w2s_lib.tasks.table import TaskTable, load_table, splits
 from w2s_lib.training import finetune as train
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data
 
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 IDS, LENGTH = (

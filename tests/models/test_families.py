@@ -33,11 +33,10 @@ from w2s_lib.models.pins import folder_digest
 from w2s_lib.models.trunk import Trunk
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import TaskTable, load_table
+from w2s_lib.tasks.table import TaskTable, load_table, splits
 from w2s_lib.training import baselines as probing
 from w2s_lib.training import finetune as train
-from w2s_lib.training.fitting import Data, no_rows
+from w2s_lib.training.finetune import Data, no_rows
 
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 FAMILIES = [

@@ -15,7 +15,7 @@ from tests.conftest import pinned
 from w2s_lib.models.backbone import load_backbone
 from w2s_lib.models.classifier import Classifier
 from w2s_lib.models.lora import add_lora
-from w2s_lib.models.memory import checkpoint_where_needed, kept_bytes
+from w2s_lib.models.machine import checkpoint_where_needed, kept_bytes
 from w2s_lib.runs.spec import Lora
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import w2s_lib as w2s
-from w2s_lib.publishing.audit import train_again
+from w2s_lib.publishing.tables import train_again
 from w2s_lib.runs.spec import Task
 from w2s_lib.runs.store import read, write
 

@@ -21,8 +21,16 @@ from tests.chapter_text import problems
 from tests.conftest import sentences
 from w2s_lib import __main__ as cli
 from w2s_lib.publishing import execution, pages
-from w2s_lib.publishing.chapters import BookError, Chapter, Job, UsageError, chapters, planned_specs
-from w2s_lib.publishing.profiles import load_profile, resolve
+from w2s_lib.publishing.chapters import (
+    BookError,
+    Chapter,
+    Job,
+    UsageError,
+    chapters,
+    load_profile,
+    planned_specs,
+    resolve,
+)
 
 ROOT = Path(__file__).parents[2]
 HEADER = """---

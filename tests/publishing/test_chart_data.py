@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 
 import w2s_lib as w2s
-from w2s_lib.figures.sliders import pgr_calculator, shares_explorer
+from w2s_lib.figures.toys import pgr_calculator, shares_explorer
 
 FILE = Path(__file__).parents[2] / "book" / "_ext" / "chart_data.py"
 found = importlib.util.spec_from_file_location("chart_data", FILE)

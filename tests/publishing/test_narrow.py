@@ -15,8 +15,8 @@ import vl_convert
 import w2s_lib as w2s
 from tests.figures.test_plots import CELLS, placed, texts
 from w2s_lib.figures.rows import pgr_ruler
-from w2s_lib.figures.sliders import confidence_explorer
 from w2s_lib.figures.style import VEGALITE
+from w2s_lib.figures.toys import confidence_explorer
 
 FILE = Path(__file__).parents[2] / "book" / "_ext" / "narrow.py"
 found = importlib.util.spec_from_file_location("narrow", FILE)

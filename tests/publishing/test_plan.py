@@ -15,8 +15,16 @@ import torch
 
 import w2s_lib as w2s
 from tests.conftest import pinned
-from w2s_lib.publishing import plan, profiles
-from w2s_lib.publishing.chapters import Chapter, Job, UsageError, notebooks, train
+from w2s_lib.publishing import plan
+from w2s_lib.publishing.chapters import (
+    Chapter,
+    Job,
+    UsageError,
+    load_profile,
+    notebooks,
+    resolve,
+    train,
+)
 from w2s_lib.runs.errors import DeviceError
 from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
 from w2s_lib.runs.store import user_store
@@ -84,7 +92,7 @@ def told(root: Path, *arguments: str, **variables: str) -> str:
 
 
 def jobs(root: Path, **parameters: Any) -> list[Job]:
-    return profiles.resolve(
+    return resolve(
         [Chapter(name, root) for name in ("one", "two")], profile="laptop", overrides=parameters
     )
 
@@ -136,7 +144,7 @@ def test_variants_of_a_profile_are_planned_as_well(root: Path) -> None:
     assert all_distinct(told(root, "-f", str(own))) == [6, 0, 6]
     own.write_text("seed: [0]")
     with pytest.raises(UsageError, match="mine.yaml sets 'seed', .* did you mean 'seeds'"):
-        profiles.load_profile(root, str(own))
+        load_profile(root, str(own))
 
 
 def test_nothing_is_asked_of_a_hub(root: Path) -> None:
@@ -155,13 +163,11 @@ def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.Mo
     hub = "asked the hub for a dataset"
     monkeypatch.setattr(datasets.load, "load_dataset", lambda *_, **__: pytest.fail(hub))
     for profile, n_models in (("gpu", 6), ("gpu-small", 3)):
-        variants = [None, *profiles.load_profile(ROOT, profile).get("variants", [])]
+        variants = [None, *load_profile(ROOT, profile).get("variants", [])]
         made = plan.make_plan(
             job
             for variant in variants
-            for job in profiles.resolve(
-                notebooks(ROOT), profile=profile, overrides={}, variant=variant
-            )
+            for job in resolve(notebooks(ROOT), profile=profile, overrides={}, variant=variant)
         )
         assert len({spec.name for spec in made.runs.values()} - {"tfidf"}) == n_models
         assert {spec.device for spec in made.runs.values() if spec.trains} == {"cuda"}

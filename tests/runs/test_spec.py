@@ -23,7 +23,6 @@ from w2s_lib.runs.losses import ConfidenceLoss, Loss, ProductLoss
 from w2s_lib.runs.spec import (
     APPLIES,
     SEMANTICS,
-    TAUGHT,
     Centred,
     Continue,
     Flip,
@@ -37,6 +36,7 @@ from w2s_lib.runs.spec import (
     Recipe,
     RunSpec,
     Task,
+    Taught,
     XentLoss,
 )
 
@@ -92,7 +92,9 @@ def test_ids_are_pinned() -> None:
     steps = [step for spec in pinned().values() for step in spec.lineage()]
     assert {step.kind for step in steps} == set(APPLIES)
     labels = {type(step.labels).__name__ for step in steps}
-    assert labels == {kind.__name__ for kind in (GroundTruth, NoisyTruth, NextToken, *TAUGHT)}
+    assert labels == {
+        kind.__name__ for kind in (GroundTruth, NoisyTruth, NextToken, *get_args(Taught))
+    }
     assert found == json.loads(PINS.read_text(encoding="utf-8"))
 
 
@@ -135,7 +137,7 @@ ALTERNATIVES: dict[type[Description], dict[str, Any]] = {
         "weight_decay": 0.1,
         "max_grad_norm": 2.0,
     },
-    **{kind: {"run": dataclasses.replace(WEAK, lora=Lora(rank=8))} for kind in TAUGHT},
+    **{kind: {"run": dataclasses.replace(WEAK, lora=Lora(rank=8))} for kind in get_args(Taught)},
     NoisyTruth: {"share": 0.2},
     NextToken: {"corpus": "nyt"},
     RunSpec: {
@@ -170,7 +172,7 @@ def test_every_field_is_in_the_json(kind: Any) -> None:
             "labels": FromRun(run=RunSpec(model="x/y", half="supervisor", predict_halves=True)),
         },
         NoisyTruth: {"share": 0.1},
-        **{kind: {"run": WEAK} for kind in TAUGHT},
+        **{kind: {"run": WEAK} for kind in get_args(Taught)},
     }.get(kind, {})
     changes = ALTERNATIVES[kind]
     names = {f.name for f in dataclasses.fields(kind)} - {"type"}
@@ -285,7 +287,7 @@ losses = st.one_of(
     losses,
     st.integers(0, 99),
     st.floats(1e-9, 10),
-    st.sampled_from(TAUGHT),
+    st.sampled_from(get_args(Taught)),
     st.booleans(),
 )
 def test_json_round_trips(
@@ -459,7 +461,7 @@ def test_what_would_be_ignored_is_refused(settings: dict[str, Any], said: str) -
         RunSpec(**settings)
 
 
-@pytest.mark.parametrize("kind", TAUGHT)
+@pytest.mark.parametrize("kind", get_args(Taught))
 @pytest.mark.parametrize(
     "teacher, settings, said",
     [

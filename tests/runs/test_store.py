@@ -25,7 +25,7 @@ from w2s_lib.runs import store
 from w2s_lib.runs.errors import DamagedRecord, StoreError
 from w2s_lib.runs.record import SPLITS, Record, accuracies, from_parquet, to_parquet
 from w2s_lib.runs.spec import SEMANTICS, Hard, RunSpec
-from w2s_lib.runs.store import find, read, weights, write
+from w2s_lib.runs.store import find, read, user_store, weights, write
 
 REPO = Path(__file__).parents[2]
 SPEC = RunSpec(
@@ -635,11 +635,14 @@ def test_every_published_record_is_intact_and_has_its_lineage_and_rules() -> Non
 
 
 def test_one_process_at_a_time_has_the_claim_on_a_run(own_store: Path) -> None:
-    with store.claim(SPEC.run_id) as mine, store.claim(SPEC.with_seed(1).run_id) as other:
+    with (
+        user_store().claim(SPEC.run_id) as mine,
+        user_store().claim(SPEC.with_seed(1).run_id) as other,
+    ):
         assert mine and other
-        with store.claim(SPEC.run_id) as again:
+        with user_store().claim(SPEC.run_id) as again:
             assert not again
-    with store.claim(SPEC.run_id) as mine:
+    with user_store().claim(SPEC.run_id) as mine:
         assert mine
     assert left_in(own_store) == []
 
@@ -647,17 +650,17 @@ def test_one_process_at_a_time_has_the_claim_on_a_run(own_store: Path) -> None:
 def test_a_killed_process_has_no_claim(own_store: Path) -> None:
     code = f"""
 import sys, time
-from w2s_lib.runs.store import claim
-with claim({SPEC.run_id!r}) as mine:
+from w2s_lib.runs.store import user_store
+with user_store().claim({SPEC.run_id!r}) as mine:
     print(mine, flush=True)
     time.sleep(600)
 """
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "True\n"
-    with store.claim(SPEC.run_id) as mine:
+    with user_store().claim(SPEC.run_id) as mine:
         assert not mine
     holder.kill()
     holder.wait()
-    with store.claim(SPEC.run_id) as mine:
+    with user_store().claim(SPEC.run_id) as mine:
         assert mine
     assert left_in(own_store) == []

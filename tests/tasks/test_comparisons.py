@@ -25,11 +25,10 @@ from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import TaskTable, default_task, load_table
+from w2s_lib.tasks.table import TaskTable, default_task, load_table, splits
 from w2s_lib.training import finetune as train
 from w2s_lib.training.baselines import fit_probe, fit_tfidf, fit_zero_shot
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data
 
 # From ratings
 

@@ -20,8 +20,7 @@ from w2s_lib.tasks import hub as registry
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.hub import Example, frame_of
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import default_task, load_table, resolve_task
+from w2s_lib.tasks.table import default_task, load_table, resolve_task, splits
 
 PAPER = {
     "boolq",

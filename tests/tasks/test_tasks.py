@@ -19,13 +19,13 @@ from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.settings import EMBEDDED_TASKS
 from w2s_lib.runs.spec import Task
-from w2s_lib.tasks.splits import splits
 from w2s_lib.tasks.table import (
     EMBEDDED,
     TaskTable,
     default_task,
     load_table,
     resolve_task,
+    splits,
     texts_a_row,
     warn_of_shared_texts,
 )

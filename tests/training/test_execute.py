@@ -12,8 +12,7 @@ import w2s_lib as w2s
 from w2s_lib.runs.record import accuracies
 from w2s_lib.runs.spec import Task
 from w2s_lib.runs.store import find, write
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import load_table
+from w2s_lib.tasks.table import load_table, splits
 from w2s_lib.training.execute import execute, training_labels
 
 

@@ -26,11 +26,9 @@ from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.errors import TrainingError
 from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
 from w2s_lib.runs.store import find
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import load_table
+from w2s_lib.tasks.table import load_table, splits
 from w2s_lib.training import finetune as train
-from w2s_lib.training.finetune import fit
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data, fit
 
 here = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 pytestmark = [

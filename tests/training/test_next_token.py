@@ -21,10 +21,9 @@ from w2s_lib.models import backbone as models
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import load_table
+from w2s_lib.tasks.table import load_table, splits
 from w2s_lib.training import finetune as train
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data
 from w2s_lib.training.next_token import NextTokenFit, Reader, fit_next_token
 
 pytestmark = [

@@ -21,8 +21,7 @@ from w2s_lib.models.classifier import P_STEP
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.spec import Continue, Lora, RunSpec, Task
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import TaskTable, load_table
+from w2s_lib.tasks.table import TaskTable, load_table, splits
 from w2s_lib.training import baselines as probing
 from w2s_lib.training import finetune as train
 from w2s_lib.training.baselines import (
@@ -33,7 +32,7 @@ from w2s_lib.training.baselines import (
     layer_states,
     linear_probe,
 )
-from w2s_lib.training.fitting import Data, no_rows
+from w2s_lib.training.finetune import Data, no_rows
 
 TFIDF = RunSpec(model="tfidf")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -23,11 +23,9 @@ from w2s_lib.models.trunk import Trunk
 from w2s_lib.runs.errors import SpecError, TrainingError
 from w2s_lib.runs.losses import ConfidenceLoss
 from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import TaskTable, default_task, load_table
+from w2s_lib.tasks.table import TaskTable, default_task, load_table, splits
 from w2s_lib.training import finetune as train
-from w2s_lib.training.finetune import epoch_batches, fit, learning_rate_factor
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data, epoch_batches, fit, learning_rate_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 fractions = st.floats(0, 1)

@@ -1,9 +1,7 @@
 """The arms of an experiment as `RunSpec`s: supervisor, student, ceiling, chain, and baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, get_args
 
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.losses import XentLoss
@@ -11,25 +9,17 @@ from w2s_lib.runs.model_names import split_revision
 from w2s_lib.runs.settings import Task
 from w2s_lib.runs.spec import (
     APPLIES,
-    TAUGHT,
-    Centred,
+    OF_A_MODEL,
     Continue,
-    Flip,
     FromRun,
     GroundTruth,
-    Hard,
     Kind,
     NextToken,
     NoisyTruth,
     RunSpec,
+    Taught,
 )
 from w2s_lib.tasks.table import default_task
-
-Taught: TypeAlias = FromRun | Hard | Centred | Flip
-"""Labels that come from a run."""
-INHERITED = ("quantization", "precision", "device")
-"""What a student takes over from its teacher, and any run from the one whose adapters it
-continues."""
 
 
 def _spec(
@@ -57,9 +47,9 @@ def _spec(
     if teacher is not None:
         inherited["seed"] = teacher.seed
         if teacher.kind != "tfidf":
-            inherited |= {name: getattr(teacher, name) for name in INHERITED if name in applies}
+            inherited |= {name: getattr(teacher, name) for name in OF_A_MODEL if name in applies}
     if isinstance(start, RunSpec):
-        inherited |= {name: getattr(start, name) for name in ("lora", *INHERITED)}
+        inherited |= {name: getattr(start, name) for name in ("lora", *OF_A_MODEL)}
     model, revision = split_revision(model)
     return RunSpec(
         model=model,
@@ -77,8 +67,8 @@ def _classifier(model: str) -> Kind:
 def _labels(teacher: RunSpec | Taught) -> Taught:
     if isinstance(teacher, RunSpec):
         return FromRun(run=teacher)
-    if not isinstance(teacher, TAUGHT):
-        names = ", ".join(label.__name__ for label in TAUGHT)
+    if not isinstance(teacher, Taught):
+        names = ", ".join(label.__name__ for label in get_args(Taught))
         raise SpecError(f"the teacher must be a RunSpec, or one of {names}, not {teacher!r}")
     return teacher
 

@@ -1,7 +1,5 @@
 """Trains on a Ray cluster: a task for each job, with its teachers' tasks as arguments."""
 
-from __future__ import annotations
-
 import math
 import os
 import socket
@@ -42,10 +40,10 @@ def connect() -> Any:
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=address)
         except (OSError, RuntimeError, ValueError) as error:
-            raise DeviceError(
-                "engine='ray' finds no running Ray cluster: start one with `ray start --head`, or "
-                f"name one in RAY_ADDRESS ({address}: {error})"
-            ) from error
+            how = (
+                f"start one with `ray start --head`, or name it in RAY_ADDRESS ({address}: {error})"
+            )
+            raise DeviceError(f"engine='ray' finds no running Ray cluster: {how}") from error
     return ray
 
 
@@ -58,10 +56,8 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
         SpecError: a run cannot be trained on a node; a number of workers, which is the cluster's.
     """
     if workers is not None:
-        raise SpecError(
-            "engine='ray' takes no number of workers: the cluster has as many as it has CPUs, or "
-            "GPUs (`ray start --num-cpus`)"
-        )
+        how = "it has as many as CPUs, or GPUs (`ray start --num-cpus`)"
+        raise SpecError(f"engine='ray' takes no number of workers, which is the cluster's: {how}")
     ray = connect()
     require_writable()
     alive = [node for node in ray.nodes() if node["Alive"]]
@@ -133,9 +129,8 @@ def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunS
             check = _task(ray, _check, **place)
             address = node["NodeManagerAddress"]
             checks[check.remote(address, name, lines)] = f"the check of node {address}"
-        ray.wait(
-            list(checks), num_returns=len(checks)
-        )  # they end together: none is to be cancelled
+        # They end together: none is to be cancelled.
+        ray.wait(list(checks), num_returns=len(checks))
         for _, error in _outcomes(ray, checks):
             if error:
                 raise error
@@ -151,11 +146,9 @@ def _check(node: str, name: str, lines: list[str]) -> None:
     """
     store = user_store()
     if store.get(name) is None:
-        raise StoreError(
-            f"node {node} of the Ray cluster does not see this machine's store {store.name}: "
-            "name in W2S_STORE a folder that all nodes share, or a URL such as s3://bucket/prefix. "
-            "Nothing was trained."
-        )
+        how = "name in W2S_STORE a folder that all nodes share, or a URL such as s3://bucket/prefix"
+        said = f"node {node} of the Ray cluster does not see this machine's store {store.name}"
+        raise StoreError(f"{said}: {how}. Nothing was trained.")
     refuse_early([from_line(line)[0] for line in lines])
 
 
@@ -172,11 +165,8 @@ def _train(line: str, *teachers: None) -> None:
 
     def say(what: str) -> None:
         now = datetime.now().isoformat(" ", "milliseconds")
-        print(
-            f"w2s: {now} run {job[0].run_id} {what}, task {here.get_task_id()}, "
-            f"node {here.get_node_id()}",
-            flush=True,
-        )
+        where = f"task {here.get_task_id()}, node {here.get_node_id()}"
+        print(f"w2s: {now} run {job[0].run_id} {what}, {where}", flush=True)
 
     say("started")
     say("recorded" if train(job) else "was there")
@@ -203,19 +193,14 @@ def _translated(ray: Any, error: Exception, name: str) -> Exception:
     while isinstance(error, ray.exceptions.RayTaskError):  # nested: a student's, of its teacher's
         error = error.cause
     if isinstance(error, ImportError):
-        return DeviceError(
-            f"a node of the Ray cluster lacks what this library needs ({error}): install the same "
-            "on every node"
-        )
+        said = f"a node of the Ray cluster lacks what this library needs ({error})"
+        return DeviceError(f"{said}: install the same on every node")
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return TrainingError(
-            f"Ray stopped {name} for want of memory: give its node more, or fewer CPUs "
-            "(`ray start --num-cpus`), or lower recipe.batch_size"
-        )
+        how = "fewer CPUs on its node (`ray start --num-cpus`), or a lower recipe.batch_size"
+        return TrainingError(f"Ray stopped {name} for want of memory: give it {how}")
     if isinstance(error, ray.exceptions.RayError):
-        return TrainingError(
-            f"Ray lost {name}, for good or {RETRIES + 1} times: {type(error).__name__}: {error}"
-        )
+        why = f"for good or {RETRIES + 1} times: {type(error).__name__}: {error}"
+        return TrainingError(f"Ray lost {name}, {why}")
     return error
 
 

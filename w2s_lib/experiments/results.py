@@ -18,19 +18,12 @@ import pandas as pd
 
 from w2s_lib.figures.table import Shown, Table, table
 from w2s_lib.measures import agreement as measures
+from w2s_lib.measures import metrics
 from w2s_lib.measures.intervals import Codes, Floats, Interval
-from w2s_lib.measures.metrics import (
-    METRICS,
-    Agreement,
-    collapsed,
-    contrast_interval,
-    correctness,
-    pgr_interval,
-)
+from w2s_lib.measures.metrics import METRICS, Agreement
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.model_names import short_name
-from w2s_lib.runs.record import Record
-from w2s_lib.runs.rows import COLUMNS, row_of
+from w2s_lib.runs.record import COLUMNS, Record, row_of
 from w2s_lib.runs.spec import NextToken, RunSpec
 
 SAME = ("recipe", "lora", "precision", "quantization", "device")
@@ -98,7 +91,7 @@ class Results(Shown):
         """A weighted sum of metrics, such as [(1, a), (-1, b), (-1, c), (1, d)]."""
         weights, arms = zip(*terms, strict=True)
         found, note = self._paired(*arms)
-        interval = contrast_interval(list(zip(weights, found, strict=True)), metric=metric)
+        interval = metrics.contrast_interval(list(zip(weights, found, strict=True)), metric=metric)
         return interval.with_note(note)
 
     def gap(self, *, weak: Arm, ceiling: Arm, metric: str = "accuracy") -> Interval:
@@ -117,7 +110,7 @@ class Results(Shown):
             a, b = getattr(one.spec, field), getattr(other.spec, field)
             require(a == b, f"no PGR: the student's {field} is {a!r}, the ceiling's {b!r}")
         (w, s, c), note = self._paired(weak, student, ceiling)
-        return pgr_interval(weak=w, student=s, ceiling=c, metric=metric).with_note(note)
+        return metrics.pgr_interval(weak=w, student=s, ceiling=c, metric=metric).with_note(note)
 
     def agreement(self, student: Arm, supervisor: Arm) -> Agreement[Interval]:
         """How often a student repeats its supervisor: overall, where that is right, where wrong."""
@@ -175,7 +168,7 @@ class Results(Shown):
 
     def collapsed(self, arm: Arm) -> list[int]:
         """The seeds under which an arm says one thing, or knows nothing: `metrics.collapsed`."""
-        return [seed for seed, record in sorted(self._of(arm).items()) if collapsed(record)]
+        return [seed for seed, record in sorted(self._of(arm).items()) if metrics.collapsed(record)]
 
     def metrics(self, arms: Mapping[str, Arm]) -> pd.DataFrame:
         """Every metric of every arm, an `Interval` each, and its collapsed seeds; a row an arm."""
@@ -245,7 +238,7 @@ class Results(Shown):
     def _measure(self, measure: Callable[[Floats, Codes], Measured], *arms: Arm) -> Measured:
         """What a measure of correctness makes of arms, at the seeds that all of them have."""
         found, note = self._paired(*arms)
-        x, group = correctness(**{f"arm {i}": arm for i, arm in enumerate(found, 1)})
+        x, group = metrics.scores("accuracy", **{f"arm {i}": arm for i, arm in enumerate(found, 1)})
         return measure(x, group).with_note(note)
 
     def _paired(self, *arms: Arm) -> tuple[list[list[Record]], str]:
@@ -253,10 +246,7 @@ class Results(Shown):
         found = [self._of(arm) for arm in arms]
         seeded = [set(arm) for arm in found if not _is_untaught(arm)] or [set(found[0])]
         seeds = sorted(set.intersection(*seeded))
-        found = [
-            {s: _under(s, *arm.values()) for s in seeds} if _is_untaught(arm) else arm
-            for arm in found
-        ]
+        found = [_under(seeds, arm) if _is_untaught(arm) else arm for arm in found]
         if not seeds:
             have = ", ".join(f"{_label(a)} {sorted(f)}" for a, f in zip(arms, found, strict=True))
             raise NoSuchRun(f"the arms have no seed in common: {have}")
@@ -275,8 +265,9 @@ def _is_untaught(arm: Mapping[int, Record]) -> bool:
     return len(arm) == 1 and all(record.spec.kind == "zero_shot" for record in arm.values())
 
 
-def _under(seed: int, record: Record) -> Record:
-    return replace(record, spec=record.spec.with_seed(seed))
+def _under(seeds: Iterable[int], arm: Mapping[int, Record]) -> dict[int, Record]:
+    (record,) = arm.values()
+    return {seed: replace(record, spec=record.spec.with_seed(seed)) for seed in seeds}
 
 
 class NoSuchRun(SpecError):

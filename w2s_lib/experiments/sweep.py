@@ -1,7 +1,5 @@
 """`run` and `sweep`: what is recorded is read, what is not is trained, each distinct run once."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os
@@ -10,7 +8,7 @@ from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -82,21 +80,15 @@ def sweep(
 
 
 def train_missing(
-    specs: Iterable[RunSpec],
-    *,
-    store: Literal["user", "published"] = "user",
-    workers: int | None = None,
-    engine: str | None = None,
-    progress: bool = True,
+    specs: Iterable[RunSpec], *, store: Literal["user", "published"] = "user", **how: Any
 ) -> set[str]:
     """Trains what no store holds, teachers first, and says what it will cost before it starts.
 
     Args:
         specs: what is wanted; their teachers are added.
         store: "user", or "published" to copy each finished record to `book/results/` as well.
-        workers: see `sweep`; beside Ray an error, whoever names Ray.
-        engine: see `sweep`.
-        progress: see `sweep`.
+        **how: `workers`, `engine` and `progress` of `sweep`; beside Ray `workers` is an error,
+            whoever names Ray.
 
     Returns:
         The ids of the runs that were missing.
@@ -111,9 +103,7 @@ def train_missing(
     if publishing:
         require_writable(_published())
         wanted = [step for spec in wanted for step in spec.lineage()]
-    return _complete(
-        wanted, publishing=publishing, workers=workers, engine=engine, progress=progress
-    )[1]
+    return _complete(wanted, publishing=publishing, **how)[1]
 
 
 def publish(record: Record) -> None:
@@ -132,9 +122,7 @@ def publish(record: Record) -> None:
 def _published() -> Path:
     folder = published_store()
     if folder is None:
-        raise StoreError(
-            "no published store: not a checkout of the book, or W2S_PUBLISHED=0 hides it"
-        )
+        raise StoreError("no published store: this is no checkout, or W2S_PUBLISHED=0 hides it")
     if not _rules(folder).is_file():
         raise StoreError(f"there is no {_rules(folder)}: rules come before any published record")
     return folder
@@ -147,9 +135,9 @@ def _rules(store: Path) -> Path:
 def _complete(
     specs: Iterable[RunSpec],
     *,
-    workers: int | None,
-    engine: str | None,
-    progress: bool,
+    workers: int | None = None,
+    engine: str | None = None,
+    progress: bool = True,
     publishing: bool = False,
 ) -> tuple[list[Record], set[str]]:
     """Trains what has no record.
@@ -221,12 +209,9 @@ def _train(
     units = {run_id: cost(spec) for run_id, spec in missing.items()}
     seconds = sum(units[name] * _rate(missing[name], records) for name in jobs)
     time = f": about {seconds / slots / 60:.0f} min" if math.isfinite(seconds) else ""
-    print(
-        f"w2s: {len(missing)} of {n_runs} distinct runs to train{time} with {slots} "
-        f"worker{'s' if slots > 1 else ''}, shared trunks extra",
-        file=sys.stderr,
-        flush=True,
-    )
+    what = f"{len(missing)} of {n_runs} distinct runs to train{time}"
+    how = f"with {slots} worker{'s' if slots > 1 else ''}, shared trunks extra"
+    print(f"w2s: {what} {how}", file=sys.stderr, flush=True)
     share = partial(gpu_share, records=records.values())  # a view: what was just measured counts
     size = {name: 1 + round(work / 1000) for name, work in units.items()}
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"

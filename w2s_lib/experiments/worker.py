@@ -4,8 +4,6 @@ It reads jobs from standard input and answers on standard output, one JSON line 
 ends, its parent is gone, however it went, and the worker ends too.
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import os
@@ -18,7 +16,7 @@ import traceback
 
 from w2s_lib.runs.folders import remove_parts
 from w2s_lib.runs.spec import RunSpec
-from w2s_lib.runs.store import claim, find, user_store, weights
+from w2s_lib.runs.store import find, user_store, weights
 
 Job = tuple[RunSpec, bool]
 """A run, and whether another one starts from its adapters."""
@@ -34,7 +32,7 @@ def train(job: Job) -> bool:
     """
     waiting, (spec, _) = False, job
     while _missing(job):
-        with claim(spec.run_id) as mine:
+        with user_store().claim(spec.run_id) as mine:
             if mine and (missing := _missing(job)):  # another process may just have finished it
                 from w2s_lib.training.execute import execute  # loads torch
 

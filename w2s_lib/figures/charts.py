@@ -5,8 +5,6 @@ Means with 95% intervals, and beside each a dot a seed.
 Importing this module turns the book's theme on (`w2s_lib.figures.style`).
 """
 
-from __future__ import annotations
-
 import json
 import math
 import textwrap
@@ -17,18 +15,7 @@ from typing import Any, TypeVar
 
 import altair as alt
 
-from w2s_lib.figures.style import (
-    CHARACTER_WIDTH,
-    COLOURS,
-    GREY,
-    LABEL_HEIGHT,
-    SHAPES,
-    line_colours,
-    padded_domain,
-    spread,
-    use_theme,
-    wrapped,
-)
+from w2s_lib.figures import style
 from w2s_lib.measures.intervals import Interval
 
 Row = dict[str, Any]
@@ -55,7 +42,6 @@ def curves(
     seeds: Mapping[str, Mapping[X, Sequence[float]]] | None = None,
     references: Mapping[str, float] | None = None,
     number: str = ".2f",
-    x_format: str = "",
 ) -> alt.LayerChart:
     """Means over x, a line a name, with 95% intervals and a small dot a seed beside its mean.
 
@@ -74,7 +60,6 @@ def curves(
         references: label -> value, drawn as dashed lines that are labelled, with the value, in the
             margin.
         number: format of the measured numbers.
-        x_format: d3 format of the numbers along x, e.g. `.0%`.
 
     Raises:
         ValueError: no line, a line without estimates, more than four lines; x of both kinds or not
@@ -86,10 +71,10 @@ def curves(
         f"{label}: {minus(format(value, number))}": value
         for label, value in (references or {}).items()
     }
-    room = MARGIN - CHARACTER_WIDTH * max(map(len, known), default=0)
+    room = MARGIN - style.CHARACTER_WIDTH * max(map(len, known), default=0)
     width = round(max(NARROWEST, min(WIDEST, room)))
     places = {x: float(x) if numeric else float(i) for i, x in enumerate(xs)}
-    ends = padded_domain(list(places.values()), 0.09) if numeric else (-0.5, len(xs) - 0.5)
+    ends = style.padded_domain(list(places.values()), 0.09) if numeric else (-0.5, len(xs) - 0.5)
     pixels = width / (ends[1] - ends[0])
     nearest = min((b - a for a, b in pairwise(sorted(places.values()))), default=ends[1] - ends[0])
     step = min(APART / pixels, 0.8 * nearest / len(lines))
@@ -100,38 +85,35 @@ def curves(
         for i, (name, points) in enumerate(lines.items())
         for x, interval in points.items()
     ]
-    domain = padded_domain([*extent(marks), *known.values()] or [0.0, 1.0])
-    columns = int(MARGIN // (CHARACTER_WIDTH * max(map(len, lines)) + 30))
+    domain = style.padded_domain([*extent(marks), *known.values()] or [0.0, 1.0])
+    columns = int(MARGIN // (style.CHARACTER_WIDTH * max(map(len, lines)) + 30))
     legend = alt.Legend(title=None, labelLimit=0, columns=max(1, min(len(lines), columns)))
-    labels = int(pixels / CHARACTER_WIDTH)
+    labels = int(pixels / style.CHARACTER_WIDTH)
     axis = (
-        _number_axis(sorted(places.values()), x_format)
+        _number_axis(sorted(places.values()))
         if numeric
         else name_axis([str(x) for x in xs], width=labels)
     )
     along = alt.Scale(domain=list(ends), nice=False, zero=False)
-    style: Row = {
+    channels: Row = {
         "x": alt.X("x:Q", title=x_title, axis=axis, scale=along),
         "color": alt.Color(
-            "line:N", scale=scale(list(lines), line_colours(list(lines))), legend=legend
+            "line:N", scale=scale(list(lines), style.line_colours(list(lines))), legend=legend
         ),
-        "shape": alt.Shape("line:N", scale=scale(list(lines), SHAPES), legend=legend),
+        "shape": alt.Shape("line:N", scale=scale(list(lines), style.SHAPES), legend=legend),
     }
     y = measure(y_title, domain)
-    how = {"format": x_format} if numeric and x_format else {}
-    tips = [
-        alt.Tooltip("line:N", title=" "),
-        alt.Tooltip("at:Q" if numeric else "at:N", title=x_title, **how),
-    ]
+    at = alt.Tooltip("at:Q" if numeric else "at:N", title=x_title)
+    tips = [alt.Tooltip("line:N", title=" "), at]
     rules = chart([{"value": value} for value in known.values()])
     return alt.layer(
-        rules.mark_rule(strokeDash=DASHED, color=GREY).encode(y=y("value")),
-        *series(marks, y, style, beside=0.42 * step, tips=tips),
-        *notes(marks, style, height=HEIGHT, gap=LABEL_HEIGHT / pixels),
+        rules.mark_rule(strokeDash=DASHED, color=style.GREY).encode(y=y("value")),
+        *series(marks, y, channels, beside=0.42 * step, tips=tips),
+        *notes(marks, channels, height=HEIGHT, gap=style.LABEL_HEIGHT / pixels),
         *margin_labels(known, domain, width=width, height=HEIGHT),
         width=width,
         height=HEIGHT,
-        title=wrapped(title),
+        title=style.wrapped(title),
         description=title,
     )
 
@@ -190,7 +172,7 @@ def measure(title: str, domain: tuple[float, float], channel: Any = alt.Y) -> Ca
     return lambda field: channel(f"{field}:Q", **shared)
 
 
-def name_axis(names: Sequence[str], *, width: int = 32, **style: Any) -> alt.Axis:
+def name_axis(names: Sequence[str], *, width: int = 32, **options: Any) -> alt.Axis:
     """An axis that shows `names[i]` at i, on lines of at most `width` characters."""
     lines = [textwrap.wrap(name, max(width, 1)) or [""] for name in names]
     return alt.Axis(
@@ -198,18 +180,18 @@ def name_axis(names: Sequence[str], *, width: int = 32, **style: Any) -> alt.Axi
         labelExpr=f"{json.dumps(lines)}[datum.value]",
         grid=False,
         labelLimit=0,
-        labelLineHeight=LABEL_HEIGHT,
+        labelLineHeight=style.LABEL_HEIGHT,
         labelOverlap=False,
         ticks=False,
         labelPadding=6,
-        **style,
+        **options,
     )
 
 
 def series(
     marks: Sequence[Row],
     y: Callable[[str], Any],
-    style: Row,
+    channels: Row,
     *,
     beside: float,
     tips: Sequence[Any] = (),
@@ -221,9 +203,9 @@ def series(
 
     Args:
         marks: fields of `estimate`, `x`, `seeds` (rows with a `value`, perhaps a `seed`) and those
-            that `style` encodes.
+            that `channels` encodes.
         y: makes the vertical channel of a field (see `measure`).
-        style: channels `x`, `color` and `shape`.
+        channels: `x`, `color` and `shape`.
         beside: how far to the right of the mean the seeds are, in units of x.
         tips: what a tooltip says before the number.
         **line: how the line is drawn.
@@ -235,7 +217,7 @@ def series(
         for dot in mark["seeds"]
         if not math.isnan(dot["value"])
     ]
-    flat = {key: style[key] for key in ("x", "color")}
+    flat = {key: channels[key] for key in ("x", "color")}
     of_dot = [*tips, *(["seed:N"] if any("seed" in dot for dot in dots) else [])]
     of_dot.append(alt.Tooltip("value:Q", format=".3f"))
     of_mean = [*tips, INTERVAL_TIP]
@@ -247,22 +229,22 @@ def series(
         lines.encode(y=y("value"), **flat),
         bars.encode(y=y("low"), y2="high:Q", **flat),
         small.encode(y=y("value"), tooltip=of_dot, **flat),
-        large.encode(y=y("value"), tooltip=of_mean, **style),
+        large.encode(y=y("value"), tooltip=of_mean, **channels),
     ]
 
 
-def notes(marks: Sequence[Row], style: Row, *, height: int, gap: float) -> list[alt.Chart]:
+def notes(marks: Sequence[Row], channels: Row, *, height: int, gap: float) -> list[alt.Chart]:
     """Where a mark has no value, its note, upwards from the panel's foot; notes are `gap` apart."""
     silent = [mark for mark in marks if math.isnan(mark["value"])]
     if not silent:
         return []
-    moved = spread([mark["x"] for mark in silent], gap)
+    moved = style.spread([mark["x"] for mark in silent], gap)
     noted = chart([{**mark, "x": x} for mark, x in zip(silent, moved, strict=True)])
     hollow = noted.mark_point(size=40, filled=False, opacity=1)
     text = noted.mark_text(angle=270, align="left", dx=15)
     return [
-        hollow.encode(y=alt.value(height - 7), **style),
-        text.encode(x=style["x"], y=alt.value(height), text="interval:N"),
+        hollow.encode(y=alt.value(height - 7), **channels),
+        text.encode(x=channels["x"], y=alt.value(height), text="interval:N"),
     ]
 
 
@@ -273,9 +255,10 @@ def margin_labels(
     pixels = height / (domain[1] - domain[0])
     places = [(domain[1] - value) * pixels for value in labels.values()]
     at, layers = [alt.value(width + more) for more in (0, 9, 12)], []
-    for label, place, moved in zip(labels, places, spread(places, LABEL_HEIGHT), strict=True):
+    apart = style.spread(places, style.LABEL_HEIGHT)
+    for label, place, moved in zip(labels, places, apart, strict=True):
         one, y = chart([{"label": label}]), alt.value(moved)
-        tie = one.mark_rule(color=GREY, opacity=0.6, style=MARGINAL)
+        tie = one.mark_rule(color=style.GREY, opacity=0.6, style=MARGINAL)
         layers.append(tie.encode(x=at[0], x2=at[1], y=alt.value(place), y2=y))
         text = one.mark_text(align="left", style=MARGINAL)
         layers.append(text.encode(x=at[2], y=y, text="label:N"))
@@ -288,8 +271,8 @@ def _check(
     """Whether x is a number."""
     if not lines or not all(lines.values()):
         raise ValueError(f"nothing to draw: no line, or one without an estimate, in {[*lines]}")
-    if len(lines) > len(COLOURS):
-        raise ValueError(f"{len(lines)} lines, but only {len(COLOURS)} colours to tell them apart")
+    if len(lines) > len(style.COLOURS):
+        raise ValueError(f"{len(lines)} lines, but only {len(style.COLOURS)} colours for them")
     xs = [x for points in lines.values() for x in points]
     numeric = all(isinstance(x, Real) and math.isfinite(x) for x in xs)
     if not numeric and not all(isinstance(x, str) for x in xs):
@@ -300,12 +283,11 @@ def _check(
     return numeric
 
 
-def _number_axis(xs: Sequence[float], x_format: str) -> alt.Axis:
+def _number_axis(xs: Sequence[float]) -> alt.Axis:
     """Ticks where there are estimates, if these are few; labels that would touch are left out."""
-    # An axis's own `format` would round 13 to 10.
-    label = f"format(datum.value, {json.dumps(x_format or '.10~r')})"
+    label = 'format(datum.value, ".10~r")'  # an axis's own `format` would round 13 to 10
     where = {"values": list(xs)} if len(xs) <= MOST_TICKS else {"tickCount": 6}
     return alt.Axis(grid=False, labelExpr=label, labelOverlap="greedy", labelSeparation=4, **where)
 
 
-use_theme()
+style.use_theme()

@@ -1,9 +1,4 @@
-"""Texts as points on a plane, and what a student or a probe makes of them, under sliders.
-
-Importing this module turns the book's theme on (`w2s_lib.figures.style`).
-"""
-
-from __future__ import annotations
+"""Planes under sliders: texts as points with what a student or a probe makes of them, and as areas."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -13,9 +8,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from w2s_lib.figures.charts import DASHED, chart, measure, scale
-from w2s_lib.figures.sliders import slider
-from w2s_lib.figures.style import COLOURS, GREY, RIVAL, STUDENT, SUPERVISOR, use_theme
-from w2s_lib.figures.toys import WIDTH, bare, said
+from w2s_lib.figures.style import COLOURS, GREY, RIVAL, STUDENT, SUPERVISOR
+from w2s_lib.figures.toys import WIDTH, bare, line, said, slider
 from w2s_lib.measures.intervals import Interval
 
 HEIGHT, ACROSS, UPWARDS = 225, (-4.0, 4.0), (-3.0, 3.0)
@@ -218,6 +212,99 @@ def probe_explorer(*, accuracy: float, direction: int = 125) -> alt.VConcatChart
     ).add_params(*sliders)
 
 
+def agreement_explorer(shares: Mapping[str, float]) -> alt.LayerChart:
+    """A square cut by who is right: two accuracies leave open which errors are shared.
+
+    Columns: the teacher is right, or wrong; in each, the student right (below) or wrong. Areas are
+    shares of the texts, and agreement is that of `agreement`. The third slider goes from as few
+    shared errors as the two accuracies allow, at 0, to as many, at 1. Chapter: `book/imitation.md`.
+
+    Args:
+        shares: of "both right", "spoiled" by the student, "corrected" and "repeated" by it, where
+            the sliders start, to a point. Their sum is 1.
+
+    Raises:
+        ValueError: shares that do not sum to 1; an accuracy out of [0.4, 0.99].
+    """
+    supervisor = round(shares["both right"] + shares["spoiled"], 2)
+    student = round(shares["both right"] + shares["corrected"], 2)
+    if abs(sum(shares.values()) - 1) > 1e-6 or not (
+        0.4 <= min(supervisor, student) <= max(supervisor, student) <= 0.99
+    ):
+        raise ValueError(f"no square for {dict(shares)}")
+    few, many = max(0.0, 1 - supervisor - student), min(1 - supervisor, 1 - student)
+    shared = np.clip((shares["repeated"] - few) / (many - few), 0, 1)
+    sliders = [
+        slider("supervisor", supervisor, (0.4, 0.99, 0.01), "teacher right"),
+        slider("student", student, (0.4, 0.99, 0.01), "student right"),
+        slider("shared", round(float(shared), 2), (0, 1, 0.01), "errors shared"),
+    ]
+    side = 210
+    x = bare("teacher: right on the left, else wrong", (0.0, 1.0), alt.X)
+    y = bare("student: right below, else wrong", (0.0, 1.0))
+    fewest = "max(0, 1 - supervisor - student)"
+    repeated = f"{fewest} + shared * (min(1 - supervisor, 1 - student) - {fewest})"
+    names = ["both right", "spoiled", "corrected", "repeated"]
+    colour = scale(names, (GREY, COLOURS[2], STUDENT, SUPERVISOR))
+    cells = (
+        chart([{"name": name, "column": i // 2, "row": i % 2} for i, name in enumerate(names)])
+        .transform_calculate(repeated=repeated)
+        .transform_calculate(
+            left="datum.column ? supervisor : 0",
+            right="datum.column ? 1 : supervisor",
+            cut="1 - (datum.column ? datum.repeated / (1 - supervisor)"
+            " : (1 - student - datum.repeated) / supervisor)",
+        )
+        .transform_calculate(bottom="datum.row ? datum.cut : 0", top="datum.row ? 1 : datum.cut")
+        .transform_calculate(
+            middle="(datum.top + datum.bottom) / 2",
+            text="datum.name + ' ' + format("
+            "(datum.right - datum.left) * (datum.top - datum.bottom), '.1%')",
+        )
+    )
+    spoken = (
+        chart([{}])
+        .transform_calculate(repeated=repeated)
+        .transform_calculate(
+            agreement="supervisor + student - 1 + 2 * datum.repeated",
+            share="datum.repeated / (1 - supervisor)",
+        )
+        .transform_calculate(
+            said="'agreement ' + format(datum.agreement, '.1%') + ', errors repeated '"
+            " + format(datum.share, '.1%')",
+            bounds="'agreement can be '"
+            " + format(abs(supervisor + student - 1), '.0%') + ' to '"
+            " + format(1 - abs(supervisor - student), '.0%')",
+        )
+    )
+    return alt.layer(
+        cells.mark_rect(opacity=0.5).encode(
+            x=x("left"),
+            x2="right:Q",
+            y=y("bottom"),
+            y2="top:Q",
+            color=alt.Color("name:N", scale=colour, legend=None),
+            tooltip="text:N",
+        ),
+        *(
+            cells.transform_filter(f"datum.column == {column}")
+            .mark_text(align="left")
+            .encode(x=alt.value(place), y=y("middle"), text="text:N")
+            for column, place in ((0, 8), (1, side + 8))
+        ),
+        said(spoken, -26),
+        line(spoken, "bounds:N", -8),
+        width=side,
+        height=side,
+        usermeta={"narrow": True},
+        padding={"left": 0, "top": 5, "bottom": 5, "right": 20},  # a browser's text may be wider
+        description=(
+            "A square cut by whether teacher and student are right: agreement and repeated errors "
+            "follow from two accuracies and from how many errors are shared, each set by a slider"
+        ),
+    ).add_params(*sliders)
+
+
 def _texts(n: int) -> Iterator[tuple[int, float, float, float]]:
     """Class, two standard normal coordinates and a place in a random order, of each of n texts.
 
@@ -239,6 +326,3 @@ def _dots(texts: alt.Chart) -> alt.Chart:
     """Texts as points: filled circles are of class yes, crosses of class no."""
     shape = alt.condition("datum.truth > 0", alt.value("circle"), alt.value("cross"))
     return texts.mark_point(size=22, filled=True, opacity=0.9, clip=True).encode(shape=shape)
-
-
-use_theme()

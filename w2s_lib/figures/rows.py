@@ -1,16 +1,12 @@
-"""Charts in rows, a name at the left and a number at the right: dots, bars, PGR as a ruler.
-
-Importing this module turns the book's theme on (`w2s_lib.figures.style`).
-"""
-
-from __future__ import annotations
+"""Charts in rows, a name at the left and a number at the right: dots, bars, PGR as a ruler."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import altair as alt
 
+from w2s_lib.figures import style
 from w2s_lib.figures.charts import (
     DASHED,
     INTERVAL_TIP,
@@ -22,21 +18,10 @@ from w2s_lib.figures.charts import (
     name_axis,
     scale,
 )
-from w2s_lib.figures.style import (
-    GREY,
-    LABEL_HEIGHT,
-    MEANING,
-    RIVAL,
-    STUDENT,
-    SUPERVISOR,
-    padded_domain,
-    use_theme,
-    wrapped,
-)
 from w2s_lib.measures.intervals import Interval
 
 Who: TypeAlias = Literal["supervisor", "student", "ceiling", "rival"]
-WHO = MEANING | {"rival": RIVAL}
+WHO = style.MEANING | {"rival": style.RIVAL}
 """The colour of each; "ceiling" is also the ground truth's."""
 ROLES = {"weak": "weak supervisor", "student": "strong student", "ceiling": "strong ceiling"}
 
@@ -73,10 +58,21 @@ def in_rows(
         ),
         width=330,
         height=step * len(names),
-        title=wrapped(title),
+        title=style.wrapped(title),
         description=title,
         resolve=alt.Resolve(axis={"y": "independent"}),
     )
+
+
+def _estimates(
+    rows: alt.Chart, x: Callable[[str], Any], colour: Any, tip: Sequence[Any], *, size: int
+) -> list[alt.Chart]:
+    """Each row's interval, and its point."""
+    point = rows.mark_point(size=size, filled=True, opacity=1)
+    return [
+        rows.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", color=colour),
+        point.encode(x=x("value"), color=colour, tooltip=tip),
+    ]
 
 
 def accuracy_dots(
@@ -115,24 +111,23 @@ def accuracy_dots(
         for name, values in (seeds or {}).items()
         for value in values
     ]
-    domain = padded_domain([*extent(marks), *(dot["value"] for dot in dots), *known.values()])
-    x, blue, every = measure(x_title, domain, alt.X), alt.value(STUDENT), chart(marks)
+    domain = style.padded_domain([*extent(marks), *(dot["value"] for dot in dots), *known.values()])
+    x, blue, every = measure(x_title, domain, alt.X), alt.value(style.STUDENT), chart(marks)
     behind: list[alt.Chart] = []
     for i, (label, value) in enumerate(known.items()):
         at = chart([{"value": value, "label": label}]).encode(x=x("value"))
-        behind.append(at.mark_rule(color=GREY, strokeDash=DASHED))
-        above = alt.value(-4 - LABEL_HEIGHT * i)
+        behind.append(at.mark_rule(color=style.GREY, strokeDash=DASHED))
+        above = alt.value(-4 - style.LABEL_HEIGHT * i)
         share = (value - domain[0]) / (domain[1] - domain[0])  # a label near an end keeps inside
         align = "left" if share < 0.3 else "right" if share > 0.7 else "center"
         behind.append(at.mark_text(baseline="bottom", align=align).encode(y=above, text="label:N"))
+    rule, point = _estimates(every, x, blue, ["name:N", INTERVAL_TIP], size=60)
     layers = [
-        every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", color=blue),
+        rule,
         chart(dots)
         .mark_circle(size=16, opacity=0.65)
         .encode(x=x("value"), color=blue, tooltip=["name:N", alt.Tooltip("value:Q", format=".3f")]),
-        every.mark_point(size=60, filled=True, opacity=1).encode(
-            x=x("value"), color=blue, tooltip=["name:N", INTERVAL_TIP]
-        ),
+        point,
     ]
     texts = [mark["interval"] for mark in marks]
     return in_rows(layers, order, texts, step=34, title=title, behind=behind)
@@ -180,7 +175,7 @@ def bars(
         {"row": order.index(name), "name": name, "value": value, "what": tick_title}
         for name, value in (ticks or {}).items()
     ]
-    ends = padded_domain([start, *extent(marks), *(row["value"] for row in others)])
+    ends = style.padded_domain([start, *extent(marks), *(row["value"] for row in others)])
     x = measure(x_title, (start, ends[1]), alt.X)
     shown = [format(interval.value, number) for interval in intervals.values()]
     colour, every = alt.Color("colour:N", scale=None), chart(marks)
@@ -189,12 +184,9 @@ def bars(
         every.mark_bar(size=20, opacity=0.4).encode(
             x=x("start"), x2="value:Q", color=colour, tooltip=["name:N", INTERVAL_TIP]
         ),
-        every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", color=colour),
-        every.mark_point(size=50, filled=True, opacity=1).encode(
-            x=x("value"), color=colour, tooltip=["name:N", INTERVAL_TIP]
-        ),
+        *_estimates(every, x, colour, ["name:N", INTERVAL_TIP], size=50),
         chart(others)
-        .mark_tick(color=GREY, thickness=3, size=24)
+        .mark_tick(color=style.GREY, thickness=3, size=24)
         .encode(x=x("value"), tooltip=tip_of_tick),
     ]
     return in_rows(layers, order, shown, step=38, title=title)
@@ -234,31 +226,27 @@ def pgr_ruler(
             {"row": i, "cell": name, "role": label, "value": value, "interval": f"{value:.3f}"}
             for label, value in (references or {}).get(name, {}).items()
         ]
-    domain = padded_domain([*extent(marks), *(row["value"] for row in [*dots, *ticks])])
+    domain = style.padded_domain([*extent(marks), *(row["value"] for row in [*dots, *ticks])])
     x = measure(x_title, domain, alt.X)
     colour = alt.Color(
         "role:N",
-        scale=scale(list(ROLES.values()), (SUPERVISOR, STUDENT, GREY)),
+        scale=scale(list(ROLES.values()), (style.SUPERVISOR, style.STUDENT, style.GREY)),
         legend=alt.Legend(title=None, orient="top"),
     )
     tip = ["cell:N", "role:N", INTERVAL_TIP]
     gaps, every = chart(reach), chart(marks)
     layers = [
-        gaps.mark_rule(color=GREY, opacity=0.6).encode(x=x("weak"), x2="ceiling:Q"),
-        gaps.mark_rule(color=STUDENT, strokeWidth=7, opacity=0.3).encode(
+        gaps.mark_rule(color=style.GREY, opacity=0.6).encode(x=x("weak"), x2="ceiling:Q"),
+        gaps.mark_rule(color=style.STUDENT, strokeWidth=7, opacity=0.3).encode(
             x=x("weak"), x2="student:Q", tooltip=tip
         ),
-        chart(ticks).mark_tick(color=GREY, thickness=2, size=16).encode(x=x("value"), tooltip=tip),
+        chart(ticks)
+        .mark_tick(color=style.GREY, thickness=2, size=16)
+        .encode(x=x("value"), tooltip=tip),
         chart(dots)
-        .mark_circle(size=14, opacity=0.6, color=STUDENT)
+        .mark_circle(size=14, opacity=0.6, color=style.STUDENT)
         .encode(x=x("value"), tooltip=["cell:N", alt.Tooltip("value:Q", format=".3f")]),
-        every.mark_rule(strokeWidth=2).encode(x=x("low"), x2="high:Q", color=colour),
-        every.mark_point(size=90, filled=True, opacity=1).encode(
-            x=x("value"), color=colour, tooltip=tip
-        ),
+        *_estimates(every, x, colour, tip, size=90),
     ]
     texts = ["PGR " * (row["value"] == row["value"]) + row["interval"] for row in reach]
     return in_rows(layers, list(cells), texts, step=46, title=title)
-
-
-use_theme()

@@ -4,8 +4,6 @@ The output holds the Vega-Lite spec, which JupyterLab and the page draw live, an
 chart for all else. The background is transparent, and the one grey is legible on white and on dark.
 """
 
-from __future__ import annotations
-
 import textwrap
 import zlib
 from base64 import b64encode
@@ -110,18 +108,13 @@ def _mime_bundle(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 def deflated(png: bytes) -> bytes:
     """The same picture in a quarter of the bytes: vl-convert hardly compresses what it draws."""
-    chunks, at = [png[:8]], 8
-    pixels = b""
+    chunks, at = dict[bytes, bytes](), 8
     while at < len(png):
         (size,), kind = unpack(">I", png[at : at + 4]), png[at + 4 : at + 8]
-        body, at = png[at + 8 : at + 8 + size], at + 12 + size
-        if kind == b"IDAT":
-            pixels += body
-            continue
-        if kind == b"IEND":
-            chunks.append(_chunk(b"IDAT", zlib.compress(zlib.decompress(pixels), 9)))
-        chunks.append(_chunk(kind, body))
-    return b"".join(chunks)
+        chunks[kind] = chunks.get(kind, b"") + png[at + 8 : at + 8 + size]
+        at += 12 + size
+    chunks[b"IDAT"] = zlib.compress(zlib.decompress(chunks[b"IDAT"]), 9)
+    return png[:8] + b"".join(_chunk(*chunk) for chunk in chunks.items())
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -1,7 +1,5 @@
 """A data frame as a plain table that JupyterLab and the page show, with all its text escaped."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from html import escape

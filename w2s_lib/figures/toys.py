@@ -1,24 +1,255 @@
-"""Small charts with sliders, each for one idea of a chapter, computed by Vega in the page.
+"""Charts with sliders, each for one idea of a chapter: Vega computes what they show, in the page.
 
 A part called `said` holds what follows from the sliders: once one has moved, the page says it to a
-screen reader (`book/_static/charts.js`). Drawings are at most 340 pixels wide, so that a phone
-shows them whole. Importing this module turns the book's theme on (`w2s_lib.figures.style`).
+screen reader (`book/_static/charts.js`). Drawings are narrow, so that a phone shows them whole.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
-import numpy as np
 
-from w2s_lib.figures.charts import chart, measure, scale
-from w2s_lib.figures.sliders import slider
-from w2s_lib.figures.style import COLOURS, GREY, STUDENT, SUPERVISOR, use_theme
+from w2s_lib.figures.charts import DASHED, Row, chart, measure, scale
+from w2s_lib.figures.rows import ROLES
+from w2s_lib.figures.style import COLOURS, GREY, RIVAL, SHAPES, STUDENT, SUPERVISOR
+from w2s_lib.measures.intervals import NO_GAP
 
 WIDTH = 300
 """Of a panel, in pixels."""
+
+
+def pgr_calculator(
+    *, weak: float = 0.74, student: float = 0.80, ceiling: float = 0.88
+) -> alt.LayerChart:
+    """Three sliders for three accuracies, and the PGR that follows. Chapter: `book/pgr.md`.
+
+    Args:
+        weak: where the slider of the weak supervisor's accuracy starts, in [0.4, 1].
+        student: the same of the student's accuracy.
+        ceiling: the same of the ceiling's accuracy.
+    """
+    starts = {"weak": weak, "student": student, "ceiling": ceiling}
+    sliders = [slider(key, starts[key], (0.4, 1, 0.01), word) for key, word in ROLES.items()]
+    rows = chart([{"key": key, "role": word} for key, word in ROLES.items()]).transform_calculate(
+        value="datum.key == 'weak' ? weak : datum.key == 'student' ? student : ceiling",
+        start="weak",
+    )
+    x = measure("accuracy", (0.4, 1.0), alt.X)
+    axis = alt.Axis(ticks=False, domain=False, labelPadding=6)
+    y = alt.Y("role:N", title=None, sort=list(ROLES.values()), axis=axis)
+    colour = alt.Color(
+        "role:N", legend=None, scale=scale(list(ROLES.values()), (SUPERVISOR, STUDENT, GREY))
+    )
+    text = chart([{}]).transform_calculate(
+        pgr=f"ceiling <= weak ? '{NO_GAP}' : "
+        "'PGR = ' + format((student - weak) / (ceiling - weak), '.2f')",
+        sum="'(' + format(student, '.2f') + ' − ' + format(weak, '.2f') + ') / ('"
+        " + format(ceiling, '.2f') + ' − ' + format(weak, '.2f') + ')'",
+    )
+    return alt.layer(
+        rows.transform_filter("datum.key != 'student'")
+        .mark_rule(strokeDash=DASHED)
+        .encode(x=x("value"), color=colour),
+        rows.transform_filter("datum.key != 'weak'")
+        .mark_rule(strokeWidth=6, opacity=0.4)
+        .encode(x=x("start"), x2="value:Q", y=y, color=colour),
+        rows.mark_point(size=110, filled=True, opacity=1).encode(x=x("value"), y=y, color=colour),
+        said(text, -30, field="pgr:N", size=22),
+        line(text, "sum:N", -10).add_params(*sliders),
+        width=380,
+        height=120,
+        description=(
+            "A calculator: three sliders set the accuracies of supervisor, student and ceiling, "
+            "and the PGR follows"
+        ),
+    )
+
+
+def confidence_explorer(
+    predictions: Sequence[float],
+    soft_labels: Sequence[float],
+    *,
+    alpha: float = 0.5,
+    threshold: float = 0.5,
+) -> alt.LayerChart:
+    """The confidence loss of a few texts, under sliders for alpha and the threshold t.
+
+    Chapter: `book/confidence_loss.md`.
+
+    A row a text, in the order given: the student's prediction f, the soft label f_w, the hardened
+    prediction I[f > t] and the target (1 - alpha) f_w + alpha I[f > t]; at the right the target and
+    the text's cross-entropy. Their mean, in nats, is `confidence_loss` with a fixed threshold.
+
+    Args:
+        predictions: the student's P(y = 1), each in (0, 1).
+        soft_labels: the supervisor's P(y = 1), each in [0, 1]; as many.
+        alpha: where the slider of the student's own weight starts, in [0, 1].
+        threshold: where the slider of t starts, in [0.05, 0.95].
+
+    Raises:
+        ValueError: not as many of one as of the other.
+    """
+    words = {
+        "label": "soft label",
+        "prediction": "student's prediction",
+        "hard": "hardened prediction",
+        "target": "target",
+    }
+    order = [f"text {i}" for i in range(1, len(predictions) + 1)]
+    sliders = [
+        slider("alpha", alpha, (0, 1, 0.05), "alpha"),
+        slider("threshold", threshold, (0.05, 0.95, 0.05), "threshold t"),
+    ]
+    texts = [
+        {"text": text, "prediction": float(p), "label": float(label)}
+        for text, p, label in zip(order, predictions, soft_labels, strict=True)
+    ]
+    rows = (
+        chart(texts)
+        .transform_calculate(hard="datum.prediction > threshold ? 1 : 0")
+        .transform_calculate(target="(1 - alpha) * datum.label + alpha * datum.hard")
+        .transform_calculate(
+            loss="-(datum.target * log(datum.prediction)"
+            " + (1 - datum.target) * log(1 - datum.prediction))"
+        )
+    )
+    mean = rows.transform_aggregate(loss="mean(loss)").transform_calculate(
+        said="'loss = ' + format(datum.loss, '.3f') + ' nats'",
+        target="'target = ' + format(1 - alpha, '.2f') + ' × label + ' + format(alpha, '.2f')"
+        " + ' × [prediction > ' + format(threshold, '.2f') + ']'",
+    )
+    width, height, names = 330, 30 * len(order), list(words.values())
+    x = measure("P(y = 1)", (0.0, 1.0), alt.X)
+    axis = alt.Axis(ticks=False, domain=False, labelPadding=14, grid=True)
+    y = alt.Y("text:N", title=None, sort=order, axis=axis)
+    legend = {"title": None, "legend": alt.Legend(symbolStrokeWidth=2)}
+    sizes = alt.Scale(type="ordinal", domain=names, range=[200, 50, 90, 110])
+    marks = rows.transform_fold(list(words), as_=["key", "value"]).transform_calculate(
+        what=f"{json.dumps(words)}[datum.key]"
+    )
+    columns = [
+        (field, alt.expr(f"width + {more}")) for field, more in (("target", 50), ("loss", 105))
+    ]
+    return alt.layer(
+        chart([{}])
+        .transform_calculate(t="threshold")
+        .mark_rule(strokeDash=DASHED, color=GREY)
+        .encode(x=x("t")),
+        rows.mark_rule(strokeWidth=6, opacity=0.35, color=COLOURS[2]).encode(
+            x=x("label"), x2="target:Q", y=y
+        ),
+        marks.mark_point(filled=False, opacity=1, strokeWidth=2).encode(
+            x=x("value"),
+            y=y,
+            tooltip=["text:N", "what:N", alt.Tooltip("value:Q", format=".2f")],
+            color=alt.Color(
+                "what:N", scale=scale(names, (SUPERVISOR, STUDENT, RIVAL, COLOURS[2])), **legend
+            ),
+            shape=alt.Shape("what:N", scale=scale(names, SHAPES), **legend),
+            size=alt.Size("what:N", scale=sizes, **legend),
+        ),
+        *(
+            rows.mark_text(align="right").encode(
+                x=alt.value(place), y=y, text=alt.Text(f"{field}:Q", format=".2f")
+            )
+            for field, place in columns
+        ),
+        *(
+            chart([{"head": field}])
+            .mark_text(align="right", baseline="bottom")
+            .encode(x=alt.value(place), y=alt.value(-2), text="head:N")
+            for field, place in columns
+        ),
+        said(mean, -44, size=22),
+        line(mean, "target:N", -24).add_params(*sliders),
+        width=width,
+        height=height,
+        description=(
+            "The confidence loss of a few texts: sliders set alpha and the threshold, "
+            "and targets and loss follow"
+        ),
+    )
+
+
+def shares_explorer(
+    rows: Sequence[Row],
+    *,
+    sliders: Mapping[str, str],
+    start: Mapping[str, float],
+    colours: Mapping[str, str],
+) -> alt.LayerChart:
+    """Bars of shares, computed beforehand for a grid of settings: sliders choose the point of it.
+
+    Chapter: `book/lessons.md`.
+
+    Args:
+        rows: a row a bar and point of the grid: the field `bar` (its name), a number for each
+            slider, and a share in [0, 1] for each of `colours`, which sum to 1.
+        sliders: field -> what stands beside its slider. The values of a field are evenly spaced.
+        start: field -> where its slider starts.
+        colours: what a share is of -> its colour, from left to right.
+
+    Raises:
+        ValueError: a slider starts where there is no row.
+    """
+    if not any(all(row[field] == start[field] for field in sliders) for row in rows):
+        raise ValueError(f"there is no row at {dict(start)}, where the sliders start")
+    bound = []
+    for field, words in sliders.items():
+        values = sorted({row[field] for row in rows})
+        step = min((round(b - a, 6) for a, b in pairwise(values)), default=1)
+        bound.append(slider(field, start[field], (values[0], values[-1], step), words))
+    names, bars = list(colours), list(dict.fromkeys(row["bar"] for row in rows))
+    here = " && ".join(f"abs(datum.{field} - {field}) < 1e-6" for field in sliders)
+    shown = (
+        alt.Chart(alt.InlineData(values=list(rows)))
+        .transform_filter(here)
+        .transform_fold(names, as_=["verdict", "share"])
+        .transform_calculate(order=f"indexof({json.dumps(names)}, datum.verdict)")
+    )
+    x = alt.X(
+        "share:Q",
+        title="share of repetitions",
+        stack="zero",
+        scale=alt.Scale(domain=[0, 1]),
+        axis=alt.Axis(format=".0%", grid=False, tickCount=5),
+    )
+    axis = alt.Axis(ticks=False, domain=False, labelPadding=6, labelLimit=0)
+    y = alt.Y("bar:N", title=None, sort=bars, axis=axis)
+    order = alt.Order("order:Q")
+    colour = alt.Color("verdict:N", scale=scale(names, list(colours.values())), title=None)
+    at = " + ', ' + ".join(
+        f"{json.dumps(words + ' ')} + format({field}, '.10~r')" for field, words in sliders.items()
+    )
+    return alt.layer(
+        shown.transform_calculate(
+            spoken="datum.bar + ', ' + datum.verdict + ': ' + format(datum.share, '.0%')"
+        )
+        .mark_bar()
+        .encode(
+            x=x,
+            y=y,
+            order=order,
+            color=colour,
+            tooltip=["bar:N", "verdict:N", alt.Tooltip("share:Q", format=".0%")],
+            description="spoken:N",
+        )
+        .properties(name="said"),
+        shown.transform_calculate(said="datum.share < 0.06 ? '' : format(datum.share, '.0%')")
+        .mark_text(color="white", fontWeight="bold")
+        .encode(
+            x=alt.X("share:Q", stack="zero", bandPosition=0.5), y=y, order=order, text="said:N"
+        ),
+        line(chart([{}]).transform_calculate(said=at), "said:N", -8).add_params(*bound),
+        width=380,
+        height=50 * len(bars),
+        description=(
+            f"Shares of {', '.join(names)} for {' and '.join(bars)}; sliders set "
+            f"{', '.join(sliders.values())}"
+        ),
+    )
 
 
 def reward_explorer(*, reward_a: float, reward_b: float, soft_label: float) -> alt.VConcatChart:
@@ -78,99 +309,11 @@ def reward_explorer(*, reward_a: float, reward_b: float, soft_label: float) -> a
     ).add_params(*sliders)
 
 
-def agreement_explorer(shares: Mapping[str, float]) -> alt.LayerChart:
-    """A square cut by who is right: two accuracies leave open which errors are shared.
-
-    Columns: the teacher is right, or wrong; in each, the student right (below) or wrong. Areas are
-    shares of the texts, and agreement is that of `agreement`. The third slider goes from as few
-    shared errors as the two accuracies allow, at 0, to as many, at 1. Chapter: `book/imitation.md`.
-
-    Args:
-        shares: of "both right", "spoiled" by the student, "corrected" and "repeated" by it, where
-            the sliders start, to a point. Their sum is 1.
-
-    Raises:
-        ValueError: shares that do not sum to 1; an accuracy out of [0.4, 0.99].
-    """
-    supervisor = round(shares["both right"] + shares["spoiled"], 2)
-    student = round(shares["both right"] + shares["corrected"], 2)
-    if abs(sum(shares.values()) - 1) > 1e-6 or not (
-        0.4 <= min(supervisor, student) <= max(supervisor, student) <= 0.99
-    ):
-        raise ValueError(f"no square for {dict(shares)}")
-    few, many = max(0.0, 1 - supervisor - student), min(1 - supervisor, 1 - student)
-    shared = np.clip((shares["repeated"] - few) / (many - few), 0, 1)
-    sliders = [
-        slider("supervisor", supervisor, (0.4, 0.99, 0.01), "teacher right"),
-        slider("student", student, (0.4, 0.99, 0.01), "student right"),
-        slider("shared", round(float(shared), 2), (0, 1, 0.01), "errors shared"),
-    ]
-    side = 210
-    x = bare("teacher: right on the left, else wrong", (0.0, 1.0), alt.X)
-    y = bare("student: right below, else wrong", (0.0, 1.0))
-    fewest = "max(0, 1 - supervisor - student)"
-    repeated = f"{fewest} + shared * (min(1 - supervisor, 1 - student) - {fewest})"
-    names = ["both right", "spoiled", "corrected", "repeated"]
-    colour = scale(names, (GREY, COLOURS[2], STUDENT, SUPERVISOR))
-    cells = (
-        chart([{"name": name, "column": i // 2, "row": i % 2} for i, name in enumerate(names)])
-        .transform_calculate(repeated=repeated)
-        .transform_calculate(
-            left="datum.column ? supervisor : 0",
-            right="datum.column ? 1 : supervisor",
-            cut="1 - (datum.column ? datum.repeated / (1 - supervisor)"
-            " : (1 - student - datum.repeated) / supervisor)",
-        )
-        .transform_calculate(bottom="datum.row ? datum.cut : 0", top="datum.row ? 1 : datum.cut")
-        .transform_calculate(
-            middle="(datum.top + datum.bottom) / 2",
-            text="datum.name + ' ' + format("
-            "(datum.right - datum.left) * (datum.top - datum.bottom), '.1%')",
-        )
-    )
-    spoken = (
-        chart([{}])
-        .transform_calculate(repeated=repeated)
-        .transform_calculate(
-            agreement="supervisor + student - 1 + 2 * datum.repeated",
-            share="datum.repeated / (1 - supervisor)",
-        )
-        .transform_calculate(
-            said="'agreement ' + format(datum.agreement, '.1%') + ', errors repeated '"
-            " + format(datum.share, '.1%')",
-            bounds="'agreement can be '"
-            " + format(abs(supervisor + student - 1), '.0%') + ' to '"
-            " + format(1 - abs(supervisor - student), '.0%')",
-        )
-    )
-    return alt.layer(
-        cells.mark_rect(opacity=0.5).encode(
-            x=x("left"),
-            x2="right:Q",
-            y=y("bottom"),
-            y2="top:Q",
-            color=alt.Color("name:N", scale=colour, legend=None),
-            tooltip="text:N",
-        ),
-        *(
-            cells.transform_filter(f"datum.column == {column}")
-            .mark_text(align="left")
-            .encode(x=alt.value(place), y=y("middle"), text="text:N")
-            for column, place in ((0, 8), (1, side + 8))
-        ),
-        said(spoken, -26),
-        spoken.mark_text(align="left", baseline="bottom").encode(
-            x=alt.value(0), y=alt.value(-8), text="bounds:N"
-        ),
-        width=side,
-        height=side,
-        usermeta={"narrow": True},
-        padding={"left": 0, "top": 5, "bottom": 5, "right": 20},  # a browser's text may be wider
-        description=(
-            "A square cut by whether teacher and student are right: agreement and repeated errors "
-            "follow from two accuracies and from how many errors are shared, each set by a slider"
-        ),
-    ).add_params(*sliders)
+def slider(name: str, value: float, ends: tuple[float, float, float], label: str) -> alt.Parameter:
+    """A parameter of a chart, with a slider from, to and by `ends`."""
+    low, high, step = ends
+    bound = alt.binding_range(min=low, max=high, step=step, name=label)
+    return alt.param(name=name, value=value, bind=bound)
 
 
 def bare(title: str, ends: tuple[float, float], channel: Any = alt.Y) -> Callable[[str], Any]:
@@ -179,11 +322,12 @@ def bare(title: str, ends: tuple[float, float], channel: Any = alt.Y) -> Callabl
     return lambda field: of(field).axis(labels=False, ticks=False, grid=False)
 
 
-def said(rows: alt.Chart, y: int = -8) -> alt.Chart:
-    """The field `said` as a line above the drawing."""
-    line = rows.mark_text(align="left", baseline="bottom", fontSize=15)
-    line = line.encode(x=alt.value(0), y=alt.value(y), text="said:N")
-    return line.properties(name="said")
+def line(rows: alt.Chart, field: str, y: int, **style: Any) -> alt.Chart:
+    """A field as a line of text, `y` pixels below the drawing's upper edge."""
+    text = rows.mark_text(align="left", baseline="bottom", **style)
+    return text.encode(x=alt.value(0), y=alt.value(y), text=field)
 
 
-use_theme()
+def said(rows: alt.Chart, y: int = -8, *, field: str = "said:N", size: int = 15) -> alt.Chart:
+    """The line that is told to a screen reader."""
+    return line(rows, field, y, fontSize=size).properties(name="said")

@@ -1,11 +1,9 @@
 """Agreement of a student with its supervisor as intervals: raw, beyond accuracy, shared errors.
 
 Answers are those at the validation median. With binary labels two runs agree on a row when both are
-right or both are wrong, so every measure takes what `metrics.correctness` gives: correctness by arm,
+right or both are wrong, so every measure takes what `metrics.scores` gives of accuracy: 1 or 0 by arm,
 seed and row, and the rows' group codes. Chapters: imitation, confidence loss.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import replace
@@ -135,9 +133,7 @@ def error_correlation(x: Floats, group: Codes) -> Interval:
     """
     spread = x.std(axis=2, keepdims=True)
     if not spread.all():
-        raise ValueError(
-            "an arm is right, or wrong, on every test row: its errors correlate with nothing"
-        )
+        raise ValueError("an arm right, or wrong, on every test row: errors correlate with nothing")
     z = (x - x.mean(axis=2, keepdims=True)) / spread
     return mean_interval(z[0] * z[1], group)
 

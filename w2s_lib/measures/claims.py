@@ -14,8 +14,6 @@ outcome it is: all of them are read from one confidence set. So these alphas are
 scorecard.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Literal

@@ -132,9 +132,8 @@ def pgr_interval(*, weak: Arm, student: Arm, ceiling: Arm, metric: str = "accura
 def _binary(**columns: npt.ArrayLike) -> list[npt.NDArray[np.int8]]:
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1 or any(
-        len(shape) != 1 or shape[0] == 0 for shape in shapes.values()
-    ):
+    shape, *others = set(shapes.values())
+    if others or len(shape) != 1 or not shape[0]:
         raise ValueError(f"expected one value a row, and at least one row; the shapes are {shapes}")
     for name, array in arrays.items():
         if not np.isin(array, (0, 1)).all():
@@ -153,11 +152,6 @@ def scores(metric: str, **arms: Arm) -> tuple[Floats, Codes]:
     p, label, group = joined(arms)
     part = METRICS[metric](p, label, lambda: joined(arms, "validation")[0])
     return part.astype(np.float64), group
-
-
-def correctness(**arms: Arm) -> tuple[Floats, Codes]:
-    """1 where an answer is the ground truth, else 0; its mean is the accuracy. See `scores`."""
-    return scores("accuracy", **arms)
 
 
 def placements(p: Floats, label: Labels) -> Floats:
@@ -237,17 +231,12 @@ def joined(arms: Mapping[str, Arm], split: str = "test") -> tuple[Floats, Labels
     first = next(iter(by_seed.values()))[0]
     task, rows, p = first.spec.task, rows_of(first, split), []
     for arm, record in [(arm, record) for arm, records in by_seed.items() for record in records]:
-        other, table, where = (
-            record.spec.task,
-            rows_of(record, split),
-            f"{arm}, seed {record.spec.seed}",
-        )
+        other, table = record.spec.task, rows_of(record, split)
+        where = f"{arm}, seed {record.spec.seed}"
         if (other.name, other.sha256) != (task.name, task.sha256):
             raise ValueError(f"{where}: task {other.name!r} cannot be joined to task {task.name!r}")
         if not table[["label", "group"]].equals(rows[["label", "group"]]):
-            raise ValueError(
-                f"{where}: its {split} rows, labels or groups are not those of the other records"
-            )
+            raise ValueError(f"{where}: its {split} rows, labels or groups are not the others'")
         p.append(table["p"].to_numpy(np.float64))
     predicted_label(p)  # refuses what is no probability, NaN among it
     (label,) = _binary(label=rows["label"])

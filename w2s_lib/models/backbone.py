@@ -4,8 +4,6 @@ Texts are padded on the right and attention is causal, so padding is never seen 
 no mask is needed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from w2s_lib.models.embedded import fetch_model
 from w2s_lib.models.families import cut, skeleton, without_dropout
 from w2s_lib.models.pins import explaining, require_current
-from w2s_lib.runs.errors import AssetError, DeviceError, SpecError
+from w2s_lib.runs.errors import AssetError, DeviceError, SpecError, require
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, is_folder, is_hub, split_model
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 
@@ -81,16 +79,15 @@ def check(spec: RunSpec) -> None:
         AssetError: a model of the hub that is missing, gated or private, or cannot be fetched.
     """
     if spec.semantics != SEMANTICS:
-        made = f"is of training semantics {spec.semantics}; this library trains {SEMANTICS}"
-        raise SpecError(f"run {spec.run_id} {made}")
+        said = f"is of training semantics {spec.semantics}; this library trains {SEMANTICS}"
+        raise SpecError(f"run {spec.run_id} {said}")
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("the run asks for device='cuda' and this machine has none")
     name, depth = split_model(spec.model)
     if is_hub(name) or is_folder(name):
         require_current(name, spec.revision)
         most = _examined(name, spec.revision)
-        if depth and depth > most:
-            raise SpecError(f"depth {depth} of {name!r}: must be 1 to {most}")
+        require((depth or 1) <= most, f"depth {depth} of {name!r}: must be 1 to {most}")
 
 
 @functools.lru_cache(maxsize=64)
@@ -101,10 +98,10 @@ def _examined(name: str, revision: str) -> int:
         skeleton(config)
     tokenizer = load_tokenizer(name, revision)
     # Where there is no file, some families make a tokenizer up that knows no words.
-    if set(tokenizer("It was good.")["input_ids"]) <= set(tokenizer.all_special_ids):
-        raise SpecError(
-            f"{name} has no tokenizer: none of its files, such as tokenizer.json, is there"
-        )
+    known = set(tokenizer("It was good.")["input_ids"]) - set(tokenizer.all_special_ids)
+    require(
+        bool(known), f"{name} has no tokenizer: none of its files, tokenizer.json say, is there"
+    )
     return int(config.num_hidden_layers)
 
 
@@ -199,9 +196,8 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
             **options,
         )
         if missing := sorted(found["missing_keys"]):  # they would be random, and nobody told
-            raise AssetError(
-                f"cannot load {name}: its model files lack {len(missing)} weights, {missing[0]} first"
-            )
+            lacks = f"{len(missing)} weights, {missing[0]} first"
+            raise AssetError(f"cannot load {name}: its model files lack {lacks}")
         if "device_map" not in options:
             model.to(spec.device)
     if spec.quantization == "nf4" and on_cpu:

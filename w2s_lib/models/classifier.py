@@ -1,7 +1,5 @@
 """A language model as a classifier of texts by their last token: forward, predict, save."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -136,21 +134,40 @@ def logits_by_row(model: Classifier, inputs: Inputs, rows: Any) -> Tensor:
     return logits
 
 
-class Finetuned:
+class Fitted:
+    """A fitted run: what finetuning, next-token reading, TF-IDF, a probe and zero-shot each give.
+
+    Attributes:
+        trunk_seconds: what the shared states took that were not in the cache.
+        metrics: what it is worth, where that is not an accuracy; then nothing else is counted.
+        notes: what provenance says of how it was trained.
+    """
+
+    def __init__(self, trunk_seconds: float) -> None:
+        self.trunk_seconds = trunk_seconds
+        self.metrics: dict[str, float] = {}
+        self.notes: dict[str, Any] = {}
+
+    def predict(self, rows: Any) -> FloatArray:
+        """P(y = 1) of rows, (n,) float32."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Writes what is kept beside the record: nothing of what is refitted in seconds."""
+
+
+class Finetuned(Fitted):
     """A fitted classifier: predicts by row, and keeps its adapter and head as safetensors.
 
     Attributes:
         model: the `Classifier`; its first block is number `boundary` of the backbone.
         inputs: what enters that block.
-        metrics: nothing: what it is worth is its accuracy.
-        notes: what provenance says of how it was trained.
     """
 
     def __init__(self, spec: RunSpec, model: Classifier, inputs: Inputs, boundary: int) -> None:
+        super().__init__(inputs.seconds)
         self.spec, self.model, self.inputs, self.boundary = spec, model, inputs, boundary
-        self.trunk_seconds, self.merged = inputs.seconds, False
-        self.metrics: dict[str, float] = {}
-        self.notes: dict[str, Any] = {}
+        self.merged = False
 
     def logits(self, rows: Any) -> Tensor:
         """(n, 2) float32, in the order of `rows`.

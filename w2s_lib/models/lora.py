@@ -1,7 +1,5 @@
 """Low-rank adapters (LoRA, peft), saved and loaded under the block numbers of the whole model."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,10 +80,8 @@ def save_adapters(
     try:
         save_file(shifted, folder / "adapter_model.safetensors")
         if head is not None:
-            save_file(
-                {k: v.contiguous() for k, v in head.state_dict().items()},
-                folder / "head.safetensors",
-            )
+            weights = {name: value.contiguous() for name, value in head.state_dict().items()}
+            save_file(weights, folder / "head.safetensors")
     except SafetensorError as error:  # a full disk, which it does not call an OSError
         raise OSError(str(error)) from error
     config.save_pretrained(str(folder))
@@ -106,6 +102,5 @@ def load_adapters(backbone: Any, boundary: int, folder: Path) -> None:
 
 
 def _renumbered(name: str, by: int) -> str:
-    return re.sub(
-        r"(?<=\.layers\.)\d+|(?<=\.h\.)\d+", lambda number: str(int(number[0]) + by), name
-    )
+    number = r"(?<=\.layers\.)\d+|(?<=\.h\.)\d+"
+    return re.sub(number, lambda found: str(int(found[0]) + by), name)

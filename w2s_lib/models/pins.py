@@ -4,8 +4,6 @@ A name can come to mean other weights or other texts. So a run carries the revis
 and the digest of its task, its id covers both, and what is loaded is just that or nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -109,10 +107,8 @@ def require_current(name: str, revision: str) -> None:
     if is_hub(name) and not re.fullmatch("[0-9a-f]{40}", revision):
         raise SpecError(f"{name!r} is not pinned to a commit: {advice}")
     if is_folder(name) and (found := folder_digest(name)) != revision:
-        raise SpecError(
-            f"the run is not of the files in {name!r} as they are: it is pinned to "
-            f"{revision[:16] or 'nothing'}, their digest is {found[:16]}; {advice}"
-        )
+        pinned = f"it is pinned to {revision[:16] or 'nothing'}, their digest is {found[:16]}"
+        raise SpecError(f"the run is not of the files in {name!r} as they are: {pinned}; {advice}")
 
 
 def folder_digest(folder: str) -> str:
@@ -159,10 +155,9 @@ def explaining(name: str) -> Iterator[None]:
     except (SpecError, RuntimeError, MemoryError):
         raise
     except errors.LocalEntryNotFoundError as error:
-        raise AssetError(
-            f"{name} is not in the hub's cache on this machine, and the hub cannot be asked: check "
-            "the network and HF_HUB_OFFLINE, or give a local folder"
-        ) from error
+        what = f"{name} is not in the hub's cache on this machine, and the hub cannot be asked"
+        how = "check the network and HF_HUB_OFFLINE, or give a local folder"
+        raise AssetError(f"{what}: {how}") from error
     except Exception as error:  # each library has its own
         if "trust_remote_code" in str(error):
             raise SpecError(f"{name} needs code of its own, which is never run here") from error

@@ -6,8 +6,6 @@ among them. Batches are a function of the task alone (all its texts by length, t
 has the same bits alone and in a sweep.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json
@@ -21,9 +19,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from w2s_lib.models import backbone as models
-from w2s_lib.models.families import drop_norm, keep_blocks, require_trunk, skeleton, trunk_exact
+from w2s_lib.models.families import KNOWN, drop_norm, keep_blocks, skeleton, trunk_exact
 from w2s_lib.models.inputs import Inputs, row_values
 from w2s_lib.models.machine import hardware
+from w2s_lib.runs.errors import require
 from w2s_lib.runs.folders import cache_dir, intact, locked, write_checked
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 from w2s_lib.tasks.table import TaskTable
@@ -131,7 +130,10 @@ class Trunk(Inputs):
         same = ("revision", "quantization", "precision", "device")
         frozen = {name: getattr(self.spec, name) for name in same}
         whole = models.load_backbone(RunSpec(model=f"{self.spec.name}@{self.boundary}", **frozen))
-        require_trunk(whole, self.spec.name)
+        family = whole.config.model_type
+        require(
+            trunk_exact(whole), f"the first blocks of a {family!r} cannot be run alone: {KNOWN}"
+        )
         model = drop_norm(keep_blocks(whole, first, self.boundary))
         title = f"trunk of {self.boundary} blocks"
         with tqdm(total=len(self.files), desc=title, leave=False) as bar:

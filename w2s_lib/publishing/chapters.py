@@ -3,11 +3,10 @@
 Find them, give them parameters, plan and train their runs, and know when one is stale.
 
 A chapter is a MyST Markdown notebook named in `book/_toc.yml`. A `Job` is a chapter with the
-parameters to execute it with; its `inputs` is a hash of all that the result depends on.
+parameters to execute it with, a profile's among them (`book/profiles/`); its `inputs` is a hash of
+all that the result depends on.
 `execution.py` executes jobs, `pages.py` makes the pages.
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
@@ -18,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.errors import SpecError, nearest
 
 Parameters = dict[str, Any]
 
@@ -62,9 +61,8 @@ class Chapter:
 
     def cells(self, tag: str) -> list[str]:
         """The sources of the cells that bear `tag`."""
-        return [
-            cell.source for cell in self.notebook().cells if tag in cell.metadata.get("tags", [])
-        ]
+        cells = self.notebook().cells
+        return [cell.source for cell in cells if tag in cell.metadata.get("tags", [])]
 
     def defaults(self) -> Parameters:
         """What the `parameters` cell sets: names and values."""
@@ -193,9 +191,8 @@ def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
             for source in chapter.cells(tag):
                 exec(compile(source, f"{chapter.name}.md[{tag}]", "exec"), space)  # noqa: S102
         except Exception as error:
-            raise BookError(
-                f"{chapter.name}: its `{tag}` cell failed: {type(error).__name__}: {error}"
-            ) from error
+            said = f"its `{tag}` cell failed: {type(error).__name__}: {error}"
+            raise BookError(f"{chapter.name}: {said}") from error
         space.update(given)
     return space
 
@@ -221,3 +218,62 @@ def train(jobs: list[Job], *, store: Literal["user", "published"], workers: int 
     except (SpecError, RuntimeError, OSError) as error:
         names = ", ".join(dict.fromkeys(job.chapter.name for job in jobs if job.specs))
         raise BookError(f"{names}: training stopped: {error}") from error
+
+
+BESIDE = ("workers", "variants", "banner")
+"""What a profile may set that is no chapter's parameter.
+
+`variants`: a list of further settings, each a set of runs of
+its own, that `plan` and `run` take as well; the pages show the profile without them. `banner`:
+Markdown that stands under
+the title of every page made with the profile."""
+
+
+def load_profile(root: Path, profile: str) -> Parameters:
+    """The parameters in `book/profiles/<profile>.yaml`, or in a file of that path.
+
+    Raises:
+        UsageError: no such profile, or one that sets what no chapter takes.
+    """
+    folder = root / "book" / "profiles"
+    path = Path(profile) if profile.endswith(".yaml") else folder / f"{profile}.yaml"
+    if not path.is_file():
+        known = sorted(other.stem for other in folder.glob("*.yaml"))
+        raise UsageError(f"Unknown profile {profile!r}: {nearest(profile, known)}")
+    values = from_yaml(path.read_text(encoding="utf-8"), path.name) or {}
+    variants = values.get("variants", []) if isinstance(values, dict) else None
+    if not isinstance(variants, list) or not all(isinstance(each, dict) for each in variants):
+        raise UsageError(f"{path.name} must set names; `variants` is a list of such settings")
+    taken = {name for page in notebooks(root) for name in page.defaults()}
+    for name in sorted((values.keys() - {*BESIDE}).union(*variants) - taken, key=str):
+        allowed = nearest(str(name), sorted(taken | {*BESIDE}))
+        raise UsageError(f"{path.name} sets {name!r}, which no chapter takes: {allowed}")
+    found: Parameters = values
+    return found
+
+
+def resolve(
+    pages: list[Chapter], *, profile: str, overrides: Parameters, variant: Parameters | None = None
+) -> list[Job]:
+    """The jobs whose parameters are the profile's values, then a variant's, then the overrides.
+
+    A profile may name what only some chapters take; an override that no chapter takes is an error.
+    """
+    defaults = {chapter: chapter.defaults() for chapter in pages}
+    known = {name for own in defaults.values() for name in own}
+    for name in overrides.keys() - known:
+        allowed = sorted(known | {"chapters", "engine", "profile", "workers"})
+        raise UsageError(f"Unknown parameter {name!r}: {nearest(name, allowed)}")
+    jobs = []
+    values = load_profile(pages[0].root, profile) if pages else {}
+    values = values | (variant or {}) | overrides
+    for chapter, own in defaults.items():
+        given = {}
+        for name, usual in own.items():
+            value = values.get(name, usual)
+            if isinstance(usual, list) and not isinstance(value, list):
+                value = [value]
+            if value != usual:  # or the page would show a cell that changes nothing
+                given[name] = value
+        jobs.append(Job(chapter, given, banner=values.get("banner", "")))
+    return jobs

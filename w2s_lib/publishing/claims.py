@@ -5,8 +5,6 @@ A claim names its chapter, arms (names of that chapter's `specs` cell), a measur
 index, README and chapters all ask here. Chapter: scorecard.
 """
 
-from __future__ import annotations
-
 import datetime
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +21,7 @@ from w2s_lib.measures.claims import UNDECIDED, Rule, holm
 from w2s_lib.measures.intervals import LEVEL, NO_GAP, Interval
 from w2s_lib.models.pins import pin
 from w2s_lib.publishing.chapters import Chapter, planned_names
-from w2s_lib.publishing.references import Work, works
+from w2s_lib.publishing.prose import Work, works
 from w2s_lib.publishing.tables import book_root, published
 from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.spec import RunSpec
@@ -80,11 +78,6 @@ class Claim(Part):
     def _known(cls, measure: str) -> str:
         require(measure in MEASURES, f"unknown measure {measure!r}: {nearest(measure, MEASURES)}")
         return measure
-
-    def compute(self, runs: Results, arms: Mapping[str, Any]) -> Interval:
-        """The claim's quantity, of arms by the measure's arguments."""
-        interval: Interval = getattr(runs, self.measure)(**arms)
-        return interval
 
 
 class ClaimsFile(Part):
@@ -170,10 +163,9 @@ def decide(
         runs = published(_specs(given.values()), seeds)
         if (n_seeds := len({record.spec.seed for record in runs.all_records})) < claim.n_seeds:
             note = f"records of {n_seeds} of {claim.n_seeds} seeds"
-            return Decision(
-                claim, Interval(math.nan, math.nan, math.nan, note=note), PENDING, 1.0, PENDING
-            )
-    measured = claim.compute(runs, given)
+            unknown = Interval(math.nan, math.nan, math.nan, note=note)
+            return Decision(claim, unknown, PENDING, 1.0, PENDING)
+    measured: Interval = getattr(runs, claim.measure)(**given)
     return Decision(claim, measured, claim.rule.outcome(measured), claim.rule.level(measured))
 
 
@@ -186,12 +178,11 @@ def decisions() -> dict[str, Decision]:
     """
     found = {claim.id: decide(claim) for claim in claims().claims}
     alphas = holm({name: one.level for name, one in found.items()})
-    return {
-        name: replace(one, verdict=one.claim.rule.outcome(one.measured.at(1 - alphas[name])))
-        if alphas[name] or one.outcome == NO_GAP
-        else one
-        for name, one in found.items()
-    }
+    for name, one in found.items():
+        if alphas[name] or one.outcome == NO_GAP:
+            verdict = one.claim.rule.outcome(one.measured.at(1 - alphas[name]))
+            found[name] = replace(one, verdict=verdict)
+    return found
 
 
 def claimed_runs() -> dict[str, RunSpec]:
@@ -220,21 +211,12 @@ def scorecard() -> pd.DataFrame:
     """
     known, rows = works(_book() / "references.bib"), []
     for found in decisions().values():
-        claim = found.claim
-        rows.append(
-            {
-                **dict(claim),
-                **dict(claim.rule),
-                "source": _source(claim.source, known),
-                "frozen": claim.frozen.isoformat(),
-                "measured": str(found),
-                "interval": found.measured,
-                "n_seeds": found.measured.n_seeds,
-                "level": found.level,
-                "outcome": found.outcome,
-                "verdict": found.verdict,
-            }
-        )
+        claim, interval = found.claim, found.measured
+        said: dict[str, Any] = {"source": _source(claim.source, known), "measured": str(found)}
+        said |= {"frozen": claim.frozen.isoformat(), "interval": interval}
+        said |= {"n_seeds": interval.n_seeds}
+        said |= {name: getattr(found, name) for name in ("level", "outcome", "verdict")}
+        rows.append({**dict(claim), **dict(claim.rule), **said})
     return pd.DataFrame(rows).drop(columns=["measure", "arms", "rule"])
 
 
@@ -256,11 +238,9 @@ def _named(given: Any, space: Mapping[str, Any], claim: Claim) -> Any:
         return [_named(one, space, claim) for one in given]
     if not isinstance(given, str):
         return given
-    known = [name for name in space if not name.startswith("_")]
-    require(
-        given in space,
-        f"claim {claim.id!r}: {claim.chapter!r} has no arm {given!r}: {nearest(given, known)}",
-    )
+    hint = nearest(given, [name for name in space if not name.startswith("_")])
+    said = f"claim {claim.id!r}: {claim.chapter!r} has no arm {given!r}: {hint}"
+    require(given in space, said)
     return space[given]
 
 
@@ -280,7 +260,6 @@ def _book() -> Path:
 def _source(source: Source, known: Mapping[str, Work]) -> str:
     if source.key is None:
         return source.where
-    require(
-        source.key in known, f"references.bib has no {source.key!r}: {nearest(source.key, known)}"
-    )
+    said = f"references.bib has no {source.key!r}: {nearest(source.key, known)}"
+    require(source.key in known, said)
     return f"{known[source.key].words}, {source.where}"

@@ -4,15 +4,13 @@ Texts are taken from the fetched data when the page is made, and are in no commi
 Chapter: examples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
 import pandas as pd
 
-from w2s_lib.measures.metrics import correctness, rows_of
+from w2s_lib.measures.metrics import rows_of, scores
 from w2s_lib.publishing.chapters import Chapter, planned_names
 from w2s_lib.publishing.tables import book_root, published
 from w2s_lib.runs.errors import require
@@ -56,14 +54,11 @@ class Examples:
                 mine = groups.get((count["experiment"], seed, category), self.drawn[:0])
                 items = [_item(*row[3:]) for row in mine.itertuples(index=False, name=None)]
                 about = f"{count[category]:,} test texts, {len(items)} drawn"
-                sections.append(
-                    f'<section data-category="{category}"><p><strong>{category.capitalize()}</strong>: '
-                    f"{about}</p>{''.join(items)}</section>"
-                )
-            parts.append(
-                f'<details data-experiment="{name}" data-seed="{seed}"{"" if parts else " open"}>'
-                f"<summary>{name}, seed {seed}</summary>{''.join(sections)}</details>"
-            )
+                said = f"<p><strong>{category.capitalize()}</strong>: {about}</p>{''.join(items)}"
+                sections.append(f'<section data-category="{category}">{said}</section>')
+            head = f'data-experiment="{name}" data-seed="{seed}"{"" if parts else " open"}'
+            said = f"<summary>{name}, seed {seed}</summary>{''.join(sections)}"
+            parts.append(f"<details {head}>{said}</details>")
         # MathJax, which JupyterLab has, would take what stands between two dollars for a formula.
         return f'<div class="w2s-examples tex2jax_ignore">{"".join(parts)}</div>'
 
@@ -89,10 +84,8 @@ def examples(
             waiting.append(label)
             continue
         for student, supervisor in zip(*(runs.records(arms[n]) for n in names), strict=True):
-            rows, which = (
-                answers(student, supervisor),
-                {"experiment": label, "seed": student.spec.seed},
-            )
+            rows = answers(student, supervisor)
+            which = {"experiment": label, "seed": student.spec.seed}
             counts.append(which | {c: int((rows["category"] == c).sum()) for c in CATEGORIES})
             for category in CATEGORIES:
                 group = rows[rows["category"] == category]
@@ -117,12 +110,10 @@ def answers(student: Record, supervisor: Record) -> pd.DataFrame:
     task = student.spec.task
     require(task.name not in NEVER_SHOWN, f"the texts of {task.name} are not to be shown")
     table, digest = load_table(task), student.provenance["task_digest"]
-    require(
-        table.digest == digest,
-        f"run {student.spec.run_id} is of other texts of {task.name} than are here",
-    )
+    other = f"run {student.spec.run_id} is of other texts of {task.name} than are here"
+    require(table.digest == digest, other)
     rows = rows_of(student, "test")
-    right = correctness(supervisor=[supervisor], student=[student])[0][:, 0].astype(bool)
+    right = scores("accuracy", supervisor=[supervisor], student=[student])[0][:, 0].astype(bool)
     truth, of = rows["label"].to_numpy(), {pair: name for name, pair in CATEGORIES.items()}
     texts = table.frame.loc[rows.index].filter(["text", "text_b"])
     alone = "text_b" not in texts

@@ -6,8 +6,6 @@ What comes out is scrubbed of timestamps, so that the same code on the same reco
 bytes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -97,25 +95,18 @@ def execute_one(job: Job, inputs: str) -> tuple[str, float]:
         # would share their sockets.
         with tempfile.TemporaryDirectory(prefix="w2s-") as sockets:
             local = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
-            local.NotebookClient.extra_arguments = [
-                f"--IPKernelApp.extra_extensions={sources.__name__}"
-            ]
+            follow = f"--IPKernelApp.extra_extensions={sources.__name__}"
+            local.NotebookClient.extra_arguments = [follow]
             notebook = execute_notebook(notebook, partial, job.parameters, config=local, **options)
     except Exception as error:
-        raise BookError(
-            f"{failure(chapter, partial, error)}\nThe notebook up to there: {partial}"
-        ) from None
+        why = failure(chapter, partial, error)
+        raise BookError(f"{why}\nThe notebook up to there: {partial}") from None
     nbformat.write(scrub(notebook, chapter.name), job.built(".ipynb"))
     partial.unlink()
     seconds = time.perf_counter() - started
     job.built(".state").write_text(f"{_stamp(job, inputs)}\n{seconds:.1f}")
     print(f"{job.name}: executed in {seconds:.1f} s", flush=True)
     return job.name, seconds
-
-
-def executed_in(chapter: Chapter) -> str:
-    """The seconds that a chapter took when it was executed last."""
-    return Job(chapter, {}).built(".state").read_text().partition("\n")[2]
 
 
 def pair(jobs: list[Job], *, workers: int | None) -> None:
@@ -143,11 +134,8 @@ def failure(chapter: Chapter, partial: Path, error: Exception) -> str:
     """Which cell failed, by its number among the code cells and its first line; and why."""
     reason = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
     cells = json.loads(partial.read_text())["cells"] if partial.exists() else []
-    cells = [
-        cell
-        for cell in cells
-        if cell["cell_type"] == "code" and cell["metadata"]["papermill"]["start_time"]
-    ]
+    cells = [cell for cell in cells if cell["cell_type"] == "code"]
+    cells = [cell for cell in cells if cell["metadata"]["papermill"]["start_time"]]
     if not cells:
         return f"{chapter.name}: {reason}"
     first = "".join(cells[-1]["source"]).strip().splitlines()[0]
@@ -164,9 +152,7 @@ def scrub(notebook: Any, name: str) -> Any:
         cell.id = f"{name.replace('/', '-')[:50]}-{number}"
         cell.metadata.pop("papermill", None)
         if "outputs" in cell:
-            cell.outputs = [
-                output for output in cell.outputs if WIDGET not in output.get("data", {})
-            ]
+            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
             for output in cell.outputs:
                 data = output.get("data", {})
                 for kind in STEADY.keys() & data.keys():

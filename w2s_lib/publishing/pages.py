@@ -1,7 +1,5 @@
 """The pages: lay executed chapters out as a Sphinx source tree, build and verify them."""
 
-from __future__ import annotations
-
 import hashlib
 import html as html_text
 import json
@@ -21,8 +19,7 @@ import nbformat
 from w2s_lib.figures.style import MIME
 from w2s_lib.publishing import sources
 from w2s_lib.publishing.chapters import BookError, Chapter, library, state_of
-from w2s_lib.publishing.execution import executed_in
-from w2s_lib.publishing.references import listing
+from w2s_lib.publishing.prose import listing
 
 NOT_PAGES = shutil.ignore_patterns(
     "results", "profiles", "_ext", "*.toml", "constraints.txt", "*.ipynb", ".*", "__pycache__"
@@ -83,7 +80,8 @@ def status(pages: list[Chapter], *, commit: str = "") -> str:
     """What `assemble` adds to the page of that name; in a local build also how long chapters took."""
     chapters = [page for page in pages if page.is_notebook]
     made = {c.name: nbformat.read(c.executed, 4).metadata[sources.KEY] for c in chapters}
-    took = {page.name: executed_in(page) for page in chapters} if not commit else None
+    states = {page.name: page.executed.with_suffix(".state").read_text() for page in chapters}
+    took = {} if commit else {name: text.partition("\n")[2] for name, text in states.items()}
     get = sources.how_to_get(pages[0].root, archive=ARCHIVE if commit else "")
     return f"\n{sources.status(made, took)}\n\n## How to get the code\n\n{get}\n"
 
@@ -133,11 +131,8 @@ def how_to_install(root: Path) -> str:
 def tables(root: Path) -> Path:
     """A folder with all published records as a few files, made anew after any change."""
     results, made = root / "book" / "results", root / "_build" / "published"
-    made_of = [
-        *library(),
-        *sorted((root / "book").glob("*.md")),
-        *sorted(results.glob("*.parquet")),
-    ]
+    records = sorted(results.glob("*.parquet"))
+    made_of = [*library(), *sorted((root / "book").glob("*.md")), *records]
     inputs, stamp = state_of(made_of), root / "_build" / "published.state"
     if not stamp.exists() or stamp.read_text() != inputs:
         from w2s_lib.publishing.tables import planned_runs, write_tables
@@ -173,9 +168,8 @@ def build(pages: list[Chapter], *, commit: str = "") -> bool:
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
     command += ["--config", "_config.yml", "--path-output", ".", "-W", "-n", "--keep-going", "-q"]
     if code := subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:
-        raise BookError(
-            f"jupyter-book failed with exit code {code}; its warnings, errors here, are above."
-        )
+        said = f"failed with exit code {code}; its warnings, errors here, are above."
+        raise BookError(f"jupyter-book {said}")
     stamp.write_text(inputs)
     return True
 
@@ -205,27 +199,23 @@ def page_problems(page: Chapter) -> Iterator[str]:
         r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//|cdn\.jsdelivr\.net', html
     ):
         yield "it loads something from another host (as a chart without the book's theme does)"
-    links = {
-        html_text.unescape(link) for link in re.findall(r'<[^>]+\s(?:href|src)="([^"#?]+)', html)
-    }
+    links = set(map(html_text.unescape, re.findall(r'<[^>]+\s(?:href|src)="([^"#?]+)', html)))
     links = {link for link in links if not re.match(r"[a-z][a-z0-9+.-]*:|//", link)}
     if dead := sorted(link for link in links if not (path.parent / unquote(link)).exists()):
         yield f"it links to what is not there: {', '.join(dead)}"
     if page.is_notebook:
-        cells = json.loads(page.executed.read_text(encoding="utf-8"))["cells"]
-        cells = [
-            c
-            for c in cells
-            if not {"remove-cell", "remove-output"} & set(c["metadata"].get("tags", []))
-        ]
-        outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        made = Counter(chart_id(o["data"][MIME]) for o in outputs if MIME in o.get("data", {}))
-        if missing := made - Counter(re.findall(r'data-chart="(\w+)"', html)):
-            yield f"{missing.total()} of its {made.total()} figures are not on it"
-        for spec in (o["data"][MIME] for o in outputs if MIME in o.get("data", {})):
+        hidden, charts = {"remove-cell", "remove-output"}, []
+        for cell in json.loads(page.executed.read_text(encoding="utf-8"))["cells"]:
+            if not hidden & set(cell["metadata"].get("tags", [])):
+                made = [output.get("data", {}) for output in cell.get("outputs", [])]
+                charts += [data[MIME] for data in made if MIME in data]
+        wanted = Counter(map(chart_id, charts))
+        if missing := wanted - Counter(re.findall(r'data-chart="(\w+)"', html)):
+            yield f"{missing.total()} of its {wanted.total()} figures are not on it"
+        for spec in charts:
             mark = f'data-figure="{chart_id(spec)}"'
             if lacks := [part for part in BEHIND if f'class="w2s-{part}" {mark}' not in html]:
-                yield f"the figure {title(spec)!r} is without its {', '.join(lacks)}"
+                yield f"the figure {finding(spec)!r} is without its {', '.join(lacks)}"
 
 
 def chart_id(spec: Any) -> str:
@@ -233,8 +223,8 @@ def chart_id(spec: Any) -> str:
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def title(spec: Any) -> str:
-    """What a chart is called: its title, else its description."""
-    given = spec.get("title") or spec.get("description") or chart_id(spec)
+def finding(spec: Any) -> str:
+    """What a chart says: its description, else its title."""
+    given = spec.get("description") or spec.get("title") or ""
     given = given["text"] if isinstance(given, dict) else given
     return " ".join(given) if isinstance(given, list) else str(given)

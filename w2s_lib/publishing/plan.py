@@ -5,8 +5,6 @@ Distinct runs, downloads, memory and time. Runs are described by the chapters' `
 random weights, on the device that the runs ask for.
 """
 
-from __future__ import annotations
-
 import copy
 import statistics
 import tempfile
@@ -26,8 +24,7 @@ from w2s_lib.models.classifier import Classifier
 from w2s_lib.models.families import blocks_of, cut, skeleton
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora
-from w2s_lib.models.machine import one_thread
-from w2s_lib.models.memory import OPTIMISER_BYTES, kept_bytes
+from w2s_lib.models.machine import OPTIMISER_BYTES, kept_bytes, one_thread
 from w2s_lib.models.pins import downloaded, folder_digest, pin, resolve_revision
 from w2s_lib.publishing.chapters import Job, planned_specs
 from w2s_lib.runs.errors import AssetError, DeviceError, SpecError
@@ -191,10 +188,8 @@ def hours(plan: Plan, workers: int) -> float:
         AssetError, SpecError: a model's configuration cannot be had.
         DeviceError: the runs ask for a device that is not here.
     """
-    seconds = 0.0
-    for spec in plan.missing:
-        if spec.trains:
-            seconds += step_of(spec).seconds * cost(spec, depth=depth_of(spec))
+    trained = [spec for spec in plan.missing if spec.trains]
+    seconds = sum(step_of(spec).seconds * cost(spec, depth=depth_of(spec)) for spec in trained)
     return seconds / workers / 3600
 
 
@@ -234,10 +229,8 @@ def _memory_and_time(plan: Plan, workers: int | None) -> list[str]:
     trained = [spec for spec in missing if spec.trains]
     if trained:
         most = max(trained, key=memory)
-        n_bytes, what = memory(most), f"{most.role} {most.model} on {most.task.name}"
-        lines.append(
-            f"memory     a step at its longest texts about {n_bytes / 2**30:.1f} GiB: {what};"
-        )
+        size, what = memory(most) / 2**30, f"{most.role} {most.model} on {most.task.name}"
+        lines.append(f"memory     a step at its longest texts about {size:.1f} GiB: {what};")
         lines.append("           the libraries and the texts' states come on top")
     if any(spec.role == "generative" for spec in trained):
         lines.append("           and, for a run that reads, the logits of its words")

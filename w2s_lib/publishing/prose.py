@@ -1,6 +1,6 @@
-"""Prose with numbers.
+"""Prose: its numbers, and the works that it cites.
 
-A notebook cell whose body is Markdown, and whose numbers are the notebook's own.
+Numbers: a notebook cell whose body is Markdown, and whose numbers are the notebook's own.
 
     %%prose
     The student is right on {{accuracy:.1%}} of the test rows.
@@ -8,13 +8,18 @@ A notebook cell whose body is Markdown, and whose numbers are the notebook's own
 `%load_ext w2s_lib` loads the magic. A field is `{{expression}}` or `{{expression:format}}`: any
 Python expression, and Python's format specification. What a field gives is text: HTML in it is
 escaped.
-"""
 
-from __future__ import annotations
+A citation is a plain link to a work of `book/references.bib`:
+`[Burns et al. 2023](https://arxiv.org/abs/2312.09390)`. Its words are the authors and the year in
+the work's key (`burns2023weak`), so that one work is cited with one year; its address is one of
+those in the entry. A test holds the chapters to it.
+"""
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from w2s_lib.runs.errors import nearest
@@ -93,3 +98,64 @@ def _value(field: str, names: Mapping[str, Any]) -> str:
     if not shown.strip() or NOTHING.search(shown):
         raise ProseError(f"{{{{{field}}}}}: would show {shown!r}; give words for this case")
     return shown
+
+
+ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A work of the bibliography.
+
+    How the text cites it, and the addresses of it, the first one preferred.
+    """
+
+    words: str
+    addresses: tuple[str, ...]
+
+    @property
+    def link(self) -> str:
+        """The citation in Markdown."""
+        return f"[{self.words}]({self.addresses[0]})" if self.addresses else self.words
+
+
+def works(path: Path) -> dict[str, Work]:
+    """Every entry of a BibTeX file, by its key."""
+    return {key: _work(key, entry) for key, entry in _entries(path).items()}
+
+
+def listing(path: Path) -> str:
+    """All works as a Markdown list, each under the words that cite it, in their order."""
+    from pybtex.plugin import find_plugin
+
+    style = find_plugin("pybtex.style.formatting", "plain")()
+    backend = find_plugin("pybtex.backends", "markdown")()
+    entries, known = _entries(path), works(path)
+    lines = [
+        f"- **{known[entry.key].link}.** {' '.join(entry.text.render(backend).split())}"
+        for entry in style.format_entries(entries.values())
+    ]
+    return "\n".join(sorted(lines, key=str.casefold)) + "\n"
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    from pybtex.database import parse_file
+
+    return dict(parse_file(str(path), bib_format="bibtex", encoding="utf-8").entries)
+
+
+def _work(key: str, entry: Any) -> Work:
+    from pybtex.richtext import Text
+
+    names = [
+        str(Text.from_latex(" ".join(person.prelast_names + person.last_names)))
+        for person in entry.persons["author"]
+    ]
+    fields = entry.fields
+    year = re.search(r"\d{4}", key)
+    authors = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
+    addresses = [fields["url"]] if "url" in fields else []
+    addresses += [f"https://doi.org/{fields['doi']}"] if "doi" in fields else []
+    preprints = [*ARXIV.findall(fields.get("note", "")), fields.get("eprint")]
+    addresses += [f"https://arxiv.org/abs/{preprint}" for preprint in preprints if preprint]
+    return Work(f"{authors} {year[0] if year else fields['year']}", tuple(addresses))

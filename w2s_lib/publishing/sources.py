@@ -6,8 +6,6 @@ that made the names it uses. The executed notebook keeps the answer in its metad
 `status` say it on the pages, and `book/_ext/behind.py` under each figure.
 """
 
-from __future__ import annotations
-
 import ast
 import tomllib
 from collections.abc import Iterable
@@ -18,8 +16,7 @@ from typing import Any
 import pandas as pd
 
 from w2s_lib.runs.model_names import short_name
-from w2s_lib.runs.record import Record
-from w2s_lib.runs.rows import row_of
+from w2s_lib.runs.record import Record, row_of
 from w2s_lib.runs.store import published_store, read
 
 MIME = "application/vnd.w2s.sources+json"
@@ -109,13 +106,10 @@ def gather(notebook: Any, charts: str) -> None:
             cell.outputs = [out for out in outputs if out.get("data") != {}]
         if any(charts in out.get("data", {}) for out in outputs):
             figures[cell.id] = sorted({run_id for one in told for run_id in one})
-    versions = {name: version(name) for name in PACKAGES}
-    python = notebook.metadata.get("language_info", {}).get("version", "")
-    notebook.metadata[KEY] = {
-        "runs": dict(sorted(runs.items())),
-        "figures": figures,
-        "versions": {"Python": python} | versions,
-    }
+    versions = {"Python": notebook.metadata.get("language_info", {}).get("version", "")}
+    versions |= {name: version(name) for name in PACKAGES}
+    runs = dict(sorted(runs.items()))
+    notebook.metadata[KEY] = {"runs": runs, "figures": figures, "versions": versions}
 
 
 def words(made: dict[str, Any], *, commit: str = "") -> str:
@@ -131,12 +125,10 @@ def words(made: dict[str, Any], *, commit: str = "") -> str:
     else:
         dates = " to ".join(sorted({runs["date"].min(), runs["date"].max()}))
         own = (~runs["published"].astype(bool)).sum()
-        text = (
-            f"{_count(len(runs), 'training record')} of {_count(runs['arm'].nunique(), 'kind')}, "
-            f"{_span(runs['seed'])}, made on "
-            f"{' and '.join(sorted(set(runs['hardware'])))}, {dates}; "
-            + (f"{own} of them on this machine alone, not published." if own else "all published.")
-        )
+        what = f"{_count(len(runs), 'training record')} of {_count(runs['arm'].nunique(), 'kind')}"
+        where = " and ".join(sorted(set(runs["hardware"])))
+        known = f"{own} of them on this machine alone, not published" if own else "all published"
+        text = f"{what}, {_span(runs['seed'])}, made on {where}, {dates}; {known}."
     at = f" {built_from(commit)}" if commit else ""
     more = "[With which versions, and how to get the code](status.md)."
     return f'<div class="w2s-sources">\n\n**Behind this page.** {text}{at} {more}\n\n</div>'

@@ -1,10 +1,8 @@
 """What is published, as tables: runs, predictions, named tasks, profiles, benchmarks.
 
 `write_tables` puts runs and predictions into files, which the scorecard page offers.
-Chapters: scorecard, tasks, performance, PGR.
+`train_again` compares published runs with a second training of them. Chapters: scorecard, tasks, performance, PGR.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -16,15 +14,15 @@ from typing import Any
 import pandas as pd
 
 from w2s_lib.experiments.results import Results
+from w2s_lib.experiments.sweep import train_missing
 from w2s_lib.models.pins import pin
-from w2s_lib.publishing.chapters import notebooks, planned_specs
-from w2s_lib.publishing.profiles import load_profile
+from w2s_lib.publishing.chapters import load_profile, notebooks, planned_specs
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, split_model
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import RunSpec
-from w2s_lib.runs.store import read
+from w2s_lib.runs.store import find, read
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.table import default_task
@@ -89,10 +87,8 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
         `runs`, how many published runs are on it: 0 for a task that was never loaded here.
     """
     hub = dict(sorted(HUB_TASKS.items()))
-    about = [
-        (f"Hutto & Gilbert 2014, {task.stem}", "", "its own files", task.pairs)
-        for task in EMBEDDED.values()
-    ]
+    own = "Hutto & Gilbert 2014,"
+    about = [(f"{own} {t.stem}", "", "its own files", t.pairs) for t in EMBEDDED.values()]
     about += [(t.hub, t.revision if t.pinned else "", t.source, t.pairs) for t in hub.values()]
     frame = pd.DataFrame([default_task(name) for name in (*EMBEDDED, *hub)]).rename(columns=TASK)
     frame[["dataset", "commit", "source", "pairs"]] = about
@@ -164,7 +160,8 @@ def write_tables(folder: Path, target: Path, planned: Mapping[str, str]) -> None
     rows: dict[str, list[pd.DataFrame]] = {}
     for path in _records(folder):
         record = _read(path)
-        rows.setdefault(planned.get(record.spec.run_id, "none"), []).append(_predictions(record))
+        part = record.predictions.reset_index().assign(run_id=record.spec.run_id)
+        rows.setdefault(planned.get(record.spec.run_id, "none"), []).append(part)
     for name, parts in rows.items():
         frame = pd.concat(parts)[[*PREDICTION]].astype(PREDICTION)
         frame.to_parquet(target / f"predictions-{name}.parquet", index=False, compression="zstd")
@@ -186,5 +183,28 @@ def book_root() -> Path:
     return root
 
 
-def _predictions(record: Record) -> pd.DataFrame:
-    return record.predictions.reset_index().assign(run_id=record.spec.run_id)
+def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None) -> pd.DataFrame:
+    """Trains runs into the user's store and compares them with their published records.
+
+    The published store has to be hidden (`W2S_PUBLISHED=0`), or nothing is trained. Stopped and
+    called again, it goes on where it was.
+
+    Args:
+        specs: pinned runs; their teachers are trained too.
+        results: the folder of the published records.
+        workers: see `sweep`.
+
+    Returns:
+        A row a run that is published, in the order given, once each: `run_id`, `role`, `model`,
+        `task`, `equal` (all predictions, to the bit) and `farthest` (the largest difference of a
+        P(y = 1)).
+    """
+    runs = {step.run_id: step for spec in specs for step in spec.lineage()}
+    train_missing(runs.values(), workers=workers)
+    rows = []
+    for run_id, spec in runs.items():
+        if (file := results / f"{run_id}.parquet").exists() and (again := find(spec)):
+            before, now = (one.predictions.sort_index() for one in (read(file), again))
+            far = (before["p"] - now["p"]).abs().max()
+            rows.append((run_id, spec.role, spec.model, spec.task.name, before.equals(now), far))
+    return pd.DataFrame(rows, columns=["run_id", "role", "model", "task", "equal", "farthest"])

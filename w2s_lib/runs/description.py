@@ -5,27 +5,19 @@ are refused. What is wrong is a `SpecError` that names the field, the value, and
 where there is one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
 from functools import cache
 from typing import Any, Self, get_args
 
-from pydantic import (
-    ConfigDict,
-    ModelWrapValidatorHandler,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+import pydantic
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs, ErrorDetails
 
 from w2s_lib.runs.errors import SpecError, nearest
 
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+STRICT = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """How a dataclass of descriptions is made: `@dataclass(frozen=True, kw_only=True,
 config=STRICT)`."""
 ALWAYS = ("semantics", "type")
@@ -37,16 +29,16 @@ is."""
 class Description:
     """A frozen dataclass of typed fields. `__post_init__` checks what types cannot say."""
 
-    @model_validator(mode="wrap")
+    @pydantic.model_validator(mode="wrap")
     @classmethod
-    def _refuse(cls, given: Any, make: ModelWrapValidatorHandler[Self]) -> Self:
+    def _refuse(cls, given: Any, make: pydantic.ModelWrapValidatorHandler[Self]) -> Self:
         """Makes it, or raises `SpecError`. A NumPy value becomes the Python one that it shows."""
         if isinstance(given, ArgsKwargs):
             fields = {name: _plain(value) for name, value in (given.kwargs or {}).items()}
             given = ArgsKwargs(given.args, fields)
         try:
             return make(given)
-        except ValidationError as error:
+        except pydantic.ValidationError as error:
             problems = error.errors(include_url=False)
             if not problems[0]["loc"]:  # no field of this one: it is no such object at all
                 raise
@@ -64,7 +56,7 @@ class Description:
         kind: Any = cls
         try:
             return _adapter(kind).validate_json(text)  # type: ignore[no-any-return]
-        except ValidationError as error:
+        except pydantic.ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise SpecError(f"no {cls.__name__} in {text!r:.100}: {problem['msg']}") from None
 
@@ -91,8 +83,8 @@ def defaults(kind: Any) -> list[tuple[str, Any]]:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(kind)
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,7 @@
 """The library's errors, and the end of a message that names what is allowed."""
 
-from __future__ import annotations
-
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 
 class SpecError(Exception):
@@ -21,10 +19,10 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"{hint}Allowed: {', '.join(allowed)}."
 
 
-def require(ok: bool, message: str | Callable[[], str]) -> None:
-    """Raises `SpecError` unless `ok`. A message that takes time is given as a function."""
+def require(ok: bool, message: str) -> None:
+    """Raises `SpecError` unless `ok`."""
     if not ok:
-        raise SpecError(message if isinstance(message, str) else message())
+        raise SpecError(message)
 
 
 class AssetError(RuntimeError):

@@ -1,7 +1,5 @@
 """Where things lie, and how files are written: whole or not at all, locked, with digests."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -34,11 +32,8 @@ def repository_root() -> Path | None:
 
 def cache_dir() -> Path:
     """The folder of converted assets: `W2S_CACHE` if it is set, else the platform's."""
-    return (
-        Path(os.environ.get("W2S_CACHE") or user_cache_dir("w2s", appauthor=False))
-        .expanduser()
-        .absolute()
-    )
+    chosen = os.environ.get("W2S_CACHE") or user_cache_dir("w2s", appauthor=False)
+    return Path(chosen).expanduser().absolute()
 
 
 def file_sha256(path: Path) -> str:
@@ -90,10 +85,8 @@ def writing_cache() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise AssetError(
-            f"cannot write the cache {cache_dir()} ({error}): free some space there, or set "
-            "W2S_CACHE to a folder that can be written"
-        ) from error
+        advice = "free some space there, or set W2S_CACHE to a folder that can be written"
+        raise AssetError(f"cannot write the cache {cache_dir()} ({error}): {advice}") from error
 
 
 def write_checked(path: Path, write: Callable[[IO[bytes]], object]) -> None:

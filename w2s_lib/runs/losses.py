@@ -45,10 +45,8 @@ def xent_loss(logits: Tensor, soft_label: Tensor) -> Tensor:
 def _require_shapes(logits: Tensor, soft_label: Tensor) -> None:
     fits = logits.ndim == 2 and logits.shape[1] == 2 and soft_label.shape == logits.shape[:1]
     if not fits or not len(logits):
-        raise ValueError(
-            f"logits must be (n, 2) and soft_label (n,), n > 0, not {tuple(logits.shape)} and "
-            f"{tuple(soft_label.shape)}"
-        )
+        shapes = f"{tuple(logits.shape)} and {tuple(soft_label.shape)}"
+        raise ValueError(f"logits must be (n, 2) and soft_label (n,), n > 0, not {shapes}")
 
 
 def _require_weight(alpha: float) -> None:
@@ -87,9 +85,7 @@ def harden(logits: Tensor, soft_label: Tensor, threshold: str | float = "half") 
     elif threshold == "mean":
         n_positive = round(float(soft_label.float().mean()) * len(margin))
     elif isinstance(threshold, str) or not 0 < threshold < 1:
-        raise ValueError(
-            f"threshold must be 'half', 'mean' or a number in (0, 1), not {threshold!r}"
-        )
+        raise ValueError(f"threshold must be 'half', 'mean' or in (0, 1), not {threshold!r}")
     else:
         return (margin.sigmoid() > threshold).float()
     hard = margin.new_zeros(len(margin))

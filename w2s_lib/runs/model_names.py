@@ -1,10 +1,8 @@
 """Names of models: `name`, `name@depth`, `hf:<owner>/<name>`, a local folder, `tfidf`."""
 
-from __future__ import annotations
-
 import re
 
-from w2s_lib.runs.errors import nearest, require
+from w2s_lib.runs.errors import SpecError, nearest, require
 
 EMBEDDED_DEPTH = {"smollm2-135m": 30}
 """Models that need no hub, and how many blocks each has."""
@@ -23,10 +21,8 @@ def is_folder(name: str) -> bool:
 def split_model(model: str) -> tuple[str, int | None]:
     """`name@depth` -> (name, depth); the depth is None where none is given. Raises `SpecError`."""
     name, at, depth = model.partition("@")
-    require(
-        not at or depth.isdecimal(),
-        f"the depth in {model!r} must be a whole number, as in 'smollm2-135m@4'",
-    )
+    said = f"the depth in {model!r} must be a whole number, as in 'smollm2-135m@4'"
+    require(not at or depth.isdecimal(), said)
     return name, int(depth) if at else None
 
 
@@ -44,33 +40,22 @@ def canonical_model(model: str, revision: str) -> str:
     """Checks a model's name, depth and revision; a depth that keeps every block is left out."""
     name, depth = split_model(model)
     known = [*EMBEDDED_DEPTH, "tfidf"]
-    require(
-        name in known or (is_hub(name) and len(name) > 3) or is_folder(name),
-        lambda: (
-            f"unknown model {name!r}: {nearest(name, known)} Also 'hf:<owner>/<name>' or a local "
-            "folder with a '/' in it."
-        ),
-    )
+    if not (name in known or (is_hub(name) and len(name) > 3) or is_folder(name)):
+        others = "Also 'hf:<owner>/<name>' or a local folder with a '/' in it."
+        raise SpecError(f"unknown model {name!r}: {nearest(name, known)} {others}")
     require(depth is None or name != "tfidf", "'tfidf' has no depth")
     most = EMBEDDED_DEPTH.get(name)
-    require(
-        depth is None or (depth >= 1 and (most is None or depth <= most)),
-        f"depth {depth} of {name!r}: must be 1 to {most or 'the number of its blocks'}",
-    )
-    require(
-        not (is_hub(name) and ":" in name[3:]),
-        f"RunSpec.model is {model!r}: its revision belongs in RunSpec.revision, "
-        "where `w2s.supervisor` and the other arms put it",
-    )
+    said = f"depth {depth} of {name!r}: must be 1 to {most or 'the number of its blocks'}"
+    require(depth is None or (depth >= 1 and (most is None or depth <= most)), said)
+    said = f"RunSpec.model is {model!r}: its revision belongs in RunSpec.revision"
+    require(not (is_hub(name) and ":" in name[3:]), said)
     allowed, what = "", "empty"
     if is_hub(name):
         allowed, what = r"[\w./-]*", "a commit of the hub, a branch or a tag"
     elif is_folder(name):
         allowed, what = "([0-9a-f]{64})?", "the SHA-256 of the folder's files"
-    require(
-        re.fullmatch(allowed, revision) is not None,
-        f"RunSpec.revision of {name!r} is {revision!r}: it must be {what}",
-    )
+    said = f"RunSpec.revision of {name!r} is {revision!r}: it must be {what}"
+    require(re.fullmatch(allowed, revision) is not None, said)
     return name if depth is None or depth == most else f"{name}@{depth}"
 
 
@@ -79,8 +64,6 @@ def short_name(model: str) -> str:
     name, depth = split_model(split_revision(model)[0])
     if name in EMBEDDED_DEPTH:
         return f"{depth or EMBEDDED_DEPTH[name]} blocks"
-    return (
-        "TF-IDF"
-        if name == "tfidf"
-        else name.rpartition("/")[2] + (f", {depth} blocks" if depth else "")
-    )
+    if name == "tfidf":
+        return "TF-IDF"
+    return name.rpartition("/")[2] + (f", {depth} blocks" if depth else "")

@@ -1,10 +1,8 @@
-"""A finished run, and its file: predictions as Parquet columns, all else in the metadata.
+"""A finished run, its file (predictions as Parquet columns, all else in the metadata), its row.
 
 The metadata holds format, spec, metrics, provenance, the digest of the edition's rules, and a
 digest of all of it.
 """
-
-from __future__ import annotations
 
 import hashlib
 import io
@@ -21,23 +19,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from w2s_lib.runs.description import Description, defaults
 from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
-from w2s_lib.runs.spec import SEMANTICS, NextToken, RunSpec
+from w2s_lib.runs.spec import SEMANTICS, Continue, NextToken, RunSpec
 
 SPLITS = ("test", "validation", "supervisor", "student")
 FORMAT = 3
 """Formats 1 and 2 are the first edition's."""
 _NUMBERS: dict[str, Any] = {"row": np.int32, "label": np.int8, "p": np.float32, "group": np.int32}
 """Columns of the file, beside `split`, and their types."""
-_UNREADABLE = (
-    SpecError,
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    pa.ArrowException,
-)
+_UNREADABLE: tuple[type[Exception], ...] = (SpecError, OSError, ValueError, LookupError)
+_UNREADABLE += (TypeError, AttributeError, pa.ArrowException)
 """What a damaged file makes the libraries raise. No bytes are fetched there: an `OSError` is
 pyarrow's word for content that it cannot decode."""
 
@@ -91,18 +83,14 @@ class Record:
         Raises:
             StoreError: the record is of another task, or lacks a row.
         """
-        if self.provenance["task_digest"] != task_digest:
-            raise StoreError(
-                f"record {self.spec.run_id} was made on task "
-                f"{self.provenance['task_digest'][:12]}, not on "
-                f"{task_digest[:12]}: predictions of different tasks are not joined"
-            )
+        made, own = self.provenance["task_digest"], f"record {self.spec.run_id}"
+        if made != task_digest:
+            said = f"was made on task {made[:12]}, not on {task_digest[:12]}"
+            raise StoreError(f"{own} {said}: predictions of different tasks are not joined")
         missing = np.setdiff1d(rows, self.predictions.index.to_numpy())
         if len(missing):
-            raise StoreError(
-                f"record {self.spec.run_id} has no prediction for {len(missing)} rows, the first is "
-                f"{missing[0]}"
-            )
+            said = f"has no prediction for {len(missing)} rows, the first is {missing[0]}"
+            raise StoreError(f"{own} {said}")
         return self.predictions["p"].loc[np.asarray(rows)].to_numpy()
 
 
@@ -134,29 +122,28 @@ def check_content(record: Record) -> None:
     Raises:
         ValueError: what is wrong.
     """
-    frame, next_token = record.predictions, isinstance(record.spec.labels, NextToken)
-    split, p = frame["split"].to_numpy(), frame["p"].to_numpy()
-    if unknown := set(split) - set(SPLITS):
-        raise ValueError(f"unknown splits {sorted(unknown)}")
-    if frame.empty:
-        raise ValueError("it has no rows")
-    if not frame.index.is_unique or frame.index.min() < 0:
-        raise ValueError("a row is there twice, or is negative")
-    if not np.isin(frame["label"].to_numpy(), (0, 1)).all():
-        raise ValueError("a label is neither 0 nor 1")
-    if frame["group"].min() < 0:
-        raise ValueError("a group is negative")
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("p is not a probability")
-    if list(frame.columns) != ["split", "label", "p", "group"]:
-        raise ValueError(f"its columns are {list(frame.columns)}")
+    frame = record.predictions
+    unknown, p = set(frame["split"]) - set(SPLITS), frame["p"]
+    wrong = {
+        f"unknown splits {sorted(unknown)}": unknown,
+        "it has no rows": frame.empty,
+        "a row is there twice, or is negative": frame.index.has_duplicates or frame.index.min() < 0,
+        "a label is neither 0 nor 1": not frame["label"].isin((0, 1)).all(),
+        "a group is negative": frame["group"].min() < 0,
+        "p is not a probability": not p.between(0, 1).all(),
+        f"its columns are {list(frame)}": list(frame) != ["split", "label", "p", "group"],
+        f"rules is not a SHA-256: {record.rules!r}": not re.fullmatch(
+            "([0-9a-f]{64})?", record.rules
+        ),
+    }
+    for problem, found in wrong.items():
+        if found:
+            raise ValueError(problem)
     metrics = accuracies(frame)
-    if next_token:
+    if isinstance(record.spec.labels, NextToken):
         metrics = {name: record.metrics[name] for name in ("loss_before", "loss")}
     if record.metrics != metrics or not np.isfinite(list(metrics.values())).all():
         raise ValueError(f"its metrics are {record.metrics}, its predictions make {metrics}")
-    if record.rules and not re.fullmatch("[0-9a-f]{64}", record.rules):
-        raise ValueError(f"rules is not a SHA-256: {record.rules!r}")
 
 
 def from_parquet(content: bytes, name: str) -> Record:
@@ -191,19 +178,16 @@ def from_parquet(content: bytes, name: str) -> Record:
     except _UNREADABLE as error:
         raise DamagedRecord(f"damaged record {name}: {type(error).__name__}: {error}.") from error
     if not (intact and named):
-        raise DamagedRecord(
-            f"damaged record {name}: its content is not what its "
-            f"{'name' if intact else 'digest'} says."
-        )
+        what = "name" if intact else "digest"
+        raise DamagedRecord(f"damaged record {name}: its content is not what its {what} says.")
     return record
 
 
 def _of_another_edition(name: str, written: str, semantics: Any) -> StoreError:
     return StoreError(
-        f"record {name} is of format {written} and of training semantics {semantics}, and this "
-        f"library reads format {FORMAT} and trains semantics {SEMANTICS}: another edition has "
-        "written it, and the two are not mixed. Read it with that one, or name another store in "
-        "W2S_STORE."
+        f"record {name} is of format {written} and of training semantics {semantics}, not of "
+        f"format {FORMAT} and semantics {SEMANTICS}: another edition has written it. Read it with "
+        "that one, or name another store in W2S_STORE."
     )
 
 
@@ -234,3 +218,50 @@ def to_parquet(record: Record) -> bytes:
         write_statistics=False,
     )
     return file.getvalue()
+
+
+TEXT = (
+    "run_id role model supervisor supervisor_run labels loss method start lora_blocks quantization "
+    "half task device hardware date commit spec"
+).split()
+NUMBERS = "accuracy validation_accuracy next_token_loss_before next_token_loss seconds".split()
+COLUMNS = (
+    dict.fromkeys(TEXT, "str")
+    | {"depth": "Int64", "seed": "int64", "n_train": "int64"}
+    | dict.fromkeys(NUMBERS, "float64")
+)
+"""Column -> type of a table with a row a run."""
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """A run's row: its spec, metrics (accuracies at 1/2) and provenance, as in `COLUMNS`."""
+    spec, metrics, made = record.spec, record.metrics, record.provenance
+    teacher = spec.teacher
+    start = spec.start.run.run_id if isinstance(spec.start, Continue) else ""
+    same = ("run_id", "role", "model", "depth", "method", "quantization", "half", "seed", "device")
+    return {
+        **{name: getattr(spec, name) for name in same},
+        "labels": _words(spec.labels),
+        "supervisor": teacher.model if teacher else "",
+        "supervisor_run": teacher.run_id if teacher else "",
+        "loss": _words(spec.loss),
+        "start": f"Continue({start})" if start else type(spec.start).__name__,
+        "lora_blocks": str(spec.lora.blocks),
+        "n_train": spec.task.n_train,
+        "task": spec.task.name,
+        "accuracy": metrics.get("accuracy"),
+        "validation_accuracy": metrics.get("validation_accuracy"),
+        "next_token_loss_before": metrics.get("loss_before"),
+        "next_token_loss": metrics.get("loss"),
+        **{name: made.get(name) for name in ("seconds", "hardware", "date", "commit")},
+        "spec": spec.to_json(),
+    }
+
+
+def _words(part: Description) -> str:
+    """A part of a spec as Python would write it, without its run and what is as by default."""
+    kind: Any = type(part)
+    given = [(name, getattr(part, name), default) for name, default in defaults(kind)]
+    changed = [(name, own) for name, own, default in given if name != "run" and own != default]
+    inside = ", ".join(f"{name}={own!r}" for name, own in changed)
+    return f"{kind.__name__}({inside})" if inside else str(kind.__name__)

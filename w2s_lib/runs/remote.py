@@ -1,7 +1,5 @@
 """A store behind an fsspec URL (`s3://bucket/prefix`, `gs://`): whole objects, never locked."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import re
@@ -65,11 +63,6 @@ class UrlStore(Store):
             with self._reached() as (system, root):
                 system.rm_file(f"{root}/{name}")
 
-    @contextlib.contextmanager
-    def claim(self, run_id: str) -> Iterator[bool]:
-        """See `claim`."""
-        yield True
-
     def weights(self, record: Record) -> Path | None:
         """See `Store`."""
         if not (digest := record.provenance.get("weights", "")):
@@ -84,9 +77,8 @@ class UrlStore(Store):
             for path in system.find(f"{root}/{name}"):
                 (part / Path(path).name).write_bytes(system.cat_file(path))
             if weights_digest(part) != digest:
-                warnings.warn(
-                    f"w2s: adapters {self.name}/{name} are damaged or missing", stacklevel=2
-                )
+                said = f"w2s: adapters {self.name}/{name} are damaged or missing"
+                warnings.warn(said, stacklevel=2)
                 return None
             folder.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):  # another process was faster
@@ -109,15 +101,12 @@ class UrlStore(Store):
         except StoreError:
             raise
         except ImportError as error:
-            raise StoreError(
-                f"the store {self.name} needs a package that is not installed: {error}. "
-                "`pip install '.[cluster]'` installs that for s3://, `pip install gcsfs` that "
-                "for gs://."
-            ) from error
+            how = "`pip install '.[cluster]'` does for s3://, `pip install gcsfs` for gs://."
+            said = f"the store {self.name} needs a package that is not installed: {error}. {how}"
+            raise StoreError(said) from error
         except Exception as error:  # every kind of store has its own
             text, key = str(error), _KEY.search(self.address)
             for word in key[1].split(":", 1) if key else ():
                 text = text.replace(word, "***")
-            raise StoreError(
-                f"the store {self.name} cannot be used: {type(error).__name__}: {text}"
-            ) from (None if key else error)
+            said = f"the store {self.name} cannot be used: {type(error).__name__}: {text}"
+            raise StoreError(said) from (None if key else error)

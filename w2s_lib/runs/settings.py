@@ -1,7 +1,5 @@
 """Settings of a run that stand for themselves: the task, the adapters, the recipe."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -60,15 +58,13 @@ class Task(Description):
         settings = given.kwargs or {} if isinstance(given, ArgsKwargs) else {}
         name = settings.get("name", "movie")
         absent = [size for size in SIZES if name != "movie" and size not in settings]
-        require(
-            not absent, f"Task {name!r} without {absent}: give it, or use default_task({name!r})"
-        )
+        said = f"Task {name!r} without {absent}: give it, or use default_task({name!r})"
+        require(not absent, said)
         return given
 
     def __post_init__(self) -> None:
-        require(
-            "{text}" in self.template, f"Task.template must contain '{{text}}': {self.template!r}"
-        )
+        said = f"Task.template must contain '{{text}}': {self.template!r}"
+        require("{text}" in self.template, said)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import field, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -33,14 +33,16 @@ Device = Literal["cpu", "cuda"]
 Role = Literal["supervisor", "student", "ceiling", "baseline", "generative", "transfer"]
 Kind = Literal["classifier", "reader", "tfidf", "probe", "zero_shot", "transfer"]
 
-_OF_A_MODEL = ("quantization", "precision", "device")
-_OF_CLASSIFIER = ("recipe", "lora", *_OF_A_MODEL, "loss", "start", "predict_halves")
+OF_A_MODEL = ("quantization", "precision", "device")
+"""What a student takes over from its teacher, and any run from the one whose adapters it
+continues."""
+_OF_CLASSIFIER = ("recipe", "lora", *OF_A_MODEL, "loss", "start", "predict_halves")
 APPLIES: dict[Kind, tuple[str, ...]] = {
     "classifier": _OF_CLASSIFIER,
-    "reader": ("recipe", "lora", *_OF_A_MODEL),
-    "probe": ("lora", *_OF_A_MODEL, "start", "predict_halves"),
-    "zero_shot": (*_OF_A_MODEL, "predict_halves"),
-    "transfer": ("lora", *_OF_A_MODEL, "start"),
+    "reader": ("recipe", "lora", *OF_A_MODEL),
+    "probe": ("lora", *OF_A_MODEL, "start", "predict_halves"),
+    "zero_shot": (*OF_A_MODEL, "predict_halves"),
+    "transfer": ("lora", *OF_A_MODEL, "start"),
     "tfidf": ("predict_halves",),
 }
 """The settings that mean something to each kind of run, beside its seed; any other is refused."""
@@ -108,7 +110,7 @@ class Flip(Description):
     run: RunSpec
 
 
-TAUGHT = (FromRun, Hard, Centred, Flip)
+Taught: TypeAlias = FromRun | Hard | Centred | Flip
 """Labels that come from another run, `labels.run`."""
 
 
@@ -152,8 +154,7 @@ class RunSpec(Description):
     that is wanted."""
     task: Task = field(default_factory=Task)
     labels: Annotated[
-        GroundTruth | NoisyTruth | FromRun | Hard | Centred | Flip | NextToken,
-        Field(discriminator="type"),
+        GroundTruth | NoisyTruth | Taught | NextToken, Field(discriminator="type")
     ] = field(default_factory=GroundTruth)
     half: Half = "student"
     """The half of the training pool that the run is fitted on; or all of the "pool", which is more
@@ -192,7 +193,7 @@ class RunSpec(Description):
         learns = {"reader": ("NextToken",)} | dict.fromkeys(
             ("zero_shot", "transfer"), ("GroundTruth",)
         )
-        taught = (GroundTruth, NoisyTruth, *TAUGHT)
+        taught = (GroundTruth, NoisyTruth, *get_args(Taught))
         allowed = learns.get(kind, tuple(label.__name__ for label in taught))
         require(labels in allowed, f"RunSpec.labels is {labels}, which a {kind} does not learn")
         alone = self.name != "tfidf" or kind == "tfidf"
@@ -221,7 +222,7 @@ class RunSpec(Description):
     def _require_adapters_that_fit(self, earlier: RunSpec) -> None:
         """Refuses to start from a run whose adapters do not fit, or that has seen other texts."""
         require(earlier.trains, f"a {earlier.kind} has no adapters to start from")
-        same = ("seed", "name", "revision", *_OF_A_MODEL, "lora")
+        same = ("seed", "name", "revision", *OF_A_MODEL, "lora")
         self._require_same(earlier, "adapters", *same)
         if self.kind == "transfer":
             fits = self.model == earlier.model and earlier.kind == "classifier"
@@ -269,7 +270,7 @@ class RunSpec(Description):
     @property
     def teacher(self) -> RunSpec | None:
         """The run that gives the labels."""
-        return self.labels.run if isinstance(self.labels, TAUGHT) else None
+        return self.labels.run if isinstance(self.labels, Taught) else None
 
     @property
     def continued(self) -> RunSpec | None:
@@ -283,14 +284,10 @@ class RunSpec(Description):
         A student never begins from its teacher's head or in its order, nor a later rung of a chain
         from an earlier one's. A student and its ceiling do begin alike.
         """
-        earlier = list(self._teachers())
-        same = sum(run.half == self.half for run in earlier)
+        same, run = 0, self.teacher
+        while run:
+            same, run = same + (run.half == self.half), run.teacher
         return (self.seed, get_args(Half).index(self.half), same)
-
-    def _teachers(self) -> Iterator[RunSpec]:
-        if self.teacher:
-            yield self.teacher
-            yield from self.teacher._teachers()
 
     @property
     def role(self) -> Role:
@@ -330,9 +327,7 @@ class RunSpec(Description):
         """
         if not self.pinned:
             what = next(run._unpinned for run in self.lineage() if run._unpinned)
-            raise SpecError(
-                f"there is no id yet: {what} is not pinned, which `sweep` or `pin` does"
-            )
+            raise SpecError(f"no id yet: {what} is not pinned, which `sweep` or `pin` does")
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def with_seed(self, seed: int) -> RunSpec:
@@ -342,7 +337,7 @@ class RunSpec(Description):
     def map_lineage(self, change: Callable[[RunSpec], dict[str, Any]]) -> RunSpec:
         """The same lineage, each run of it with the settings that `change` gives for it."""
         settings: dict[str, Any] = {}
-        if isinstance(self.labels, TAUGHT):
+        if isinstance(self.labels, Taught):
             settings["labels"] = replace(self.labels, run=self.labels.run.map_lineage(change))
         if isinstance(self.start, Continue):
             settings["start"] = replace(self.start, run=self.start.run.map_lineage(change))

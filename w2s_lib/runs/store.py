@@ -6,8 +6,6 @@ beside its record, in `<run id>/<digest>/`; the record's provenance names the di
 record and its adapters cannot be of different trainings.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os
@@ -25,6 +23,8 @@ from w2s_lib.runs.errors import DamagedRecord, StoreError
 from w2s_lib.runs.folders import file_sha256, locked, repository_root, sync, temporary, write_whole
 from w2s_lib.runs.record import Record, check_content, from_parquet, to_parquet
 from w2s_lib.runs.spec import RunSpec
+
+ROOM = "free some space, or name another folder in W2S_STORE"
 
 
 class Store(ABC):
@@ -64,9 +64,13 @@ class Store(ABC):
     def probe(self) -> AbstractContextManager[str]:
         """Leaves a small file for as long as the context lasts; gives its name, for `get`."""
 
-    @abstractmethod
     def claim(self, run_id: str) -> AbstractContextManager[bool]:
-        """See `claim`."""
+        """Whether this process may train a run: False where another live one does.
+
+        The claim lasts as long as the context; the system frees that of a process that dies. A
+        store behind a URL has no claims: two records of one run are compared, and the first stays.
+        """
+        return contextlib.nullcontext(True)
 
     @abstractmethod
     def weights(self, record: Record) -> Path | None:
@@ -84,9 +88,8 @@ class Store(ABC):
             return None if content is None else from_parquet(content, f"{self.name}/{file}")
         except DamagedRecord as error:
             self.rename(file, aside := f"{run_id}.damaged")
-            warnings.warn(
-                f"{error} It is kept as {aside}, and the run counts as missing.", stacklevel=3
-            )
+            said = f"{error} It is kept as {aside}, and the run counts as missing."
+            warnings.warn(said, stacklevel=3)
             return None
 
     def write(self, record: Record, artefacts: Callable[[Path], None] | None = None) -> Record:
@@ -113,10 +116,8 @@ class Store(ABC):
                     there = self.find(run_id)
                     return there if there and _agreed(record, there) else record
         except OSError as error:
-            raise StoreError(
-                f"the record of {run_id} could not be written to {self.name}: {error}. Free some "
-                "space, or name another folder in W2S_STORE. Nothing half-written was left."
-            ) from error
+            said = f"the record of {run_id} could not be written to {self.name}: {error}"
+            raise StoreError(f"{said}. Nothing half-written was left: {ROOM}.") from error
         return replace(record, path=f"{self.name}/{run_id}.parquet")
 
 
@@ -158,7 +159,7 @@ class FolderStore(Store):
 
     @contextlib.contextmanager
     def claim(self, run_id: str) -> Iterator[bool]:
-        """See `claim`."""
+        """See `Store`."""
         with contextlib.ExitStack() as stack:
             try:
                 mine = stack.enter_context(locked(self.folder / f".{run_id}.lock", wait=False))
@@ -265,20 +266,8 @@ def require_writable(folder: Path | None = None) -> None:
         with store.probe():
             pass
     except OSError as error:
-        raise StoreError(
-            f"the store {store.name} cannot be written: {error}. Name another folder in "
-            "W2S_STORE. Nothing was trained."
-        ) from error
-
-
-def claim(run_id: str) -> AbstractContextManager[bool]:
-    """Whether this process may train a run: False where another live one does, for the same store.
-
-    The claim lasts as long as the context. The system frees that of a process that dies. A store
-    behind a URL has no claims, so this is True there: two records of one run are compared, and the
-    first one stays.
-    """
-    return user_store().claim(run_id)
+        said = f"the store {store.name} cannot be written: {error}"
+        raise StoreError(f"{said}. Nothing was trained: {ROOM}.") from error
 
 
 def write(
@@ -306,9 +295,8 @@ def write(
         StoreError: the store cannot be written, or the disk is full; nothing half-written stays.
             Or its record of this run has other predictions, or this one is not valid.
     """
-    return (FolderStore(store) if store else user_store()).write(
-        replace(record, rules=rules), artefacts
-    )
+    to = FolderStore(store) if store else user_store()
+    return to.write(replace(record, rules=rules), artefacts)
 
 
 def weights_digest(folder: Path) -> str:
@@ -327,10 +315,8 @@ def whole(folder: Path) -> bool:
         return False
     if weights_digest(folder) == folder.name:
         return True
-    warnings.warn(
-        f"w2s: damaged adapters {folder}: removed; the run is trained again where it needs them",
-        stacklevel=2,
-    )
+    said = f"w2s: damaged adapters {folder}: removed; the run is trained again where it needs them"
+    warnings.warn(said, stacklevel=2)
     shutil.rmtree(folder)
     return False
 
@@ -354,10 +340,9 @@ def _agreed(record: Record, there: Record) -> bool:
     new, old = (replace(one, metrics={}, provenance={}, rules="").digest for one in (record, there))
     if new == old:
         return True
-    both = [one.provenance.get("hardware", "unknown hardware") for one in (there, record)]
+    was, now = (one.provenance.get("hardware", "unknown hardware") for one in (there, record))
     raise StoreError(
         f"run {record.spec.run_id} was trained twice and its two records disagree: {there.path} "
-        f"({both[0]}), which stays, and a new one ({both[1]}), which was not written. The same "
-        "bits need the same kind of machine and the same versions. Move the old one away to "
-        "keep the new one."
+        f"({was}), which stays, and a new one ({now}), which was not written: the same bits need "
+        "the same kind of machine and the same versions"
     )

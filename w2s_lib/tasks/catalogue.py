@@ -8,8 +8,6 @@ training rows. How the authors made binary tasks of theirs is not published in c
 gives its right answer and a wrong one, two rows of one group.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +41,11 @@ SUPER_GLUE: Row = HELD_OUT | {
 }
 
 
+def _answered(context: str, question: str, answers: list[str], right: int) -> Examples:
+    texts = [f"{context} Q: {question} A: {answer}" for answer in answers]
+    yield from right_and_wrong(texts, right, context=context)
+
+
 @hub_task(
     "google/boolq:35b264d03638db9f4ce671b711558bf7ff0f80d5",
     source="tensorflow/datasets docs/community_catalog/huggingface/boolq.md",
@@ -63,8 +66,8 @@ def cosmos_qa(row: Row) -> Examples:
     none = [i for i, answer in enumerate(answers) if "None of the above choices" in answer]
     if row["label"] not in none:  # "none of the above" says nothing without the other choices
         kept = [i for i in range(4) if i not in none]
-        texts = [f"{row['context']} Q: {row['question']} A: {answers[i]}" for i in kept]
-        yield from right_and_wrong(texts, kept.index(row["label"]), context=row["context"])
+        right, answers = kept.index(row["label"]), [answers[i] for i in kept]
+        yield from _answered(row["context"], row["question"], answers, right)
 
 
 @hub_task(
@@ -73,9 +76,8 @@ def cosmos_qa(row: Row) -> Examples:
     **ALL_THREE | CORRECT | LONG,
 )
 def dream(row: Row) -> Examples:
-    said = " ".join(row["dialogue"])
-    texts = [f"{said} Q: {row['question']} A: {choice}" for choice in row["choice"]]
-    yield from right_and_wrong(texts, row["choice"].index(row["answer"]), context=said)
+    said, right = " ".join(row["dialogue"]), row["choice"].index(row["answer"])
+    yield from _answered(said, row["question"], row["choice"], right)
 
 
 @hub_task(files="justice/{split}/0000.parquet", **ETHICS | REASONABLE)
@@ -185,8 +187,8 @@ def paws(row: Row) -> Examples:
     **HELD_OUT | CORRECT | LONG,
 )
 def quail(row: Row) -> Examples:
-    texts = [f"{row['context']} Q: {row['question']} A: {answer}" for answer in row["answers"]]
-    yield from right_and_wrong(texts, row["correct_answer_id"], context=row["context"])
+    right = row["correct_answer_id"]
+    yield from _answered(row["context"], row["question"], row["answers"], right)
 
 
 @hub_task(
@@ -206,10 +208,8 @@ def piqa(row: Row) -> Examples:
     **ALL_THREE | CORRECT | {"n_test": 1400},
 )
 def quartz(row: Row) -> Examples:
-    texts = [f"{row['para']} Q: {row['question']} A: {choice}" for choice in row["choices"]["text"]]
-    yield from right_and_wrong(
-        texts, row["choices"]["label"].index(row["answerKey"]), context=row["para"]
-    )
+    right = row["choices"]["label"].index(row["answerKey"])
+    yield from _answered(row["para"], row["question"], row["choices"]["text"], right)
 
 
 @hub_task(
@@ -231,8 +231,7 @@ def sciq_with_support(row: Row) -> Examples:
 
 def _sciq_answers(row: Row, support: str) -> Examples:
     answers = [row["correct_answer"], row["distractor1"], row["distractor2"], row["distractor3"]]
-    texts = [f"{support} Q: {row['question']} A: {answer}" for answer in answers]
-    yield from right_and_wrong(texts, 0, context=support)
+    yield from _answered(support, row["question"], answers, 0)
 
 
 @hub_task(
@@ -243,9 +242,8 @@ def _sciq_answers(row: Row, support: str) -> Examples:
 )
 def social_iqa(row: Row) -> Examples:
     answers = [row[name] for name in ("answerA", "answerB", "answerC")]
-    texts = [f"{row['context']} Q: {row['question']} A: {answer}" for answer in answers]
-    # Labels are the strings 1 to 3.
-    yield from right_and_wrong(texts, int(row["label"].strip()) - 1, context=row["context"])
+    right = int(row["label"].strip()) - 1  # labels are the strings 1 to 3
+    yield from _answered(row["context"], row["question"], answers, right)
 
 
 @hub_task(config="multirc", **SUPER_GLUE | CORRECT | LONG)

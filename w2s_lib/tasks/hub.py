@@ -5,8 +5,6 @@ in the cache under its digest, so that workers and later sessions need neither t
 function.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -161,11 +159,9 @@ def _load(task: HubTask, split: str) -> Any:
         data = datasets.load.load_dataset(*what, split=split, **where)
     except Exception as error:  # datasets lets through the errors of half a dozen libraries
         reason = (str(error).splitlines() or [""])[0]
-        raise AssetError(
-            f"cannot load split {split!r} of the hub's {task.hub!r} for task {task.name!r} "
-            f"({type(error).__name__}: {reason}): check the name and the network; if it is gated, "
-            "log in with `hf auth login`; or save it as a file and give the file's path"
-        ) from error
+        said = f"cannot load split {split!r} of the hub's {task.hub!r} for task {task.name!r}"
+        how = "check the name and the network; where it is gated, log in; or save it as a file"
+        raise AssetError(f"{said} ({type(error).__name__}: {reason}): {how}") from error
     if len(data) > MAX_ROWS:
         drawn = np.random.default_rng(0).choice(len(data), MAX_ROWS, replace=False)
         data = data.select(np.sort(drawn))
@@ -186,27 +182,22 @@ def frame_of(task: HubTask, rows: Any, *, part: str = "train") -> pd.DataFrame:
     Raises:
         SpecError: a row has not the columns, or not the values, that the function expects.
     """
-    made: list[tuple[str, str, int, str, str]] = []
+    made: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
+        where, key = f"task {task.name!r}: row {number} of {task.hub}", f"{part}-{number}"
         try:
             examples = list(task.examples(dict(row)))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise SpecError(
-                f"task {task.name!r}: row {number} of {task.hub} is not as {task.source} "
-                f"describes it ({type(error).__name__}: {error}); its columns are {', '.join(row)}"
-            ) from error
+            said = f"is not as {task.source} describes it ({type(error).__name__}: {error})"
+            raise SpecError(f"{where} {said}; its columns are {', '.join(row)}") from error
         for k, example in enumerate(examples):
             if example.label not in (0, 1):
-                raise SpecError(
-                    f"task {task.name!r}: row {number} of {task.hub} has the label "
-                    f"{example.label!r}, not 0 or 1"
-                )
-            key = f"{part}-{number}"
+                raise SpecError(f"{where} has the label {example.label!r}, not 0 or 1")
             group = hashlib.sha256(example.group.encode()).hexdigest()[:16]
-            text, rejected = (" ".join(t.split()) for t in (example.text, example.rejected))
-            made.append(
-                (f"{key}-{k}", text, example.label, group if example.group else key, rejected)
-            )
+            same = {"group": group if example.group else key, "label": example.label}
+            texts = {"text": example.text, "rejected": example.rejected}
+            even = {name: " ".join(text.split()) for name, text in texts.items()}
+            made.append({"id": f"{key}-{k}", **even, **same})
     frame = pd.DataFrame(made, columns=["id", "text", "label", "group", "rejected"])
     frame = frame.astype({"label": "int8"})
     if (frame["rejected"] != "").any() and not task.pairs:

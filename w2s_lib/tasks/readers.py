@@ -50,9 +50,8 @@ def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:
     pairs = "chosen" in raw.columns or "rejected" in raw.columns
     for column in ("chosen", "rejected") if pairs else ("text", "label"):
         if column not in raw.columns:
-            raise SpecError(
-                f"{name} has no column {column!r}; its columns are {', '.join(map(repr, raw))}"
-            )
+            there = ", ".join(map(repr, raw))
+            raise SpecError(f"{name} has no column {column!r}; its columns are {there}")
     frame = pd.DataFrame(index=raw.index)
     if pairs:
         chosen, rejected = (_strings(raw, side, name) for side in ("chosen", "rejected"))
@@ -147,8 +146,6 @@ def rows_to_keep(frame: pd.DataFrame, name: str) -> npt.NDArray[np.bool_]:
         raise SpecError(f"{name}: {conflicting} in {where}: {what}")
     kept: npt.NDArray[np.bool_] = ~(same.duplicated().to_numpy() | conflict)
     if not kept.all() and frame["rating"].isna().all():
-        warnings.warn(
-            f"{name}: {int((~kept).sum()):,} of {len(kept):,} rows repeat a text and are left out",
-            stacklevel=2,
-        )
+        repeated = f"{int((~kept).sum()):,} of {len(kept):,} rows repeat a text"
+        warnings.warn(f"{name}: {repeated} and are left out", stacklevel=2)
     return kept

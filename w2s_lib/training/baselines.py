@@ -1,7 +1,5 @@
 """Baselines that train no language model: TF-IDF, a linear probe, zero-shot label-word odds."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time
@@ -17,7 +15,14 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from w2s_lib.models import backbone as models
-from w2s_lib.models.classifier import PREDICT_BATCH, Classifier, FloatArray, logits_by_row, rounded
+from w2s_lib.models.classifier import (
+    PREDICT_BATCH,
+    Classifier,
+    Fitted,
+    FloatArray,
+    logits_by_row,
+    rounded,
+)
 from w2s_lib.models.families import blocks_of, keep_blocks, words_head
 from w2s_lib.models.inputs import row_values
 from w2s_lib.models.lora import merge_adapters
@@ -28,28 +33,23 @@ from w2s_lib.runs.folders import cache_dir, file_sha256, intact, locked, write_c
 from w2s_lib.runs.record import predicted_label
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.tasks.table import TaskTable
-from w2s_lib.training.finetune import adapted
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data, adapted
 
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse regularisation strengths that a probe's validation set chooses from."""
 
 
-class Baseline:
+class Baseline(Fitted):
     """A fitted baseline: `predict` by row. It leaves nothing to save beside its record."""
 
     def __init__(self, p: FloatArray, trunk_seconds: float = 0.0) -> None:
-        self._p, self.trunk_seconds = p, trunk_seconds
-        self.metrics: dict[str, float] = {}
-        self.notes: dict[str, Any] = {}
+        super().__init__(trunk_seconds)
+        self._p = p
 
     def predict(self, rows: Any) -> FloatArray:
         """P(y = 1) for each row, (n,) float32."""
         p: FloatArray = self._p[np.asarray(rows)]
         return p
-
-    def save(self, folder: Path) -> None:
-        """Nothing: refitting takes seconds."""
 
 
 def fit_tfidf(spec: RunSpec, data: Data) -> Baseline:
@@ -269,8 +269,6 @@ def _label_tokens(spec: RunSpec) -> list[int]:
         for text in ("x", *(f"x {word}" for word in words))
     )
     if len(words) != 2 or "" in words or any(ids[:-1] != x for ids in after):
-        raise SpecError(
-            "Task.label_words must be two words of one token each, 'no/yes', not "
-            f"{spec.task.label_words!r}"
-        )
+        said = f"not {spec.task.label_words!r}"
+        raise SpecError(f"Task.label_words must be two words of one token each, 'no/yes', {said}")
     return [ids[-1] for ids in after]

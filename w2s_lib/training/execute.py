@@ -1,7 +1,5 @@
 """One run from spec to record: labels, fit, predictions on every split, metrics, provenance."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time
@@ -16,26 +14,18 @@ import torch
 from scipy.special import expit, logit
 
 from w2s_lib.models.backbone import check
-from w2s_lib.models.classifier import P_STEP, FloatArray
+from w2s_lib.models.classifier import P_STEP, Fitted, FloatArray
 from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.record import SPLITS, Record, accuracies, predicted_label
 from w2s_lib.runs.spec import Centred, Continue, Flip, Hard, Kind, NextToken, NoisyTruth, RunSpec
 from w2s_lib.runs.store import find, require_writable, weights, write
+from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED
-from w2s_lib.tasks.splits import Splits, splits
-from w2s_lib.tasks.table import (
-    TaskTable,
-    default_task,
-    has_fixed_content,
-    load_table,
-    resolve_task,
-    texts_a_row,
-    warn_of_shared_texts,
-)
+from w2s_lib.tasks.table import Splits, TaskTable, load_table, splits, texts_a_row
 from w2s_lib.training import baselines, finetune, next_token
-from w2s_lib.training.fitting import Data, Fitted
+from w2s_lib.training.finetune import Data
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
 """Whose versions a record keeps."""
@@ -54,18 +44,16 @@ def refuse_early(specs: Collection[RunSpec]) -> None:
     """
     for spec in specs:
         check(spec)
-    tasks = {spec.task: None for spec in specs}
+    used = {spec.task: None for spec in specs}
     for task, seed in {(spec.task, spec.seed): None for spec in specs}:
         splits(load_table(task), seed)
     corpora = {spec.labels.corpus for spec in specs if isinstance(spec.labels, NextToken)}
     for corpus in corpora - {""}:
-        if not has_fixed_content(corpus):
-            raise SpecError(
-                f"NextToken.corpus is {corpus!r}: {nearest(corpus, EMBEDDED)} A file can change "
-                "under its name."
-            )
-        tasks[resolve_task(default_task(corpus))] = None
-    warn_of_shared_texts(tasks)
+        if not tasks.has_fixed_content(corpus):
+            said = f"{nearest(corpus, EMBEDDED)} A file can change under its name."
+            raise SpecError(f"NextToken.corpus is {corpus!r}: {said}")
+        used[tasks.resolve_task(tasks.default_task(corpus))] = None
+    tasks.warn_of_shared_texts(used)
     require_writable()
 
 
@@ -125,10 +113,8 @@ def _record(spec: RunSpec, table: TaskTable, held: dict[str, Any], fitted: Fitte
     every = np.concatenate(list(held.values()))
     p = fitted.predict(every)
     if not np.isfinite(p).all():  # the last step's loss was still a number
-        raise TrainingError(
-            f"the predictions of {spec.model} are not numbers: try a lower recipe.learning_rate "
-            f"than {spec.recipe.learning_rate}. No record was written."
-        )
+        said = f"try a lower recipe.learning_rate than {spec.recipe.learning_rate}"
+        raise TrainingError(f"the predictions of {spec.model} are not numbers: {said}")
     predictions = pd.DataFrame(
         {
             "split": np.repeat(list(held), [len(rows) for rows in held.values()]).astype(object),
@@ -161,9 +147,8 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
         return truth
     teacher = find(spec.teacher)
     if teacher is None:
-        raise StoreError(
-            f"run {spec.run_id} learns from {spec.teacher.run_id}, which has no record"
-        )
+        said = f"{spec.teacher.run_id}, which has no record"
+        raise StoreError(f"run {spec.run_id} learns from {said}")
 
     def given(rows: Any) -> FloatArray:
         return np.array(teacher.labels(rows, task_digest=table.digest), dtype=np.float32)
@@ -226,11 +211,10 @@ def _memory(device: str) -> dict[str, int]:
 
 def _commit() -> str:
     """The commit of the checkout that the library is in; "" where it is in none."""
-    root, command = repository_root(), ["git", "rev-parse", "HEAD"]
-    if root is None:
+    if (root := repository_root()) is None:
         return ""
-    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip()
 
 
 def _adapters(spec: RunSpec) -> Path | None:
@@ -239,10 +223,8 @@ def _adapters(spec: RunSpec) -> Path | None:
         return None
     folder = weights(spec.start.run)
     if folder is None:
-        raise StoreError(
-            f"run {spec.run_id} starts from {spec.start.run.run_id}, whose adapters are not in the "
-            "user's store"
-        )
+        said = f"{spec.start.run.run_id}, whose adapters are not in the user's store"
+        raise StoreError(f"run {spec.run_id} starts from {said}")
     return folder
 
 

@@ -1,15 +1,14 @@
-"""LoRA finetuning of a 4-bit language model on soft labels.
+"""LoRA finetuning of a 4-bit language model on soft labels; and what every fit is given.
 
 What trains is kept in float32 by the optimiser and copied into bf16 adapters after each step:
 peft's own float32 adapters cost a third of the speed on a CPU, and AdamW on bf16 weights alone
 would lose small updates to rounding.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +23,11 @@ from w2s_lib.models.classifier import Classifier, Finetuned
 from w2s_lib.models.families import capped, keep_blocks
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora, load_adapters
-from w2s_lib.models.memory import checkpoint_where_needed, is_out_of_memory
+from w2s_lib.models.machine import checkpoint_where_needed, is_out_of_memory
 from w2s_lib.models.trunk import inputs_at, trunk_depth
 from w2s_lib.runs.errors import OutOfMemory, SpecError, TrainingError
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.table import TaskTable
-from w2s_lib.training.fitting import Data
 
 # oneDNN keeps a compiled kernel for every shape it has met, and batches of texts have thousands: a
 # gigabyte by its default of 1,024. A hundred are as fast (measured). It is read at the first matrix
@@ -41,6 +39,34 @@ MEGABATCH = 8
 
 So there is little padding, and the draws are still random.
 """
+
+
+def no_rows() -> Any:
+    """No rows, or labels of none."""
+    return np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a run is fitted on, and what it will be asked.
+
+    Attributes:
+        table: the task's texts.
+        rows: (n,) rows of the half that it is fitted on.
+        labels: (n,) P(y = 1) for each of them; what reads or is asked for words does without.
+        validation: rows that may choose a setting.
+        validation_labels: P(y = 1) for each of them.
+        asked: all rows that the run's records hold.
+        adapters: the folder of the adapters of `spec.start`.
+    """
+
+    table: TaskTable
+    rows: Any
+    labels: Any
+    validation: Any = field(default_factory=no_rows)
+    validation_labels: Any = field(default_factory=no_rows)
+    asked: Any = field(default_factory=no_rows)
+    adapters: Path | None = None
 
 
 def learning_rate_factor(step: int, n_steps: int, warmup_fraction: float) -> float:
@@ -166,10 +192,8 @@ def fit(spec: RunSpec, data: Data, *, trunk: bool = True) -> Finetuned:
     models.check(spec)
     rows, batch_size = np.asarray(data.rows), spec.recipe.batch_size
     if len(rows) < batch_size or len(rows) != len(data.labels):
-        raise SpecError(
-            f"{len(rows)} rows and {len(data.labels)} labels: need one label a row, and at least "
-            f"one batch of {batch_size}"
-        )
+        said = f"one label a row, and at least one batch of {batch_size}"
+        raise SpecError(f"{len(rows)} rows and {len(data.labels)} labels: need {said}")
     with explained_out_of_memory(spec):
         fitted = build(spec, data.table, start=data.adapters, trunk=trunk)
         model, inputs = fitted.model, fitted.inputs
@@ -209,11 +233,9 @@ def explained_out_of_memory(spec: RunSpec) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(
-            f"out of memory while training {spec.model}: set recipe.batch_size below "
-            f"{spec.recipe.batch_size}, or lora.blocks below {spec.lora.blocks}. No record was "
-            "written."
-        ) from error
+        less = f"recipe.batch_size below {spec.recipe.batch_size}, or lora.blocks below"
+        said = f"out of memory while training {spec.model}: set {less} {spec.lora.blocks}"
+        raise OutOfMemory(said) from error
 
 
 class _MasterWeights:
@@ -261,9 +283,8 @@ def optimise(
     for step, batch in enumerate(bar):
         loss = loss_of(batch, step / n_steps)
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {step + 1} of {n_steps}: try a lower "
-                f"recipe.learning_rate than {recipe.learning_rate}. No record was written."
-            )
+            where = f"the loss is {loss.item()} at step {step + 1} of {n_steps}"
+            advice = f"try a lower recipe.learning_rate than {recipe.learning_rate}"
+            raise TrainingError(f"{where}: {advice}")
         loss.backward()  # type: ignore[no-untyped-call]
         weights.step(learning_rate_factor(step, n_steps, recipe.warmup_fraction))

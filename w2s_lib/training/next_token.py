@@ -5,8 +5,6 @@ that has first read its texts. No label enters, and no text of test. Chapter: ge
 supervision.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from w2s_lib.models import backbone as models
-from w2s_lib.models.classifier import FloatArray
+from w2s_lib.models.classifier import Fitted, FloatArray
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import save_adapters
-from w2s_lib.models.memory import checkpoint_where_needed
+from w2s_lib.models.machine import checkpoint_where_needed
 from w2s_lib.models.trunk import inputs_at
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.spec import NextToken, RunSpec
 from w2s_lib.tasks.table import default_task, load_table
-from w2s_lib.training.finetune import adapted, all_batches, explained_out_of_memory, optimise
-from w2s_lib.training.fitting import Data
+from w2s_lib.training.finetune import Data, adapted, all_batches, explained_out_of_memory, optimise
 
 PREDICT_BATCH = 16
 
@@ -72,20 +69,17 @@ class Reader(nn.Module):
         return nats, counted.nonzero()[:, 0]
 
 
-class NextTokenFit:
+class NextTokenFit(Fitted):
     """A model that has read the half's texts.
 
     Attributes:
         metrics: "loss_before" and "loss", nats a token on the validation texts, before and after.
-        notes: what provenance says of how it was trained.
     """
 
     def __init__(self, reader: Reader, own: Reader, boundary: int) -> None:
+        super().__init__(sum(inputs.seconds for inputs in {reader.inputs, own.inputs}))
         self.reader, self.own, self.boundary = reader, own, boundary
-        self.trunk_seconds = sum(inputs.seconds for inputs in {reader.inputs, own.inputs})
-        self.metrics: dict[str, float] = {}
         self.after: dict[int, float] = {}
-        self.notes: dict[str, Any] = {}
 
     def predict(self, rows: Any) -> FloatArray:
         """The geometric mean of a row's tokens' probabilities, (n,) float32, of validation rows."""
@@ -134,10 +128,8 @@ def fit_next_token(spec: RunSpec, data: Data) -> NextTokenFit:
         own, texts = reader, table.positions(data.rows)
         if corpus is not table:
             own = Reader(top, words, inputs_at(spec, table, boundary))
-            n_tokens = int(own.counts(texts).sum())
-            texts = _as_many_tokens(
-                reader, n_tokens, apart_from=set(map(str.casefold, table.texts))
-            )
+            n_tokens, known = int(own.counts(texts).sum()), set(map(str.casefold, table.texts))
+            texts = _as_many_tokens(reader, n_tokens, apart_from=known)
 
         def loss_of(batch: Any, done: float) -> Tensor:
             nats: Tensor = reader(batch)[0]
@@ -163,8 +155,6 @@ def _as_many_tokens(reader: Reader, n_tokens: int, *, apart_from: set[str]) -> A
     order = np.array([t for t in drawn if texts[t].casefold() not in apart_from], dtype=np.int64)
     total = np.cumsum(reader.counts(order))
     if not len(order) or total[-1] < n_tokens:
-        raise SpecError(
-            f"the corpus {table.task.name!r} has {total[-1] if len(order) else 0:,} tokens in "
-            f"texts that are not the task's too; the half has {n_tokens:,}"
-        )
+        there = f"{total[-1] if len(order) else 0:,} tokens in texts that are not the task's too"
+        raise SpecError(f"the corpus {table.task.name!r} has {there}; the half has {n_tokens:,}")
     return order[: int(np.searchsorted(total, n_tokens)) + 1]
