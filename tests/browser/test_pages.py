@@ -67,9 +67,7 @@ def test_a_page_is_whole_at_every_width(opened, name, theme, width):
     what must scroll is a box that a keyboard reaches, no text of a drawing is cut. Formulas and
     icons are drawn. axe-core finds nothing that is critical or serious.
     """
-    page, wrong = opened(
-        name, theme=theme, width=width, query="?q=gap" if name == "search" else ""
-    )
+    page, wrong = opened(name, theme=theme, width=width, query="?q=gap" if name == "search" else "")
     if name == "search":
         page.locator("#search-results .context").first.wait_for()
     all_live(page)

@@ -129,4 +129,3 @@ def test_a_search_shows_what_a_page_says_and_not_its_code(opened):
         excerpt.wait_for()
         assert not re.search(r"task_name|Parameters|import ", excerpt.inner_text())
     assert wrong == []
-

@@ -113,7 +113,7 @@ def specs(small_task: Task, quick: dict[str, Any]) -> dict[str, RunSpec]:
     tfidf = w2s.supervisor("tfidf", small_task)
     slow = dataclasses.replace(
         w2s.supervisor("smollm2-135m@1", small_task, **quick),
-        recipe=dataclasses.replace(quick["recipe"], epochs=24),
+        recipe=dataclasses.replace(quick["recipe"], epochs=48),
     )
     once = {"lora": quick["lora"], "recipe": dataclasses.replace(quick["recipe"], epochs=1)}
     read = w2s.generative("smollm2-135m@1", small_task, **once)
@@ -165,7 +165,6 @@ def test_a_student_starts_when_its_supervisor_is_ready(
         (name, line[2]): line[0] for name, spec in specs.items() for line in log.of(spec.run_id)
     }
     assert when["tfidf", "recorded"] <= when["student", "started"] < when["slow", "recorded"]
-    assert when["slow", "started"] < when["student", "started"]
     assert when["slow", "recorded"] <= when["student of slow", "started"]
     assert when["read", "recorded"] <= when["continued", "started"]
 

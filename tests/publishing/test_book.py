@@ -528,7 +528,9 @@ for line in sys.argv[1:]:
     run = subprocess.run(line, cwd=copy, env=variables, capture_output=True, text=True)
     said = run.stderr.splitlines()
     assert said[1::2] == ["2"] * len(WRONG), run.stderr
-    assert [text for text, part in zip(said[::2], WRONG.values(), strict=True) if part not in text] == []
+    assert [
+        text for text, part in zip(said[::2], WRONG.values(), strict=True) if part not in text
+    ] == []
     assert make(copy, "bok").returncode == 2
 
 
