@@ -105,7 +105,7 @@ def test_a_lineage_of_adapters_in_a_sweep(
     own_store: Path, specs: dict[str, RunSpec], quick: dict[str, Any], tiny_models: Path
 ) -> None:
     """A reader, a student that goes on from it, and a probe of that student, by two processes, the last asked for first."""
-    weak, model = specs["tfidf"], f"{tiny_models}/llama"
+    weak, model = specs["tfidf"], f"{tiny_models}/llama@3"
     brief = {"lora": quick["lora"], "recipe": Recipe(epochs=1)}
     read = w2s.generative(model, weak.task, **brief)
     taught = w2s.student(model, weak, start=read, **brief)
