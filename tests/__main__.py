@@ -1,12 +1,14 @@
 """`make test`, `make try` and `make gpu-check`: every check, sketches, the proof of the CUDA path.
 
 python -m tests            # linter, format, import rules, types, all tests
+python -m tests browser    # the built book in a browser, which has to be there
 python -m tests try        # each chapter as a sketch, and with each knob of "What to tweak" turned
 python -m tests gpu-check  # on a box with a GPU: its tests, its benchmark, then records
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -18,13 +20,14 @@ from w2s_lib import __main__ as cli
 from w2s_lib.publishing.chapters import chapters, resolve
 
 MODULE = [sys.executable, "-m"]
+TWO_WORKERS = "-n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0".split()
 STEPS = [
     [*MODULE, "ruff", "check", "."],
     [*MODULE, "ruff", "format", "--check", "--quiet", "."],
     [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
     [*MODULE, "mypy"],
     [*MODULE, "codespell_lib", "README.md", "book", "tests", "w2s_lib"],
-    [*MODULE, "pytest", "-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"],
+    [*MODULE, "pytest", *TWO_WORKERS],
 ]
 # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
 LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
@@ -42,14 +45,23 @@ def test() -> int:
     return 1 if failed else 0
 
 
+def browser(settings: list[str]) -> int:
+    """Opens every page; where there is no browser or no built book, it fails."""
+    os.environ["W2S_REQUIRE_BROWSER"] = "1"
+    return subprocess.call([*MODULE, "pytest", *TWO_WORKERS, "tests/browser", *settings])
+
+
 def try_out(settings: list[str]) -> int:
-    """Executes chapters with the profile `quick`: as it is, and with each knob to tweak."""
+    """Executes chapters with the profile `quick`: as it is, and with each knob to tweak.
+
+    Without a knob, a chapter of which the profile changes nothing is what `make book` executes.
+    """
     from w2s_lib.publishing import execution
 
     options = {"profile": "quick"} | cli.read_settings(settings)
     profile = str(options["profile"])
     jobs, workers = cli.take_jobs(options)
-    tried = [replace(job, variant=f" {profile}") for job in jobs]
+    tried = [replace(job, variant=f" {profile}") for job in jobs if job.parameters]
     for job in jobs:
         for knob in knobs(job.chapter):
             given = cli.read_settings(knob)
@@ -79,5 +91,5 @@ def gpu_check(settings: list[str]) -> int:
 
 if __name__ == "__main__":
     verb, *settings = sys.argv[1:] or ["test"]
-    named = {"try": try_out, "gpu-check": gpu_check}
+    named = {"browser": browser, "try": try_out, "gpu-check": gpu_check}
     sys.exit(named[verb](settings) if verb in named else test())

@@ -23,9 +23,32 @@ from w2s_lib.tasks.embedded import fetch_data
 from w2s_lib.tasks.table import default_task, resolve_task
 
 settings.register_profile(
-    "book", deadline=None, derandomize=True
+    "book", deadline=None, derandomize=True, max_examples=50
 )  # the machine may be busy; and the same cases everywhere
 settings.load_profile("book")
+
+SLOWEST = (
+    *("publishing/test_book", "experiments/test_execute", "experiments/test_sweep"),
+    *("experiments/test_ray", "experiments/test_workers", "training/test_next_token"),
+    *("training/test_gpu", "browser/test_lab", "browser/test_paper"),
+)
+SWEPT = {f"experiments/test_{name}" for name in ("execute", "sweep", "results")}
+"""They look at one sweep, which takes half a minute: one worker of the tests has all of them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For two workers: a file's tests stay together, and the slowest files come first.
+
+    So neither stands idle at the end. Pages are opened one by one, by whoever is free.
+    """
+    names = {item: f"{item.path.parent.name}/{item.path.stem}" for item in items}
+    items.sort(key=lambda item: (*SLOWEST, names[item]).index(names[item]))
+    for item, name in names.items():
+        if not name.startswith("browser/"):
+            group = "swept" if name in SWEPT else name
+            item.add_marker(pytest.mark.xdist_group(group))
+
 
 THINGS = ("film", "play", "song", "book", "meal", "room", "coat", "walk", "talk", "lamp")
 LIKED = ("bright", "warm", "clever", "honest", "gentle")

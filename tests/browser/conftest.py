@@ -17,6 +17,8 @@ from w2s_lib.publishing.pdf import BROWSERS
 ROOT = Path(__file__).parents[2]
 SITE = Path(os.environ.get("W2S_SITE", ROOT / "_build" / "html"))
 PAGES = sorted(path.stem for path in SITE.glob("*.html") if path.stem != "search")
+MINUTE = 60_000
+"""What is waited for at most, in milliseconds: the machine may be busy."""
 FLAGS = [
     "no-sandbox",
     "disable-gpu",
@@ -56,14 +58,22 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def with_part(words):
+    """The pages whose HTML holds these words."""
+    return [n for n in PAGES if words in (SITE / f"{n}.html").read_text(encoding="utf-8")]
+
+
 @pytest.fixture(scope="session")
-def site(need):
-    """The address of the built book."""
+def site(need, tmp_path_factory):
+    """The address of the built book, under a sub-path of its host."""
     need(PAGES, f"no built book in {SITE}: run `make book`")
-    handler = functools.partial(Quiet, directory=str(SITE))
+    host = tmp_path_factory.mktemp("host")
+    (host / "some").mkdir()
+    (host / "some" / "path").symlink_to(SITE)
+    handler = functools.partial(Quiet, directory=str(host))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}/some/path"
         server.shutdown()
 
 
@@ -72,10 +82,9 @@ def opened(browser, site):
     """Opens a page and returns it with a list that fills with what goes wrong on it."""
     contexts = []
 
-    def open_page(name, *, query="", theme="light", width=1280, javascript=True):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, java_script_enabled=javascript
-        )
+    def open_page(name, *, query="", theme="light", width=1280, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_default_timeout(MINUTE)
         contexts.append(context)
         context.add_init_script(
             f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
@@ -86,7 +95,12 @@ def opened(browser, site):
             lambda message: wrong.append(message.text) if message.type == "error" else None,
         )
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
+        page.on(
+            "requestfailed",  # but for what is given up because the page is left
+            lambda request: (
+                None if "ABORTED" in request.failure else wrong.append(f"failed: {request.url}")
+            ),
+        )
         page.on(
             "request",
             lambda request: (
@@ -109,6 +123,15 @@ def all_live(page):
     for box in page.query_selector_all(".w2s-chart:not([data-live=yes])"):
         box.scroll_into_view_if_needed()  # one with sliders waits for this alone
     page.wait_for_function(
-        "[...document.querySelectorAll('.w2s-chart')].every(chart => chart.dataset.live === 'yes')",
-        timeout=20_000,
+        "[...document.querySelectorAll('.w2s-chart')].every(chart => chart.dataset.live === 'yes')"
     )
+
+
+def comes_to(page, script, expected, arg=None):
+    """Waits up to a minute until a script gives what is expected; what it gave last is told."""
+    for _ in range(MINUTE // 250):
+        found = page.evaluate(script, arg)
+        if found == expected:
+            return
+        page.wait_for_timeout(250)
+    pytest.fail(f"in a minute it was not {expected!r} but {found!r}")

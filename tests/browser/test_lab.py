@@ -24,6 +24,7 @@ from w2s_lib.publishing.pages import downloadable
 
 ROOT = Path(__file__).parents[2]
 MINUTE = 60_000
+pytestmark = pytest.mark.xdist_group("lab")  # which share one JupyterLab
 FOLDED_OUTPUT = ("hide-cell", "hide-output")
 SETTINGS = {  # every cell is drawn, also those that are not on the screen; and no question about news
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -102,6 +103,7 @@ def opened(lab, browser):
 
     def open_notebook(name):
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(MINUTE)
         pages.append(page)
         page.goto(f"{lab[0]}/lab/tree/{name}?token=token&reset")
         page.locator(".jp-Notebook .vega-embed").nth(2).wait_for(timeout=2 * MINUTE)

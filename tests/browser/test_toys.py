@@ -13,11 +13,12 @@ import pytest
 import vl_convert
 
 import w2s_lib as w2s
-from tests.browser.conftest import all_live
+from tests.browser.conftest import MINUTE, all_live
 from tests.figures.test_toys import TOYS
 from w2s_lib.figures.style import VEGALITE
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("toys")  # which share one page
 SHARES = [
     {"seeds": seeds, "bar": "at 1/2", "worse": seeds / 100, "better": 1 - seeds / 100}
     for seeds in (5, 10)
@@ -34,6 +35,13 @@ ALL = TOYS | {
 }
 
 BACK = "(e, start) => { e.value = start; e.dispatchEvent(new Event('input', {bubbles: true})); }"
+SEEN = """(names) => Object.fromEntries(names.map((name) => {
+  const toy = document.getElementById(name), said = toy.querySelectorAll('g[class*=" said_"] > :is(text, path)');
+  const words = [...said].map((part) => part.textContent || part.getAttribute('aria-label')).join('; ');
+  const told = toy.querySelector('[aria-live=polite]').textContent;
+  return [name, [toy.querySelector('svg.marks').innerHTML, told === words ? told : '']];
+}))"""
+"""What is drawn of each toy, and what is told of it, once that is what the drawing says."""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +72,7 @@ def page(tmp_path_factory, browser, extension):
         encoding="utf-8",
     )
     page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.set_default_timeout(MINUTE)
     page.wrong = []
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("console", lambda m: page.wrong.append(m.text) if m.type == "error" else None)
@@ -73,22 +82,35 @@ def page(tmp_path_factory, browser, extension):
     page.close()
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_every_slider_changes_the_toy_and_what_is_said_of_it(page, name):
-    toy = page.locator(f"#{name}")
-    sliders = toy.locator("input[type=range]")
-    for i in range(sliders.count()):
-        slider, drawn, told = sliders.nth(i), set(), set()
-        start = slider.input_value()
-        slider.press("Home")
-        for key in ("End", "Home"):
-            slider.press(key)
-            page.wait_for_timeout(900)  # it is told once the slider rests
-            drawn.add(toy.locator("svg.marks").inner_html())
-            told.add(toy.locator("[aria-live=polite]").inner_text())
-        assert len(drawn) == len(told) == 2 and all(told), f"slider {i} of {name}: {told}"
-        slider.evaluate(BACK, start)
+def test_every_slider_changes_its_toy_and_what_is_said_of_it(page):
+    """The first sliders of all toys together, then the second ones, each to its two ends."""
+    sliders = {name: page.locator(f"#{name} input[type=range]").all() for name in ALL}
+    assert all(sliders.values())
+    for i in range(max(map(len, sliders.values()))):
+        moved = {name: own[i] for name, own in sliders.items() if i < len(own)}
+        start = {name: float(slider.input_value()) for name, slider in moved.items()}
+        low = {name: float(slider.get_attribute("min")) for name, slider in moved.items()}
+        states = [page.evaluate(SEEN, [*moved])]
+        for at_low, elsewhere in (("End", "Home"), ("Home", "End")):
+            for name, slider in moved.items():
+                slider.press(at_low if start[name] == low[name] else elsewhere)
+            states.append(at_rest(page, states[-1]))
+        for name, slider in moved.items():
+            (drawn, told), (other, other_told) = (state[name] for state in states[1:])
+            assert drawn != other and told != other_told, f"slider {i} of {name}: {told}"
+            slider.evaluate(BACK, start[name])
     assert page.wrong == []
+
+
+def at_rest(page, before):
+    """What is seen once every toy is another drawing and is told: a moment after its slider rests."""
+    for _ in range(MINUTE // 250):
+        seen = page.evaluate(SEEN, [*before])
+        waiting = [name for name in seen if not seen[name][1] or seen[name][0] == before[name][0]]
+        if not waiting:
+            return seen
+        page.wait_for_timeout(250)
+    pytest.fail(f"nothing changed, or nothing was told, of {waiting}")
 
 
 @pytest.mark.parametrize("name", TOYS)

@@ -261,18 +261,16 @@ def test_the_halves_are_disjoint_and_each_run_learns_its_own(
 
 
 def test_a_self_distilled_student_begins_apart_and_a_student_like_its_ceiling(
-    small_task: Task, quick: dict[str, Any]
+    tiny_models: Path, small_task: Task, quick: dict[str, Any]
 ) -> None:
     """Initial head and adapters, and the order of the texts, of models of one depth."""
-    table = load_table(small_task)
-    weak = w2s.supervisor("smollm2-135m@2", small_task, **quick)
-    chain = w2s.chain(["smollm2-135m@2"] * 3, small_task, **quick)
-    itself, top = (
-        w2s.student("smollm2-135m@2", weak, **quick),
-        w2s.ceiling("smollm2-135m@2", small_task, **quick),
-    )
+    table, model = load_table(small_task), f"{tiny_models}/llama@2"
+    weak = w2s.supervisor(model, small_task, **quick)
+    chain = w2s.chain([model] * 3, small_task, **quick)
+    itself, top = w2s.student(model, weak, **quick), w2s.ceiling(model, small_task, **quick)
 
     def begins(spec: RunSpec) -> tuple[bytes, bytes, bytes]:
+        spec = w2s.pin(spec)
         model = finetune.build(spec, table).model
         drawn = dict(model.named_parameters())
         adapter = next(value for name, value in drawn.items() if "lora_A" in name)

@@ -102,13 +102,15 @@ def test_what_is_missing_comes_parents_first(own_store: Path, small_task: Task) 
 
 
 def test_a_lineage_of_adapters_in_a_sweep(
-    own_store: Path, specs: dict[str, RunSpec], quick: dict[str, Any]
+    own_store: Path, specs: dict[str, RunSpec], quick: dict[str, Any], tiny_models: Path
 ) -> None:
     """A reader, a student that goes on from it, and a probe of that student, by two processes, the last asked for first."""
-    weak = specs["tfidf"]
-    read = w2s.generative("smollm2-135m@2", weak.task, **quick | {"recipe": Recipe(epochs=1)})
-    taught = w2s.student("smollm2-135m@2", weak, start=read, **quick | {"recipe": Recipe(epochs=1)})
-    probe = w2s.probe("smollm2-135m@2", weak.task, start=taught, lora=quick["lora"])
+    weak, model = specs["tfidf"], f"{tiny_models}/llama@3"
+    brief = {"lora": quick["lora"], "recipe": Recipe(epochs=1)}
+    read = w2s.generative(model, weak.task, **brief)
+    taught = w2s.student(model, weak, start=read, **brief)
+    probe = w2s.probe(model, weak.task, start=taught, lora=quick["lora"])
+    read, taught, probe = map(pin, (read, taught, probe))
     frame = sweep([probe, taught, read], workers=2, progress=False).frame
     assert frame["role"].tolist() == ["baseline", "student", "generative"]
     times = [

@@ -335,19 +335,19 @@ def test_nothing_is_done_twice(copy):
 
 
 def test_two_builds_in_one_checkout_wait_for_each_other(copy):
-    edit(copy / "book" / "one.md", "Chapter one", "Chapter 1")
+    edit(copy / "book" / "index.md", "A book", "One book")
     line, variables = command(copy, "book")
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     both = [subprocess.Popen(line, cwd=copy, env=variables, **quiet) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert "Chapter 1" in page(copy)
+    assert sorted("pages built" in text for text in said) == [False, True], said
+    assert "One book" in page(copy, "index")
 
 
 def test_executing_again_gives_the_same_bytes(job):
     first = job.built(".ipynb").read_bytes()
-    job.built(".state").unlink()
-    execution.execute([job], workers=1)
+    execution.execute_one(job, job.inputs())
     assert job.built(".ipynb").read_bytes() == first
 
 
@@ -421,13 +421,13 @@ def test_a_failing_chapter_is_named_with_its_cell_and_error(copy):
 def test_a_dying_kernel_is_named_with_its_cell(job):
     edit(job.chapter.source, "rows = [", "os._exit(1)\nrows = [")
     with pytest.raises(BookError, match=r"code cell 5 \(`os._exit\(1\)`\) failed: DeadKernelError"):
-        execution.execute([job], workers=1)
+        execution.execute_one(job, job.inputs())
 
 
 def test_a_field_that_the_notebook_does_not_have_fails_the_chapter_by_its_name(job):
     edit(job.chapter.source, "{{len(seeds)}}", "{{len(sedes)}}")
     with pytest.raises(BookError, match="one: .* there is no 'sedes': did you mean 'seeds'"):
-        execution.execute([job], workers=1)
+        execution.execute_one(job, job.inputs())
 
 
 def test_what_is_wrong_in_sources_is_listed(copy):
@@ -529,24 +529,36 @@ def test_retraining_all_hides_the_published_records(copy):
     assert re.search(r"^reads +unchanged +0 +0$", done.stdout, re.M)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["bok"], "did you mean 'book'"),
-        (["book", "PROFIL=gpu"], "did you mean 'profile'"),
-        (["book", "CHAPTERS=onee"], "did you mean 'one'"),
-        (["book", "PROFILE=latop"], "did you mean 'laptop'"),
-        (["book", "WORKERS=many"], "'many'"),
-        (["book", "SEEDS=[0"], "SEEDS is not YAML"),
-        (["book", "SEEDS"], "'SEEDS' has no value"),
-        (["retrain", "CHAPTERS=one"], "only with ALL=1"),
-        (["serve", "PROT=1"], "did you mean 'port'"),
-        (["serve", "PORT=abc"], "'abc'"),
-    ],
-)
-def test_what_is_not_understood_exits_with_2_and_names_it(copy, arguments, message):
-    done = make(copy, *arguments)
-    assert done.returncode == 2 and message in done.stderr
+WRONG = {
+    "bok": "did you mean 'book'",
+    "book PROFIL=gpu": "did you mean 'profile'",
+    "book CHAPTERS=onee": "did you mean 'one'",
+    "book PROFILE=latop": "did you mean 'laptop'",
+    "book WORKERS=many": "'many'",
+    "book SEEDS=[0": "SEEDS is not YAML",
+    "book SEEDS": "'SEEDS' has no value",
+    "retrain CHAPTERS=one": "only with ALL=1",
+    "serve PROT=1": "did you mean 'port'",
+    "serve PORT=abc": "'abc'",
+}
+
+
+def test_what_is_not_understood_exits_with_2_and_names_it(copy):
+    """All in one process, at the root of the book."""
+    code = """
+import sys
+from w2s_lib.__main__ import main
+for line in sys.argv[1:]:
+    print(main(line.split()), file=sys.stderr)
+"""
+    line, variables = [sys.executable, "-c", code, *WRONG], command(copy)[1]
+    run = subprocess.run(line, cwd=copy, env=variables, capture_output=True, text=True)
+    said = run.stderr.splitlines()
+    assert said[1::2] == ["2"] * len(WRONG), run.stderr
+    assert [
+        text for text, part in zip(said[::2], WRONG.values(), strict=True) if part not in text
+    ] == []
+    assert make(copy, "bok").returncode == 2
 
 
 def test_settings_are_read_as_papermill_reads_yaml():

@@ -92,7 +92,7 @@ def test_a_verdict_is_its_outcome_at_a_stricter_level() -> None:
 def test_a_claim_is_decided_from_other_runs_and_arms() -> None:
     """The student against itself: no difference at all, so none worth having."""
     weak = w2s.supervisor("tfidf", w2s.default_task("movie"))
-    runs = w2s.sweep([weak], seeds=[0, 1], progress=False)
+    runs = w2s.sweep([weak], seeds=[0, 1], workers=1, progress=False)
     found = decide(Claim(**GIVEN), runs, {"naive": weak, "itself": weak})
     assert found.measured.value == 0 and found.measured.n_seeds == 2
     assert found.outcome == NO_DIFFERENCE

@@ -202,7 +202,7 @@ def test_two_who_finish_at_once(
         try:
             return get(path, **options)
         finally:
-            both_have_looked.wait(20)
+            both_have_looked.wait(60)
 
     monkeypatch.setattr(objects[0], "cat_file", together)
     ends: list[Any] = []

@@ -1,4 +1,4 @@
-"""Executing chapters, each by papermill in a process of its own.
+"""Executing chapters, each by papermill in a kernel of its own.
 
 One that nothing has changed for is left alone.
 
@@ -45,7 +45,7 @@ def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
         job.built(".state").unlink(missing_ok=True)
     trained = train(stale, store="user", workers=workers)
     spawn = get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
         # The inputs as they are now, since a source may be edited meanwhile.
         running = [pool.submit(execute_one, job, job.inputs()) for job in stale]
         try:
@@ -72,7 +72,7 @@ def _stamp(job: Job, inputs: str) -> str:
 
 
 def execute_one(job: Job, inputs: str) -> tuple[str, float]:
-    """Executes one notebook with this interpreter's kernel, in a process of its own.
+    """Executes one notebook with a kernel of this interpreter.
 
     Returns its name, and the seconds it took.
     """
