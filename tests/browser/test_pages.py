@@ -33,6 +33,35 @@ def test_a_page_is_whole(opened, name, theme, width):
         assert formula.bounding_box()["height"] > 5
 
 
+def test_a_first_visit_is_quiet_and_as_the_system_is(opened):
+    page, wrong = opened("pgr", theme=None)
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(
+            "scheme => document.documentElement.dataset.theme === scheme", arg=scheme
+        )
+    all_live(page)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["index", "pgr", "bootstrapping"])
+def test_a_drawn_figure_is_dark_on_a_dark_page_and_can_be_read_on_a_phone(opened, name):
+    page, wrong = opened(name, width=390)
+    figure = page.locator(".bd-article img[src$='.svg']")
+    figure.scroll_into_view_if_needed()
+    shots = set()
+    for theme in ("light", "dark"):
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+        page.wait_for_timeout(300)
+        assert figure.evaluate("image => getComputedStyle(image).colorScheme") == theme
+        assert figure.evaluate("image => getComputedStyle(image).filter") == "none"
+        shots.add(figure.screenshot())
+    shrunk = figure.evaluate("image => image.width / image.naturalWidth")
+    drawing = page.request.get(figure.evaluate("image => image.src")).text()
+    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", drawing)]
+    assert len(shots) == 2 and min(sizes) * shrunk > 11 and wrong == []
+
+
 @pytest.mark.parametrize("name", PAGES or ["none"])
 def test_charts_follow_the_theme_and_have_a_still_form(opened, name):
     still, _ = opened(name, javascript=False)

@@ -6,8 +6,14 @@ no text of a drawing is cut.
 
 import pytest
 
-from tests.browser.conftest import PAGES, all_live
+from tests.browser.conftest import PAGES, SITE, all_live
 
+CHAPTERS = [
+    name
+    for name in PAGES
+    if name not in ("scorecard", "performance")
+    and "<strong>In short.</strong>" in (SITE / f"{name}.html").read_text(encoding="utf-8")
+]
 SMALLEST = 10  # CSS pixels of a chart's text
 WIDER = """() => {
   const found = [], article = document.querySelector('.bd-article');
@@ -53,6 +59,24 @@ def test_the_still_form_fits_a_phone_too(opened, name):
     charts = page.locator(".w2s-chart").count()
     assert page.locator(".w2s-narrow > svg:visible").count() == charts
     assert page.locator(".w2s-wide > svg:visible").count() == 0
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("name", CHAPTERS or ["none"])
+def test_the_first_screen_says_what_came_out_and_begins_to_show_it(opened, name, width):
+    page, _ = opened(name, width=width)
+    words = page.locator(".bd-article p:has(> strong)", has_text="In short.").first.bounding_box()
+    chart = page.locator(".w2s-chart").first.bounding_box()
+    assert words["y"] + words["height"] < 650 and chart["y"] < 750
+
+
+def test_rows_of_long_texts_are_cards_in_any_table(opened):
+    page, _ = opened("findings", width=390)
+    cards = page.locator(".w2s-cards tbody tr")
+    assert cards.count() > 3
+    for card in cards.all():
+        texts = [cell.bounding_box() for cell in card.locator(".w2s-long").all()]
+        assert texts and all(box["width"] > 280 for box in texts)
 
 
 @pytest.mark.parametrize("name", ["index", "scorecard"])

@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import vl_convert
 
 import w2s_lib as w2s
 from tests.browser.conftest import all_live
 from tests.figures.test_toys import TOYS
-from w2s_lib.figures.style import VEGALITE
 
 ROOT = Path(__file__).parents[2]
 SHARES = [
@@ -53,8 +51,7 @@ def page(tmp_path_factory, browser, extension):
     site = tmp_path_factory.mktemp("site")
     for name in ("charts.js", "book.css"):
         shutil.copy(ROOT / "book" / "_static" / name, site)
-    script = vl_convert.javascript_bundle(vl_version=VEGALITE)
-    site.joinpath("vega.js").write_text(f"(() => {{\n{script}\n}})();\n", encoding="utf-8")
+    site.joinpath("vega.js").write_text(extension.bundle(), encoding="utf-8")
     figures = {name: extension.figure(make().to_dict()) for name, make in ALL.items()}
     boxes = "".join(f'<div id="{name}">{figure}</div>' for name, figure in figures.items())
     site.joinpath("toys.html").write_text(
@@ -66,7 +63,8 @@ def page(tmp_path_factory, browser, extension):
     page = browser.new_page(viewport={"width": 390, "height": 900})
     page.wrong = []
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("console", lambda m: page.wrong.append(m.text) if m.type == "error" else None)
+    loud = ("error", "warning")
+    page.on("console", lambda m: page.wrong.append(m.text) if m.type in loud else None)
     page.goto(site.joinpath("toys.html").as_uri())
     all_live(page)
     yield page

@@ -8,6 +8,7 @@ import pytest
 
 from tests.browser.conftest import PAGES, SITE, Quiet
 
+HEADER_ICONS = ".article-header-buttons [class*='fa-']:visible"
 FIRST, FURTHER, WHOLE = 1_200_000, 300_000, 8_000_000  # bytes
 
 
@@ -54,6 +55,9 @@ def test_every_icon_is_drawn(opened, name):
     for icon in icons.all():
         mask = icon.evaluate("node => getComputedStyle(node, '::before').maskImage")
         assert mask.startswith('url("data:image/svg+xml'), icon.get_attribute("class")
+    boxes = [icon.bounding_box() for icon in page.locator(HEADER_ICONS).all()]
+    middles = [box["y"] + box["height"] / 2 for box in boxes]
+    assert len(middles) >= 2 and max(middles) - min(middles) <= 1
 
 
 def test_under_a_sub_path_all_is_found(browser, site, tmp_path):
