@@ -14,6 +14,7 @@ import pytest
 import w2s_lib as w2s
 from tests.browser.conftest import all_live
 from tests.figures.test_toys import TOYS
+from w2s_lib.figures.style import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 SHARES = [
@@ -52,7 +53,9 @@ def page(tmp_path_factory, browser, extension):
     for name in ("charts.js", "book.css"):
         shutil.copy(ROOT / "book" / "_static" / name, site)
     site.joinpath("vega.js").write_text(extension.bundle(), encoding="utf-8")
-    figures = {name: extension.figure(make().to_dict()) for name, make in ALL.items()}
+    figures = {
+        name: extension.figure(make().to_dict() | {"$schema": SCHEMA}) for name, make in ALL.items()
+    }
     boxes = "".join(f'<div id="{name}">{figure}</div>' for name, figure in figures.items())
     site.joinpath("toys.html").write_text(
         '<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>Toys</title>'
