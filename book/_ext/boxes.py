@@ -1,6 +1,7 @@
 """Tables on a phone: in a box that scrolls, or, where a row holds a long text, as cards.
 
-The cards are the style sheet's, which finds here what each cell is of.
+The cards are the style sheet's, which finds here what each cell is of. And folded code, which a
+screen reader calls by the words that are seen.
 """
 
 import html
@@ -9,6 +10,7 @@ import re
 from bs4 import BeautifulSoup
 
 TABLE = re.compile(r'(role="region"[^>]*>\s*)?(<table\b.*?</table>)', re.S)
+UNSAID = ' aria-label="Toggle hidden content"'
 LONG = 40
 """Characters of a cell that gets a line of its own in a card."""
 
@@ -39,7 +41,7 @@ def boxed(found):
 def box_tables(app, pagename, templatename, context, doctree):
     """Puts each table of a page into its box."""
     if "body" in context:
-        context["body"] = TABLE.sub(boxed, context["body"])
+        context["body"] = TABLE.sub(boxed, context["body"].replace(UNSAID, ""))
 
 
 def setup(app):

@@ -1,7 +1,8 @@
 """A light site: what no page uses is not in it.
 
 Icons are the book's own (`icons.css`), the mathematical font holds the page's characters alone, and
-of the theme's files those are kept that a page, a style or a script names.
+of the theme's files those are kept that a page, a style or a script names. The theme's sidebar, which
+a screen reader could not name, becomes a region.
 """
 
 import logging
@@ -17,6 +18,7 @@ DROPPED = re.compile(
     r'\s*<(?:link|script)[^>]*(?:src|href)="[^"]*(?:fontawesome|thebe)[^"]*"[^>]*>(?:</script>)?'
 )
 UNSTYLED = re.compile(r"\s*<(?:link|script)[^>]*(?:sphinx-design|design-tabs)[^>]*>(?:</script>)?")
+SIDEBAR = '<div class="bd-sidebar-primary'
 MAP = re.compile(r"\s*(?:/\*|//)# sourceMappingURL=\S+(?: ?\*/)?")
 FORMULA = re.compile(r"<math.*?</math>", re.S)
 NAMED = re.compile(r"[\w.-]+\.\w+")
@@ -35,6 +37,7 @@ def lighten(app, error):
     designed = any(re.search(r'class="[^"]*\bsd-', page) for page in pages.values())
     for path, page in pages.items():
         page = DROPPED.sub("", page)
+        page = page.replace(SIDEBAR, SIDEBAR.replace("div", 'div role="region" aria-label="Book"'))
         pages[path] = page if designed else UNSTYLED.sub("", page)
         path.write_text(pages[path], encoding="utf-8")
     write_font(site / "_static", "".join(pages.values()))

@@ -17,7 +17,7 @@ NAMES = re.compile(r"(\[.*\])\[datum\.value\]", re.S)
 GROUPS = ("concat", "hconcat", "vconcat")
 BARE = {"ticks": False, "domain": False, "labelLimit": 0, "labelPadding": 0, "zindex": 1}
 ABOVE = BARE | {"labelBaseline": "line-bottom", "labelOffset": -13}
-BANDS = {"type": "band", "paddingInner": 0.5, "paddingOuter": 0.4}
+BANDS, BAND = {"type": "band", "paddingInner": 0.5, "paddingOuter": 0.4}, 56
 
 
 def narrow(spec, width=WIDTH):
@@ -35,28 +35,33 @@ def narrow(spec, width=WIDTH):
             {"vconcat": panels} if group == "vconcat" else {}
         )
     for panel in panels:
-        _fit(panel, width if panels == [small] else width - 75)
+        _fit(panel, width if panels == [small] else width - 75, spec.get("datasets", {}))
     _wrap_title(small, width, aside)
     if panels == [small]:
         small |= {"autosize": {"type": "fit-x", "contains": "padding"}, "padding": None}
     return {key: value for key, value in small.items() if spec.get(key) != value}
 
 
-def _fit(panel, width):
+def _channels(panel):
+    """The channels of a panel and of its layers."""
+    for unit in [panel, *panel.get("layer", [])]:
+        yield from unit.get("encoding", {}).items()
+
+
+def _fit(panel, width, datasets):
     """Makes a panel narrow, with its layers."""
     panel["width"] = width
-    for unit in [panel, *panel.get("layer", [])]:
-        for name, channel in unit.get("encoding", {}).items():
-            if not isinstance(channel, dict) or "field" not in channel:
-                continue
-            if name in ("x", "y"):
-                _wrap_axis(panel, name, channel, width)
-            elif name in ("color", "shape", "size"):
-                _stack_legend(channel, width)
+    for name, channel in _channels(panel):
+        if not isinstance(channel, dict) or "field" not in channel:
+            continue
+        if name in ("x", "y"):
+            _wrap_axis(panel, name, channel, width, datasets)
+        elif name in ("color", "shape", "size"):
+            _stack_legend(channel, width)
     _wrap_title(panel, width)
 
 
-def _wrap_axis(panel, name, channel, width):
+def _wrap_axis(panel, name, channel, width, datasets):
     axis, title = channel.get("axis", {}), channel.get("title")
     if name == "x" and isinstance(title, str):
         channel["title"] = _wrapped(title, width)
@@ -72,8 +77,9 @@ def _wrap_axis(panel, name, channel, width):
             texts = [[""] * (most - len(text)) + text for text in texts]  # all end on one line
             axis |= ABOVE | {"labelAlign": axis.get("orient", "left")}
             axis["labelOffset"] -= LINE * (most - 1)
-            first, last = channel["scale"]["domain"]
-            channel["scale"]["domain"] = [first - 0.25, last]
+            for other, same in _channels(panel):  # layers share it
+                if other == "y" and "domain" in same.get("scale", {}):
+                    same["scale"]["domain"] = [-0.75, len(names) - 0.5]
             step = 36 + LINE * most
             panel["height"] = max(panel["height"], (len(names) + 0.25) * step)
         else:
@@ -87,7 +93,9 @@ def _wrap_axis(panel, name, channel, width):
     elif name == "y" and channel["type"] in ("nominal", "ordinal"):
         channel["axis"] = axis | ABOVE | {"labelAlign": "left", "labelOffset": -16}
         channel["scale"] = channel.get("scale", {}) | BANDS
-        panel["height"] = {"step": 56}
+        rows = [row for rows in datasets.values() for row in rows]
+        bands = len({row[channel["field"]] for row in rows if channel["field"] in row})
+        panel["height"] = BAND * (bands - BANDS["paddingInner"] + 2 * BANDS["paddingOuter"])
 
 
 def _stack_legend(channel, width):

@@ -79,20 +79,23 @@ def site(need, tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, site):
-    """Opens a page and returns it with a list that fills with what goes wrong on it."""
+    """Opens a page and returns it with a list that fills with what goes wrong on it.
+
+    No theme: as on a first visit.
+    """
     contexts = []
 
     def open_page(name, *, query="", theme="light", width=1280, **options):
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         context.set_default_timeout(MINUTE)
         contexts.append(context)
-        context.add_init_script(
-            f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
-        )
+        if theme:
+            context.add_init_script(
+                f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
+            )
         page, wrong = context.new_page(), []
         page.on(
-            "console",
-            lambda message: wrong.append(message.text) if message.type == "error" else None,
+            "console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None
         )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(

@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import vl_convert
 
 import w2s_lib as w2s
 from tests.browser.conftest import MINUTE, all_live
 from tests.figures.test_toys import TOYS
-from w2s_lib.figures.style import VEGALITE
+from w2s_lib.figures.style import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("toys")  # which share one page
@@ -61,9 +60,10 @@ def page(tmp_path_factory, browser, extension):
     site = tmp_path_factory.mktemp("site")
     for name in ("charts.js", "book.css"):
         shutil.copy(ROOT / "book" / "_static" / name, site)
-    script = vl_convert.javascript_bundle(vl_version=VEGALITE)
-    site.joinpath("vega.js").write_text(f"(() => {{\n{script}\n}})();\n", encoding="utf-8")
-    figures = {name: extension.figure(make().to_dict()) for name, make in ALL.items()}
+    site.joinpath("vega.js").write_text(extension.bundle(), encoding="utf-8")
+    figures = {
+        name: extension.figure(make().to_dict() | {"$schema": SCHEMA}) for name, make in ALL.items()
+    }
     boxes = "".join(f'<div id="{name}">{figure}</div>' for name, figure in figures.items())
     site.joinpath("toys.html").write_text(
         '<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>Toys</title>'
@@ -75,7 +75,8 @@ def page(tmp_path_factory, browser, extension):
     page.set_default_timeout(MINUTE)
     page.wrong = []
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("console", lambda m: page.wrong.append(m.text) if m.type == "error" else None)
+    loud = ("error", "warning")
+    page.on("console", lambda m: page.wrong.append(m.text) if m.type in loud else None)
     page.goto(site.joinpath("toys.html").as_uri())
     all_live(page)
     yield page

@@ -18,6 +18,8 @@ from scipy.optimize import isotonic_regression
 VEGALITE = "5.21"
 """Of the versions that JupyterLab 4 draws live (none of 6), the one that vl-convert compiles."""
 MIME = "application/vnd.vegalite.v5+json"
+SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
+"""No finer: JupyterLab draws with 5.6 and warns of a spec of a later one."""
 GREY = "#767676"  # contrast 4.5:1 on white and 4.1:1 on #121212; no grey has 4.5:1 on both
 RULE = "#8c8c8c55"  # see-through, so that it stays faint on either
 SUPERVISOR, STUDENT, RIVAL = "#D55E00", "#0072B2", "#009E73"
@@ -79,9 +81,9 @@ def _theme() -> alt.theme.ThemeConfig:
     text: Any = {"labelColor": GREY, "titleColor": GREY, "labelFontSize": 12, "titleFontSize": 12}
     text["titleFontWeight"] = "normal"
     axis = text | {"domainColor": GREY, "tickColor": GREY, "gridColor": RULE, "titlePadding": 8}
-    axis["labelSeparation"] = 4
+    axis |= {"labelSeparation": 4, "labelFlush": False}  # flush, two labels at an end touch
     legend = text | {"labelLimit": 240, "titleLimit": 400, "symbolSize": 80}
-    legend |= {"orient": "bottom", "symbolOpacity": 1}
+    legend |= {"orient": "bottom", "symbolOpacity": 1, "columnPadding": 24}
     title: Any = {"color": GREY, "fontSize": 14, "fontWeight": 600, "anchor": "start", "offset": 14}
     title |= {"subtitleColor": GREY, "subtitleFontSize": 12}
     return {
@@ -101,7 +103,7 @@ def _theme() -> alt.theme.ThemeConfig:
 def _mime_bundle(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     import vl_convert  # only drawing needs it, and only the book's extra installs it
 
-    spec = {**spec, "$schema": f"https://vega.github.io/schema/vega-lite/v{VEGALITE}.json"}
+    spec = {**spec, "$schema": SCHEMA}
     png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, scale=2)
     return {MIME: spec, "image/png": b64encode(deflated(png)).decode()}
 

@@ -10,6 +10,8 @@ import pandas as pd
 from w2s_lib.measures.intervals import Interval
 
 Format: TypeAlias = str | Callable[[Any], str]
+LINE = 80
+"""Characters of a cell that is read on one line in a box that scrolls."""
 
 
 class Table:
@@ -30,7 +32,9 @@ class Table:
         html = re.sub("<(t[dh])>", r'<\1 style="text-align: left">', html)
         if not self.scroll:
             return html
-        box = "max-height: 28rem; overflow: auto; white-space: nowrap"
+        longest = max((len(text) for text in self.rows.to_numpy().flat), default=0)
+        wrap = "normal" if longest > LINE else "nowrap"
+        box = f"max-height: 28rem; overflow: auto; white-space: {wrap}"
         label = escape(self.scroll)
         return f'<div style="{box}" tabindex="0" role="region" aria-label="{label}">{html}</div>'
 
@@ -56,6 +60,7 @@ def table(
 
     Args:
         frame: any columns; an `Interval` shows as `0.41 [0.33, 0.49]`, what is missing as nothing.
+            An underscore in a column's name shows as a space.
         formats: column -> a number format such as ".3f", or a function of a value to its text; by
             default two decimals for numbers with a fraction.
         scroll: of a long table, its name: it is shown in a box that scrolls.
@@ -69,7 +74,9 @@ def table(
     return Table(
         pd.DataFrame(
             {
-                str(name): [_text(value, given.get(name, "")) for value in frame[name]]
+                str(name).replace("_", " "): [
+                    _text(value, given.get(name, "")) for value in frame[name]
+                ]
                 for name in frame.columns
             },
             dtype=str,

@@ -148,7 +148,7 @@ def confidence_explorer(
                 "what:N", scale=scale(names, (SUPERVISOR, STUDENT, RIVAL, COLOURS[2])), **legend
             ),
             shape=alt.Shape("what:N", scale=scale(names, SHAPES), **legend),
-            size=alt.Size("what:N", scale=sizes, **legend),
+            size=alt.Size("what:N", sort=names, scale=sizes, **legend),
         ),
         *(
             rows.mark_text(align="right").encode(
