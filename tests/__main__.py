@@ -1,7 +1,8 @@
-"""`make test`, `make try` and `make gpu-check`: every check, sketches, the proof of the CUDA path.
+"""`make test`, `make try`, `make rehearsal`, `make gpu-check`: checks, sketches, the hub, the GPU.
 
 python -m tests            # linter, format, import rules, types, all tests
 python -m tests try        # each chapter as a sketch, and with each knob of "What to tweak" turned
+python -m tests rehearsal  # the profiles for a hub and a GPU, on this CPU, from a hub on this machine
 python -m tests gpu-check  # on a box with a GPU: its tests, its benchmark, then records
 """
 
@@ -62,6 +63,11 @@ def try_out(settings: list[str]) -> int:
     return 0
 
 
+def rehearse(settings: list[str]) -> int:
+    """Rehearses what needs a hub and a GPU; takes no settings."""
+    return subprocess.call([*MODULE, "tests.rehearsal", *settings])
+
+
 def gpu_check(settings: list[str]) -> int:
     """Stops at the first step that fails; the last one resumes where it stopped."""
     import torch
@@ -79,5 +85,5 @@ def gpu_check(settings: list[str]) -> int:
 
 if __name__ == "__main__":
     verb, *settings = sys.argv[1:] or ["test"]
-    named = {"try": try_out, "gpu-check": gpu_check}
+    named = {"try": try_out, "rehearsal": rehearse, "gpu-check": gpu_check}
     sys.exit(named[verb](settings) if verb in named else test())

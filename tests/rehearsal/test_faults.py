@@ -101,7 +101,7 @@ CASES = {
     "renamed": Case({"moved_to": "t/undisturbed"}),
     "vanished": Case({"commits": {}, "names": {}}, said=("revision", COMMIT)),
     "slow-once": Case(faults={"wait": 3, "times": 1}),
-    "slow": Case(faults={"wait": 3}, said=("again",), slow=True),
+    "slow": Case(faults={"wait": 3}, said=("network",), slow=True),
     "cut-once": Case(faults={"origin": "storage", "sends": 700, "times": 1}),
     "cut": Case(faults={"origin": "storage", "sends": 0}, said=("connection", "again"), slow=True),
     "short": Case(faults={"origin": "storage", "grows": -100}, said=("not whole", "again")),

@@ -197,6 +197,19 @@ def test_what_was_read_once_needs_neither_hub_nor_function(
         default_task(twice)
 
 
+def test_a_task_declared_anew_is_read_anew(hub: list[tuple[Any, ...]], twice: str) -> None:
+    """As where a cell's function is mended and the cell run again."""
+    task = default_task(twice, **SMALL)
+    first = load_table(task)
+
+    def mended(row: dict[str, Any]) -> Iterator[Example]:
+        yield Example(row["goal"], row["label"])
+
+    mended.__name__ = twice
+    w2s.hub_task("me/twice:v1")(mended)
+    assert load_table(task).digest != first.digest
+
+
 def test_a_task_of_ones_own(hub: list[tuple[Any, ...]]) -> None:
     try:
         for _ in range(2):  # a cell may be run again

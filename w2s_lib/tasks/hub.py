@@ -47,7 +47,7 @@ class Example:
 Formatter = Callable[[dict[str, Any]], Iterator[Example]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity: declared anew, it is read anew
 class HubTask:
     """A task of the hub. Args of `hub_task`; `examples` is the decorated function."""
 
