@@ -64,8 +64,11 @@ def try_out(settings: list[str]) -> int:
 
 
 def rehearse(settings: list[str]) -> int:
-    """Rehearses what needs a hub and a GPU; takes no settings."""
-    return subprocess.call([*MODULE, "tests.rehearsal", *settings])
+    """Rehearses what needs a hub and a GPU."""
+    if settings:
+        print(f"error: the rehearsal has no settings: {' '.join(settings)}", file=sys.stderr)
+        return 2
+    return subprocess.call([*MODULE, "tests.rehearsal"])
 
 
 def gpu_check(settings: list[str]) -> int:

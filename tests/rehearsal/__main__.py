@@ -27,6 +27,8 @@ INTERRUPTED_AFTER = 3
 def main() -> int:
     """All steps, a line each."""
     started = time.monotonic()
+    # A shell has what it starts in the background ignore it, and so what that starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def say(what: str) -> None:
         print(f"{time.monotonic() - started:5.0f} s  {what}", flush=True)

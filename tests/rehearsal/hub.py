@@ -12,6 +12,7 @@ import fnmatch
 import hashlib
 import http.server
 import json
+import os
 import re
 import threading
 import time
@@ -123,17 +124,17 @@ class Hub:
             server.shutdown()
             server.server_close()
 
-    def environment(self, home: Any, *, token: str = "") -> dict[str, str]:
-        """The variables with which a process asks this hub, and has its caches in a folder."""
-        return {
+    def environment(self, home: Any, *, token: str) -> dict[str, str]:
+        """This process's variables, in which the clients find this hub, and their caches in a folder."""
+        clients = ("HF_", "HUGGING", "TRANSFORMERS_")
+        own = {name: value for name, value in os.environ.items() if not name.startswith(clients)}
+        return own | {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
-            "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": token,
             "HF_HUB_ETAG_TIMEOUT": "2",
             "HF_HUB_DOWNLOAD_TIMEOUT": "2",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
-            "HF_TOKEN": token,
             "NO_PROXY": "127.0.0.1",
         }
 

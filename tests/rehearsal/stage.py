@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -100,8 +99,7 @@ def stage(
     cache.mkdir()
     for asset in (fetch_model(), fetch_data()):
         (cache / asset.name).symlink_to(asset, target_is_directory=True)
-    own = {name: value for name, value in os.environ.items() if not name.startswith("W2S_")}
     with serving(stock(N_ROWS, models=models, tasks=tasks)) as hub:
         found = hub.environment(folder / "hf", token="hf_rehearsal")
-        paths = {"PYTHONPATH": str(root), "W2S_CACHE": str(cache), "TQDM_DISABLE": "1"}
-        yield Stage(hub, root, own | found | paths)
+        found = {name: value for name, value in found.items() if not name.startswith("W2S_")}
+        yield Stage(hub, root, found | {"PYTHONPATH": str(root), "W2S_CACHE": str(cache)})

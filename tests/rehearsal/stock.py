@@ -16,19 +16,28 @@ import yaml
 from tests.conftest import small_tokenizer
 from tests.rehearsal.hub import Repository
 from tests.tasks.rows import CASES, PAIRS
+from w2s_lib.models.backbone import quiet
 from w2s_lib.tasks.hub import HUB_TASKS, HubTask
 
-SIZE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
-SIZE |= {"num_key_value_heads": 2, "vocab_size": 600, "bos_token_id": 1, "eos_token_id": 2}
+SIZE = {"hidden_size": 48, "intermediate_size": 96, "vocab_size": 600}
+SIZE |= {"bos_token_id": 1, "eos_token_id": 2}
+
+
+def _shape(blocks: int, heads: int, key_heads: int, *, tied: bool = True) -> dict[str, Any]:
+    sizes = {"num_hidden_layers": blocks, "num_attention_heads": heads}
+    return SIZE | sizes | {"num_key_value_heads": key_heads, "tie_word_embeddings": tied}
+
+
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "HuggingFaceTB/SmolLM2-135M": ("Llama", SIZE | {"num_hidden_layers": 30}),
-    "HuggingFaceTB/SmolLM2-360M": ("Llama", SIZE | {"num_hidden_layers": 32}),
-    "HuggingFaceTB/SmolLM2-1.7B": ("Llama", SIZE | {"num_hidden_layers": 24}),
-    "Qwen/Qwen3-0.6B-Base": ("Qwen3", SIZE | {"num_hidden_layers": 28, "head_dim": 8}),
-    "Qwen/Qwen3-4B-Base": ("Qwen3", SIZE | {"num_hidden_layers": 36, "head_dim": 8}),
-    "Qwen/Qwen3-8B-Base": ("Qwen3", SIZE | {"num_hidden_layers": 36, "head_dim": 8}),
+    "HuggingFaceTB/SmolLM2-135M": ("Llama", _shape(30, 6, 2)),
+    "HuggingFaceTB/SmolLM2-360M": ("Llama", _shape(32, 6, 2)),
+    "HuggingFaceTB/SmolLM2-1.7B": ("Llama", _shape(24, 6, 6)),
+    "Qwen/Qwen3-0.6B-Base": ("Qwen3", _shape(28, 4, 2) | {"head_dim": 16}),
+    "Qwen/Qwen3-4B-Base": ("Qwen3", _shape(36, 4, 1) | {"head_dim": 16}),
+    "Qwen/Qwen3-8B-Base": ("Qwen3", _shape(36, 4, 1, tied=False) | {"head_dim": 16}),
 }
-"""Models of the profiles: the family, the number of blocks and the sharing of heads are the real ones'."""
+"""Models of the profiles, small and random; of the real ones are the family, the number of blocks,
+how many heads share a key head, and whether the head for words is that of the embeddings."""
 
 WORDS = ("terrible", "great", "no", "yes")
 """The label words of all tasks: a token each, as in the real tokenizers."""
@@ -50,7 +59,7 @@ def random_model(family: str, **settings: Any) -> dict[str, bytes]:
     torch.manual_seed(0)
     config = getattr(tf, f"{family}Config")(**settings)
     made = getattr(tf, f"{family}ForCausalLM")(config).to(torch.bfloat16)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, quiet():
         made.save_pretrained(folder)
         small_tokenizer(WORDS).save_pretrained(folder)
         return {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}

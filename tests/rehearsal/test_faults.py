@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -33,7 +32,7 @@ def rows(first: str) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def contents() -> dict[str, dict[str, dict[str, bytes]]]:
     """Kind -> commit -> files: the same in every repository."""
-    small = SIZE | {"num_hidden_layers": 2}
+    small = SIZE | {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     models = {
         COMMIT: random_model("Llama", **small),
         LATER: random_model("Qwen3", head_dim=8, **small),
@@ -54,7 +53,7 @@ def load(
     """Has one process, which knows the hub and a token, load something; gives its answer."""
     home = tmp_path_factory.mktemp("home")
     (home / "cache").mkdir()
-    environment = os.environ | hub.environment(home / "hf", token=TOKEN)
+    environment = hub.environment(home / "hf", token=TOKEN)
     client = subprocess.Popen(
         [sys.executable, "-m", "tests.rehearsal.client"],
         env=environment | {"W2S_CACHE": str(home / "cache")},
