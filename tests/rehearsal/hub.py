@@ -124,16 +124,22 @@ class Hub:
             server.shutdown()
             server.server_close()
 
-    def environment(self, home: Any, *, token: str) -> dict[str, str]:
-        """This process's variables, in which the clients find this hub, and their caches in a folder."""
+    def environment(self, home: Any, *, token: str, patience: int = 10) -> dict[str, str]:
+        """This process's variables, in which the clients find this hub, and their caches in a folder.
+
+        Args:
+            home: the folder.
+            token: what the clients log in with.
+            patience: seconds that they wait for an answer, before they ask again.
+        """
         clients = ("HF_", "HUGGING", "TRANSFORMERS_")
         own = {name: value for name, value in os.environ.items() if not name.startswith(clients)}
         return own | {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
             "HF_TOKEN": token,
-            "HF_HUB_ETAG_TIMEOUT": "2",
-            "HF_HUB_DOWNLOAD_TIMEOUT": "2",
+            "HF_HUB_ETAG_TIMEOUT": str(patience),
+            "HF_HUB_DOWNLOAD_TIMEOUT": str(patience),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "NO_PROXY": "127.0.0.1",
         }

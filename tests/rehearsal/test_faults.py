@@ -17,6 +17,7 @@ from tests.rehearsal.hub import Fault, Hub, Repository, serving
 from tests.rehearsal.stock import SIZE, commit_of, parquet, random_model
 
 TOKEN = "hf_rehearsal"
+PATIENCE = 2
 ORIGINS = ("hub", "storage")
 COMMIT, LATER = commit_of("first"), commit_of("second")
 CARD = b"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
@@ -47,13 +48,17 @@ def hub(contents: dict[str, dict[str, dict[str, bytes]]]) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def load(
-    hub: Hub, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., dict[str, str]]]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the client has its caches, and those of the hub's libraries."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "cache").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def load(hub: Hub, home: Path) -> Iterator[Callable[..., dict[str, str]]]:
     """Has one process, which knows the hub and a token, load something; gives its answer."""
-    home = tmp_path_factory.mktemp("home")
-    (home / "cache").mkdir()
-    environment = hub.environment(home / "hf", token=TOKEN)
+    environment = hub.environment(home / "hf", token=TOKEN, patience=PATIENCE)
     client = subprocess.Popen(
         [sys.executable, "-m", "tests.rehearsal.client"],
         env=environment | {"W2S_CACHE": str(home / "cache")},
@@ -99,8 +104,8 @@ CASES = {
     "missing": Case(said=("hf auth login",)),
     "renamed": Case({"moved_to": "t/undisturbed"}),
     "vanished": Case({"commits": {}, "names": {}}, said=("revision", COMMIT)),
-    "slow-once": Case(faults={"wait": 3, "times": 1}),
-    "slow": Case(faults={"wait": 3}, said=("network",), slow=True),
+    "slow-once": Case(faults={"wait": PATIENCE + 1, "times": 1}),
+    "slow": Case(faults={"wait": PATIENCE + 1}, said=("network",), slow=True),
     "cut-once": Case(faults={"origin": "storage", "sends": 700, "times": 1}),
     "cut": Case(faults={"origin": "storage", "sends": 0}, said=("connection", "again"), slow=True),
     "short": Case(faults={"origin": "storage", "grows": -100}, said=("not whole", "again")),
@@ -130,10 +135,11 @@ def test_a_fault_is_survived_or_said_in_one_sentence(
     kind: str,
     name: str,
     hub: Hub,
+    home: Path,
     load: Callable[..., dict[str, str]],
     contents: dict[str, dict[str, dict[str, bytes]]],
 ) -> None:
-    """And what comes once it is mended is what an undisturbed hub gives."""
+    """And nothing half-made stays: what comes once it is mended is what an undisturbed hub gives."""
     case, place = CASES[name], "models" if kind == "model" else "datasets"
     own, undisturbed = f"t/{name}-{kind}", f"{place}/t/undisturbed"
     whole = {"commits": contents[place], "names": {"main": COMMIT}}
@@ -142,6 +148,7 @@ def test_a_fault_is_survived_or_said_in_one_sentence(
         hub.repositories[f"{place}/{own}"] = Repository(**(whole | case.repository))
     hub.faults = [Fault(f"*/{own}/*", **case.faults)] if case.faults else []
     first = load(**request(kind, own))
+    assert not list(home.rglob("*.incomplete"))
     hub.faults.clear()
     hub.repositories[f"{place}/{own}"] = Repository(**whole)
     expected = load(**request(kind, "t/undisturbed"))
