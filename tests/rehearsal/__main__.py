@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from tests.rehearsal.hub import Hub
-from tests.rehearsal.stage import EVERY_TASK, EXECUTE, OVERRIDES, ROOT, Stage, stage
+from tests.rehearsal.stage import EXECUTE, OVERRIDES, ROOT, Stage, stage
 from tests.rehearsal.stock import MODELS
 from w2s_lib.tasks.catalogue import HUB_TASKS
 
@@ -35,10 +35,8 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="w2s-rehearsal-") as folder:
         with stage(Path(folder)) as there:
-            loaded = there.told("-c", EVERY_TASK).splitlines()
-            names = [line.split()[0] for line in loaded if line.split()[0] in HUB_TASKS]
-            assert names == list(HUB_TASKS), loaded
-            say(f"{len(names)} tasks loaded by datasets")
+            assert there.load_tasks() == list(HUB_TASKS)
+            say(f"{len(HUB_TASKS)} tasks loaded by datasets")
             for profile in ("gpu-small", "gpu"):
                 settings = (f"PROFILE={profile}", f"WORKERS={os.cpu_count()}", *OVERRIDES)
                 say(f"{profile}: plan\n{there.told('-m', 'w2s_lib', 'plan', *settings)}")

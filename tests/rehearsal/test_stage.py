@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rehearsal.stage import EVERY_TASK, OVERRIDES, Stage, stage
+from tests.rehearsal.stage import OVERRIDES, Stage, stage
 from tests.rehearsal.stock import commit_of
 from w2s_lib.tasks.catalogue import HUB_TASKS
 
@@ -22,8 +22,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 def test_every_task_is_loaded_from_parquet_and_by_its_commit(there: Stage) -> None:
     there.hub.asked.clear()
-    loaded = there.told("-c", EVERY_TASK).splitlines()
-    assert [line.split()[0] for line in loaded if line.split()[0] in HUB_TASKS] == list(HUB_TASKS)
+    assert there.load_tasks() == list(HUB_TASKS)
     for task in HUB_TASKS.values():
         of_task = [r for r in there.hub.asked if task.hub in r.path]
         assert any(r.origin == "storage" and ".parquet?" in r.path for r in of_task)
