@@ -1,8 +1,9 @@
-"""`make test`, `make try` and `make gpu-check`: every check, sketches, the proof of the CUDA path.
+"""`make test`, `make try`, `make rehearsal`, `make gpu-check`: checks, sketches, the hub, the GPU.
 
 python -m tests            # linter, format, import rules, types, all tests
 python -m tests browser    # the built book in a browser, which has to be there
 python -m tests try        # each chapter as a sketch, and with each knob of "What to tweak" turned
+python -m tests rehearsal  # the profiles for a hub and a GPU, on this CPU, from a hub on this machine
 python -m tests gpu-check  # on a box with a GPU: its tests, its benchmark, then records
 """
 
@@ -74,6 +75,14 @@ def try_out(settings: list[str]) -> int:
     return 0
 
 
+def rehearse(settings: list[str]) -> int:
+    """Rehearses what needs a hub and a GPU."""
+    if settings:
+        print(f"error: the rehearsal has no settings: {' '.join(settings)}", file=sys.stderr)
+        return 2
+    return subprocess.call([*MODULE, "tests.rehearsal"])
+
+
 def gpu_check(settings: list[str]) -> int:
     """Stops at the first step that fails; the last one resumes where it stopped."""
     import torch
@@ -91,5 +100,5 @@ def gpu_check(settings: list[str]) -> int:
 
 if __name__ == "__main__":
     verb, *settings = sys.argv[1:] or ["test"]
-    named = {"browser": browser, "try": try_out, "gpu-check": gpu_check}
+    named = {"browser": browser, "try": try_out, "rehearsal": rehearse, "gpu-check": gpu_check}
     sys.exit(named[verb](settings) if verb in named else test())

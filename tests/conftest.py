@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -194,8 +194,8 @@ def killed_after_the_first(runs: list[RunSpec], folder: Path) -> Path:
     return first
 
 
-def small_tokenizer() -> Any:
-    """Bytes, pieces and words of our sentences; no token for padding."""
+def small_tokenizer(words: Iterable[str] = ("terrible", "great")) -> Any:
+    """Bytes, pieces and words of our sentences, and these words; no token for padding."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -209,8 +209,7 @@ def small_tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     made.train_from_iterator(
-        [f"{t} It was {word}." for t in sentences()["text"] for word in ("terrible", "great")],
-        trainer,
+        [f"{t} It was {word}." for t in sentences()["text"] for word in words], trainer
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>"

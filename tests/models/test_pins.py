@@ -128,9 +128,8 @@ def test_local_only_asks_nobody(hub: type[Hub], cache: Path, tiny_models: Path) 
     ("status", "code", "words"),
     [
         (403, "GatedRepo", ["gated"]),
-        (401, "RepoNotFound", ["Repository Not Found", "authenticated"]),
-        (404, "RevisionNotFound", ["Revision Not Found", "step3"]),
-        (503, "", ["cannot be asked", "network"]),
+        (401, "RepoNotFound", ["name", "hf auth login"]),
+        (404, "RevisionNotFound", ["revision", "step3"]),
     ],
 )
 def test_a_model_that_the_hub_does_not_give_is_one_sentence(
@@ -145,15 +144,14 @@ def test_a_model_that_the_hub_does_not_give_is_one_sentence(
     assert "hf:a/b" in message and "\n" not in message
     for word in words:
         assert word in message
-    if status < 500:
-        with pytest.raises(AssetError, match="hf:a/b"):
-            backbone.check(RunSpec(model="hf:a/b@3", revision=COMMIT))
+    with pytest.raises(AssetError, match="hf:a/b"):
+        backbone.check(RunSpec(model="hf:a/b@3", revision=COMMIT))
 
 
 def test_what_is_not_in_the_cache_offline_is_one_sentence() -> None:
-    with pytest.raises(AssetError, match="hf:a/b .*cache.* HF_HUB_OFFLINE, .* local folder"):
+    with pytest.raises(AssetError, match="hf:a/b: .*cache.* HF_HUB_OFFLINE"):
         resolve_revision("hf:a/b")
-    with pytest.raises(AssetError, match="hf:a/b .*cache"):
+    with pytest.raises(AssetError, match="hf:a/b: .*cache"):
         backbone.check(RunSpec(model="hf:a/b@3", revision=COMMIT))
 
 

@@ -32,6 +32,7 @@ from w2s_lib.training.baselines import (
     layer_states,
     linear_probe,
 )
+from w2s_lib.training.execute import refuse_early
 from w2s_lib.training.finetune import Data, no_rows
 
 TFIDF = RunSpec(model="tfidf")
@@ -333,12 +334,8 @@ def test_zero_shot_is_calibrated_on_unlabelled_rows(
 @pytest.mark.parametrize(
     "words", ["great", "terrible/great/fine", "unspeakable!/great", "/great", ""]
 )
-def test_label_words_that_are_not_two_tokens_are_refused(
-    words: str, table: TaskTable, small_task: Task
-) -> None:
+def test_label_words_that_are_not_two_tokens_are_refused(words: str, small_task: Task) -> None:
+    """Before anything is trained."""
     task = dataclasses.replace(small_task, label_words=words)
     with pytest.raises(SpecError, match="Task.label_words"):
-        fit_zero_shot(
-            RunSpec(model="smollm2-135m@2", task=task, method="zero_shot"),
-            Data(table, np.arange(4), None),
-        )
+        refuse_early([RunSpec(model="smollm2-135m@2", task=task, method="zero_shot")])

@@ -15,6 +15,7 @@ from typing import Any
 
 from w2s_lib.runs.errors import AssetError, SpecError
 from w2s_lib.runs.folders import unchanged_sha256
+from w2s_lib.runs.hub_errors import reason
 from w2s_lib.runs.model_names import is_folder, is_hub
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.table import resolve_task
@@ -87,9 +88,11 @@ def _commit(name: str, revision: str, local_only: bool) -> str:
         try:  # a download would try an unreachable hub again and again, for half a minute
             if not local_only:
                 huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=10)
-        except Exception as error:  # of whatever HTTP client the hub's library has
-            if isinstance(error, errors.HfHubHTTPError) and error.response.status_code < 500:
-                raise
+        except errors.HfHubHTTPError as error:
+            status = error.response.status_code
+            if status != 429 and status < 500:
+                raise  # else it is busy: the download asks again, when it is told to
+        except Exception:  # of whatever HTTP client the hub's library has
             local_only = True
         file = huggingface_hub.hf_hub_download(
             repository, "config.json", revision=revision, local_files_only=local_only
@@ -142,24 +145,17 @@ def downloaded(name: str, revision: str) -> bool:
 
 @contextlib.contextmanager
 def explaining(name: str) -> Iterator[None]:
-    """Turns what the libraries raise while they load a model into one sentence, in their words.
+    """Turns what the libraries raise while they load a model into one sentence.
 
     Raises:
         AssetError: it is gated, missing, private, damaged, or out of reach.
         SpecError: it needs code of its own.
     """
-    from huggingface_hub import errors
-
     try:
         yield
     except (SpecError, RuntimeError, MemoryError):
         raise
-    except errors.LocalEntryNotFoundError as error:
-        what = f"{name} is not in the hub's cache on this machine, and the hub cannot be asked"
-        how = "check the network and HF_HUB_OFFLINE, or give a local folder"
-        raise AssetError(f"{what}: {how}") from error
     except Exception as error:  # each library has its own
         if "trust_remote_code" in str(error):
             raise SpecError(f"{name} needs code of its own, which is never run here") from error
-        why = " ".join(str(error).split())
-        raise AssetError(f"cannot load {name} ({type(error).__name__}: {why})") from error
+        raise AssetError(f"cannot load {name}: {reason(error)}") from error

@@ -16,6 +16,7 @@ import pandas as pd
 
 from w2s_lib.runs.errors import AssetError, SpecError
 from w2s_lib.runs.folders import cache_dir
+from w2s_lib.runs.hub_errors import reason
 from w2s_lib.tasks.readers import in_either_order
 
 MAX_ROWS = 20_000
@@ -44,7 +45,7 @@ class Example:
 Formatter = Callable[[dict[str, Any]], Iterator[Example]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity: declared anew, it is read anew
 class HubTask:
     """A task of the hub. Args of `hub_task`; `examples` is the decorated function."""
 
@@ -149,19 +150,27 @@ def read_hub_task(task: HubTask) -> pd.DataFrame:
 
 def _load(task: HubTask, split: str) -> Any:
     import datasets
+    import huggingface_hub
 
     what: tuple[Any, ...] = task.hub, task.config
     where: dict[str, Any] = {"revision": task.revision}
-    if task.files:
-        path = f"hf://datasets/{task.hub}@{task.revision}/{task.files.format(split=split)}"
-        what, where = ("parquet",), {"data_files": {split: path}}
+    what_is = f"split {split!r} of the hub's {task.hub!r} for task {task.name!r}"
     try:
+        if task.files:  # `datasets` would not ask a busy hub again
+            path = huggingface_hub.hf_hub_download(
+                task.hub, task.files.format(split=split), repo_type="dataset", **where
+            )
+            what, where = ("parquet",), {"data_files": {split: path}}
         data = datasets.load.load_dataset(*what, split=split, **where)
     except Exception as error:  # datasets lets through the errors of half a dozen libraries
-        reason = (str(error).splitlines() or [""])[0]
-        said = f"cannot load split {split!r} of the hub's {task.hub!r} for task {task.name!r}"
-        how = "check the name and the network; where it is gated, log in; or save it as a file"
-        raise AssetError(f"{said} ({type(error).__name__}: {reason}): {how}") from error
+        raise AssetError(f"cannot load {what_is}: {reason(error)}") from error
+    # Where the hub fails it takes, with a warning, what it has loaded last: of whatever commit.
+    found = {Path(file["filename"]).parent.name for file in data.cache_files}
+    if task.pinned and not task.files and found - {task.revision}:
+        raise AssetError(
+            f"cannot load {what_is}: the hub cannot be asked, and what this machine has of it is "
+            f"not of commit {task.revision}"
+        )
     if len(data) > MAX_ROWS:
         drawn = np.random.default_rng(0).choice(len(data), MAX_ROWS, replace=False)
         data = data.select(np.sort(drawn))

@@ -27,7 +27,7 @@ from w2s_lib.runs.folders import unchanged_sha256, write_cached
 from w2s_lib.runs.settings import Task
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
-from w2s_lib.tasks.hub import cached_table, read_hub_task
+from w2s_lib.tasks.hub import HubTask, cached_table, read_hub_task
 from w2s_lib.tasks.readers import FILE_KINDS, is_file, read_file, rows_to_keep
 
 Rows = npt.NDArray[np.int64]
@@ -128,7 +128,7 @@ def resolve_task(task: Task, *, local_only: bool = False) -> Task:
     else:
         if not cached_table(task.name, task.sha256).is_file():
             _require_known(task.name)
-        found = _load(task.name, 0.0, task.sha256).digest
+        found = _load(task.name, 0.0, task.sha256, HUB_TASKS.get(task.name)).digest
     changed = f"{task.name} has sha256 {found!r}, not {task.sha256!r}: its content has changed"
     require(task.sha256 in ("", found), changed)
     return dataclasses.replace(task, sha256=found)
@@ -151,7 +151,7 @@ def _cached_digest(name: str) -> str:
     """The digest of a hub task's only table in the cache; "" where it has none, or several."""
     digests = [file.stem[-16:] for file in cached_table(name, "").parent.glob(f"{name}-*.parquet")]
     alone = name in HUB_TASKS and len(digests) == 1
-    return _load(name, 0.0, digests[0]).digest if alone else ""
+    return _load(name, 0.0, digests[0], HUB_TASKS[name]).digest if alone else ""
 
 
 def load_table(task: Task) -> TaskTable:
@@ -174,12 +174,12 @@ def load_table(task: Task) -> TaskTable:
     """
     task = resolve_task(task)
     min_rating = task.min_rating if task.name in EMBEDDED else 0.0
-    table = _load(task.name, min_rating, task.sha256)
+    table = _load(task.name, min_rating, task.sha256, HUB_TASKS.get(task.name))
     return dataclasses.replace(table, task=task, frame=table.frame.copy())
 
 
 @lru_cache(maxsize=8)
-def _load(name: str, min_rating: float, sha256: str) -> TaskTable:
+def _load(name: str, min_rating: float, sha256: str, declared: HubTask | None) -> TaskTable:
     ratings: list[tuple[int, ...]] = []
     from_hub: pd.DataFrame | None = None
     if name in EMBEDDED:
@@ -192,7 +192,9 @@ def _load(name: str, min_rating: float, sha256: str) -> TaskTable:
         frame = read_file(Path(name).expanduser())
     else:
         file = cached_table(name, sha256)
-        frame = pd.read_parquet(file) if file.is_file() else read_hub_task(HUB_TASKS[name])
+        frame = (
+            pd.read_parquet(file) if file.is_file() else read_hub_task(declared or HUB_TASKS[name])
+        )
         from_hub = frame
     kept = rows_to_keep(frame, name)
     ratings = [ratings[row] for row in np.flatnonzero(kept)] if ratings else []

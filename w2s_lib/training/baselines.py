@@ -245,7 +245,7 @@ def fit_zero_shot(spec: RunSpec, data: Data) -> Baseline:
     table, comparison = data.table, data.table.texts_a_row == 2
     config = models.load_config(spec.name, spec.revision)
     depth = spec.depth or config.num_hidden_layers
-    tokens = _label_tokens(spec)
+    tokens = label_tokens(spec)
     boundary = trunk_depth(spec, table, config, n_top=10)
     inputs = inputs_at(spec, table, boundary)  # before the model: see `adapted`
     model = models.load_backbone(spec, causal_lm=True)
@@ -260,8 +260,12 @@ def fit_zero_shot(spec: RunSpec, data: Data) -> Baseline:
     return Baseline(rounded(1 / (1 + np.exp(even - odds))), inputs.seconds)
 
 
-def _label_tokens(spec: RunSpec) -> list[int]:
-    """The token of each of the task's two label words, after a space."""
+def label_tokens(spec: RunSpec) -> list[int]:
+    """The token of each of the task's two label words, after a space.
+
+    Raises:
+        SpecError: they are not two words, or not of one token each in the model's tokenizer.
+    """
     tokenizer = models.load_tokenizer(spec.name, spec.revision)
     words = spec.task.label_words.split("/")
     x, *after = (
@@ -269,6 +273,6 @@ def _label_tokens(spec: RunSpec) -> list[int]:
         for text in ("x", *(f"x {word}" for word in words))
     )
     if len(words) != 2 or "" in words or any(ids[:-1] != x for ids in after):
-        said = f"not {spec.task.label_words!r}"
-        raise SpecError(f"Task.label_words must be two words of one token each, 'no/yes', {said}")
+        said = f"each of one token of {spec.name}: not {spec.task.label_words!r}"
+        raise SpecError(f"Task.label_words must be two words, such as no/yes, {said}")
     return [ids[-1] for ids in after]

@@ -38,12 +38,15 @@ def refuse_early(specs: Collection[RunSpec]) -> None:
         specs: all that will be trained.
 
     Raises:
-        SpecError: a task that cannot be read or has too few rows, a depth that a model lacks.
+        SpecError: a task that cannot be read or has too few rows, a depth that a model lacks, label
+            words that a model does not know.
         DeviceError: a device that is not here.
         StoreError: the store cannot be written.
     """
     for spec in specs:
         check(spec)
+        if spec.kind == "zero_shot":
+            baselines.label_tokens(spec)
     used = {spec.task: None for spec in specs}
     for task, seed in {(spec.task, spec.seed): None for spec in specs}:
         splits(load_table(task), seed)
