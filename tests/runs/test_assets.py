@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -159,7 +160,9 @@ def test_two_processes_on_a_cold_cache_fetch_once_over_what_a_killed_one_left(
     tmp_path: Path,
 ) -> None:
     data = fetch_data()
-    leftover = tmp_path / f"{data.name}.partial" / "files"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    leftover = tmp_path / f".part-{dead.pid}-{platform.node()}-0" / "files"
     leftover.mkdir(parents=True)
     (leftover / "tweets_GroundTruth.txt").write_text("half a fi")
     code = "from w2s_lib.tasks.embedded import fetch_data; print(fetch_data())"
