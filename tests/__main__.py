@@ -1,12 +1,14 @@
-"""`make test`, `make try` and `make gpu-check`: every check, sketches, the proof of the CUDA path.
+"""`make test`, `make try`, `make torture` and `make gpu-check`: checks, sketches, faults, the CUDA path.
 
 python -m tests            # linter, format, import rules, types, all tests
 python -m tests try        # each chapter as a sketch, and with each knob of "What to tweak" turned
+python -m tests torture    # kills, races and full disks, all of them (an hour or so)
 python -m tests gpu-check  # on a box with a GPU: its tests, its benchmark, then records
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -25,6 +27,10 @@ STEPS = [
     [*MODULE, "mypy"],
     [*MODULE, "codespell_lib", "README.md", "book", "tests", "w2s_lib"],
     [*MODULE, "pytest", "-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"],
+]
+TORTURE = [
+    "tests/experiments/test_torture.py",
+    "tests/publishing/test_book.py::test_a_book_killed_at_any_moment",
 ]
 # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
 LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
@@ -77,7 +83,13 @@ def gpu_check(settings: list[str]) -> int:
     return 0
 
 
+def torture(settings: list[str]) -> int:
+    """Kills, races and full disks, all of them; `make test` draws a sample. Not while records train."""
+    os.environ["W2S_TORTURE"] = "all"
+    return subprocess.call([*MODULE, "pytest", "-rP", "--timeout", "7200", *TORTURE, *settings])
+
+
 if __name__ == "__main__":
     verb, *settings = sys.argv[1:] or ["test"]
-    named = {"try": try_out, "gpu-check": gpu_check}
+    named = {"try": try_out, "gpu-check": gpu_check, "torture": torture}
     sys.exit(named[verb](settings) if verb in named else test())

@@ -266,6 +266,7 @@ def usage(options: Options) -> int:
         print(f"make {name:<9} {(verb.__doc__ or '').splitlines()[0]}")
     print("make test      Checks everything.")
     print("make try       Executes chapters with the profile `quick`, and with each knob turned.")
+    print("make torture   Kills, races and full disks, all of them; `make test` draws a sample.")
     print("make gpu-check Proves the CUDA path, then trains the PGR chapter's runs there.")
     print("\nParameters go by their names: make book CHAPTERS=pgr PROFILE=gpu SEEDS=0,1 WORKERS=2")
     return 0

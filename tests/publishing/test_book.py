@@ -3,19 +3,23 @@
 One that reads; two without code.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from tests.chapter_text import problems
@@ -318,6 +322,42 @@ def test_two_builds_in_one_checkout_wait_for_each_other(copy):
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert "Chapter 1" in page(copy)
+
+
+def test_a_book_killed_at_any_moment(copy):
+    """No page mixes old and new, no executor or kernel is left, and the next one makes it whole."""
+    line, variables = command(copy, "book")
+    rng, mine = np.random.default_rng(0), str(copy / "records")
+    title = shown = "Chapter one"
+    for number in range(10 if os.environ.get("W2S_TORTURE") == "all" else 1):
+        edit(copy / "book" / "one.md", f"# {title}", f"# {(title := f'Chapter, draft {number}')}")
+        process = subprocess.Popen(line, cwd=copy, env=variables, stdout=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(1, 20))
+        process.kill()
+        process.wait()
+        site = [path.read_text("utf-8") for path in (copy / "_build" / "html").glob("*.html")]
+        if site and title in site[0]:
+            shown = title
+        assert all(shown in html for html in site)
+        end = time.monotonic() + 60
+        while left := executors(mine):
+            assert time.monotonic() < end, left
+            time.sleep(0.1)
+    assert make(copy, "book").returncode == 0
+    assert all(title in page(copy, name) for name in ("one", "reads", "index"))
+    assert not [path for path in (copy / "_build").iterdir() if ".part" in path.name]
+
+
+def executors(store):
+    """Processes that execute chapters with a store; a builder that was left writes where nobody looks."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            if process.environ().get("W2S_STORE") == store and "jupyter-book" not in words:
+                found.append(words)
+    return found
 
 
 def test_executing_again_gives_the_same_bytes(job):
