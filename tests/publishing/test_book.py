@@ -511,6 +511,7 @@ def test_parameters_are_the_profiles_then_the_overrides(job):
         ("- 1", "mine.yaml"),
         ("variants: {n: 4}", "variants"),
         ("seeds: [0", "mine.yaml is not YAML"),
+        ("seeds: !!python/object/apply:os.abort []", "mine.yaml is not YAML"),
     ],
 )
 def test_a_profile_that_cannot_be_used_is_refused(job, text, named):

@@ -133,3 +133,10 @@ def test_untested_claims_have_a_source_and_a_reason():
     rows = untested()
     assert len(rows) >= 5 and rows["source"].str.startswith("Burns et al. 2023, ").all()
     assert (rows["reason"].str.len() > 20).all() and module.MEASURES
+
+
+def test_a_tag_in_a_file_of_claims_makes_no_object(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text("level: !!python/object/apply:os.abort []\n")
+    with pytest.raises(SpecError, match="rules.yaml.*os.abort"):
+        claims(path)

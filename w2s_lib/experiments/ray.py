@@ -60,6 +60,11 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
             "engine='ray' takes no number of workers: the cluster has as many as it has CPUs, or "
             "GPUs (`ray start --num-cpus`)"
         )
+    if (store := user_store()).name != store.address:
+        raise StoreError(
+            f"the address of the store {store.name} holds an access key, which Ray would show to all "
+            "of its cluster: give it to the nodes in their environment. Nothing was trained."
+        )
     ray = connect()
     require_writable()
     alive = [node for node in ray.nodes() if node["Alive"]]
