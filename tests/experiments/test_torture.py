@@ -106,8 +106,11 @@ def tiny(small_task: Task, tiny_models: Path) -> list[RunSpec]:
 
 @pytest.mark.parametrize(
     ("workers", "store", "n_kills"),
-    [(1, "user", times(70, 3)), (2, "user", times(30, 1)), (1, "published", times(10, 1))],
-    ids=["one process", "two workers", "records"],
+    [
+        (1, "user", times(70, 3)),
+        (1, "published", times(10, 1)),
+        *([(2, "user", 30)] if ALL else []),
+    ],
 )
 def test_a_sweep_killed_at_any_moment_is_resumed_to_the_same_bits(
     workers: int, store: str, n_kills: int, tiny: list[RunSpec], tmp_path: Path,

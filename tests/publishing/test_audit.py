@@ -144,17 +144,26 @@ def test_a_whole_store_is_told_to_be(
 
 
 def test_every_byte_of_a_record_counts() -> None:
-    """Each one changed in turn is found, but for those that say who wrote the file, which change nothing."""
+    """Each one changed in turn: nothing is read as other content, and `verify` finds what reading does not.
+
+    But for the bytes that say who wrote the file: with another version of Arrow no bytes can be compared.
+    """
     name, whole = f"{SPEC.run_id}.parquet", to_parquet(one := record(8))
     rng, writer = np.random.default_rng(0), whole.index(b"parquet-cpp-arrow version")
+    n_found = {from_parquet: 0, exact: 0}
     for place in range(len(whole)):
         damaged = bytearray(whole)
         damaged[place] ^= int(rng.integers(1, 256))
-        try:
-            assert exact(bytes(damaged), name).digest == one.digest
+        for look in n_found:
+            try:
+                assert look(bytes(damaged), name).digest == one.digest
+            except StoreError as error:
+                assert name in str(error)
+                n_found[look] += 1
+                break
+        else:
             assert abs(place - writer) < 32, place
-        except StoreError as error:
-            assert name in str(error)
+    print(len(whole), "bytes, found by reading and by verify:", *n_found.values())
 
 
 def test_a_record_cut_off_anywhere_is_damaged() -> None:
