@@ -5,13 +5,13 @@ PYTHON ?= python3
 RUN = -m w2s_lib $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c book/constraints.txt
 
-.PHONY: help book test try retrain plan run records rehearsal gpu-check serve pdf publish lab clean
+.PHONY: help book test try torture rehearsal verify audit retrain plan run records gpu-check serve pdf publish lab clean
 help clean: ; @$(PYTHON) $(RUN)
-book retrain plan run records serve pdf publish: .venv/book.stamp ; @.venv/bin/python $(RUN)
+book verify audit retrain plan run records serve pdf publish: .venv/book.stamp ; @.venv/bin/python $(RUN)
 lab: .venv/lab.stamp ; @.venv/bin/python $(RUN)
 test: .venv/test.stamp ; @.venv/bin/python -m tests
 try: .venv/book.stamp ; @.venv/bin/python -m tests $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
-rehearsal gpu-check: .venv/test.stamp ; @.venv/bin/python -m tests $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+rehearsal torture gpu-check: .venv/test.stamp ; @.venv/bin/python -m tests $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 
 .venv/book.stamp: pyproject.toml book/constraints.txt
 	@echo "Installing the book's packages into .venv, once; with PyTorch among them this takes a few minutes."

@@ -1,9 +1,10 @@
-"""`make test`, `make try`, `make rehearsal`, `make gpu-check`: checks, sketches, the hub, the GPU.
+"""Every check, sketches, the rehearsal of the hub, faults, the proof of the CUDA path.
 
 python -m tests            # linter, format, import rules, types, all tests
 python -m tests browser    # the built book in a browser, which has to be there
 python -m tests try        # each chapter as a sketch, and with each knob of "What to tweak" turned
 python -m tests rehearsal  # the profiles for a hub and a GPU, on this CPU, from a hub on this machine
+python -m tests torture    # kills, races and full disks, all of them (an hour or so)
 python -m tests gpu-check  # on a box with a GPU: its tests, its benchmark, then records
 """
 
@@ -29,6 +30,10 @@ STEPS = [
     [*MODULE, "mypy"],
     [*MODULE, "codespell_lib", "README.md", "book", "tests", "w2s_lib"],
     [*MODULE, "pytest", *TWO_WORKERS],
+]
+TORTURE = [
+    "tests/experiments/test_torture.py",
+    "tests/publishing/test_book.py::test_a_book_killed_at_any_moment",
 ]
 # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
 LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
@@ -98,7 +103,19 @@ def gpu_check(settings: list[str]) -> int:
     return 0
 
 
+def torture(settings: list[str]) -> int:
+    """Kills, races and full disks, all of them; `make test` draws a sample. Not while records train."""
+    os.environ["W2S_TORTURE"] = "all"
+    return subprocess.call([*MODULE, "pytest", "-rP", "--timeout", "7200", *TORTURE, *settings])
+
+
 if __name__ == "__main__":
     verb, *settings = sys.argv[1:] or ["test"]
-    named = {"browser": browser, "try": try_out, "rehearsal": rehearse, "gpu-check": gpu_check}
+    named = {
+        "browser": browser,
+        "try": try_out,
+        "rehearsal": rehearse,
+        "torture": torture,
+        "gpu-check": gpu_check,
+    }
     sys.exit(named[verb](settings) if verb in named else test())

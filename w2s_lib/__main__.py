@@ -1,10 +1,13 @@
 """`python -m w2s_lib VERB [NAME=VALUE ...]`: what each Make target calls."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from w2s_lib.publishing import chapters as book
 from w2s_lib.runs.errors import nearest
 
 ROOT = Path.cwd()
+RESULTS = ROOT / "book" / "results"
 Options = dict[str, Any]
 
 
@@ -100,15 +104,65 @@ def retrain(options: Options) -> int:
         return make_book(options, retrain=True)
     if others := options.keys() - {"engine", "workers"}:
         raise book.UsageError(f"{', '.join(others)}: only with ALL=1, which trains whole chapters")
-    _, workers = take_jobs(options)
-    from w2s_lib.publishing import claims, tables
+    from w2s_lib.publishing import claims
 
+    table = train_again(claims.claimed_runs().values(), options, today())
+    return 0 if table["holds"].all() else 1
+
+
+def audit(options: Options) -> int:
+    """Trains one published run of each kind again, drawn by DATE (today), and compares."""
+    from w2s_lib.publishing.audit import drawn
+
+    date = str(options.pop("date", today()))
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", date):
+        raise book.UsageError(f"DATE must be YYYY-MM-DD, not {date!r}")
+    table = train_again(drawn(RESULTS, date), options, date).assign(date=date)
+    table.to_csv(ROOT / "book" / "audit.csv", index=False, lineterminator="\n")
+    return 0 if table["holds"].all() else 1
+
+
+def train_again(specs: Iterable[Any], options: Options, date: str) -> Any:
+    """Trains published runs in a store of that day, tells how they compare, and returns the table."""
+    from w2s_lib.publishing import audit
+    from w2s_lib.runs.store import user_store
+
+    _, workers = take_jobs(options)
+    # The user's own may hold these runs: nothing would be trained.
+    os.environ["W2S_STORE"] = f"{user_store().address}/again/{date}"
     os.environ["W2S_PUBLISHED"] = "0"
-    specs = claims.claimed_runs().values()
-    table = tables.train_again(specs, ROOT / "book" / "results", workers=workers)
-    print(table.to_string(index=False, formatters={"farthest": "{:.2g}".format}))
+    table = audit.train_again(specs, RESULTS, workers=workers)
+    forms = dict.fromkeys(("farthest", "moved", "change"), "{:.2g}".format)
+    print(table.to_string(index=False, formatters=forms))
     print(f"\n{table['equal'].sum()} of {len(table)} runs are equal to the bit.")
-    return 0
+    for run_id in table["run_id"][~table["holds"]]:
+        print(f"{run_id} is not what its record says.")
+    return table
+
+
+def verify(options: Options) -> int:
+    """Checks every record, published or your own, against all that is here; names each damage."""
+    from w2s_lib.publishing import audit
+    from w2s_lib.runs.store import FolderStore, published_store, user_store
+
+    n_wrong, folder = 0, published_store()
+    for store in (user_store(), FolderStore(folder) if folder else None):
+        if store:
+            table = audit.verify(store, published=store.folder == folder)
+            for file, wrong in table.loc[table["wrong"] != "", ["file", "wrong"]].to_numpy():
+                print(f"{file}: {wrong}")
+            for what, n_files in table["unknown"].value_counts().items():
+                if what:
+                    print(f"{n_files} records could not be compared with {what}")
+            bad = int((table["wrong"] != "").sum())
+            print(f"{store.name}: {len(table) - bad} of {len(table)} files are whole.")
+            n_wrong += bad
+    return 1 if n_wrong else 0
+
+
+def today() -> str:
+    """The date, UTC, `YYYY-MM-DD`."""
+    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 def plan(options: Options) -> int:
@@ -207,9 +261,8 @@ def usage(options: Options) -> int:
         print(f"make {name:<9} {(verb.__doc__ or '').splitlines()[0]}")
     print("make test      Checks everything.")
     print("make try       Executes chapters with the profile `quick`, and with each knob turned.")
-    print(
-        "make rehearsal Rehearses the profiles for a GPU with a hub on this machine and small models."
-    )
+    print("make rehearsal Runs the hub's profiles with small models, from a hub on this machine.")
+    print("make torture   Kills, races and full disks, all of them; `make test` draws a sample.")
     print("make gpu-check Proves the CUDA path, then trains the PGR chapter's runs there.")
     print("\nParameters go by their names: make book CHAPTERS=pgr PROFILE=gpu SEEDS=0,1 WORKERS=2")
     return 0
@@ -219,6 +272,8 @@ def usage(options: Options) -> int:
 VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
     "help": (usage, ()),
     "book": (make_book, None),
+    "verify": (verify, ()),
+    "audit": (audit, ("date", "engine", "workers")),
     "retrain": (retrain, None),
     "plan": (plan, None),
     "run": (run, None),

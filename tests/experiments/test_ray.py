@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import w2s_lib as w2s
-from w2s_lib.experiments.ray import train_jobs
+from w2s_lib.experiments.ray import prepare, train_jobs
 from w2s_lib.experiments.sweep import sweep, train_missing
 from w2s_lib.runs.errors import DeviceError, OutOfMemory, SpecError, StoreError, TrainingError
 from w2s_lib.runs.spec import RunSpec, Task
@@ -213,6 +213,14 @@ def test_what_the_cluster_cannot_do_is_said_before_training(
     ):
         train_missing([new], progress=False)
     assert on_s3.lines() == []
+
+
+def test_an_access_key_is_not_given_to_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose dashboard shows every task's environment. Said before anybody is asked."""
+    monkeypatch.setenv("W2S_STORE", "s3://akey:asecret@bucket/records")
+    with pytest.raises(StoreError, match="s3://bucket/records holds an access key") as told:
+        prepare({}, None)
+    assert "akey" not in str(told.value)
 
 
 def test_without_a_cluster_none_is_started(

@@ -11,6 +11,10 @@ from tests.conftest import pinned
 from w2s_lib.models.backbone import check, load_backbone
 from w2s_lib.runs.errors import AssetError, SpecError
 
+HEADER = b'{"model.norm.weight":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'
+HUGE = len(HEADER).to_bytes(8, "little") + HEADER
+"""Of a tensor of four terabytes, and none of its bytes."""
+
 
 @pytest.mark.parametrize(
     ("name", "content"),
@@ -21,6 +25,8 @@ from w2s_lib.runs.errors import AssetError, SpecError
         ("tokenizer.json", b"\xff\xfe"),
         ("tokenizer_config.json", b"not JSON"),
         ("model.safetensors", b""),
+        ("model.safetensors", b"\xff" * 7 + b"\x7f{}"),  # a header of 2**63 bytes
+        ("model.safetensors", HUGE),
         ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
         ("model.safetensors", None),
     ],

@@ -3,18 +3,23 @@
 One that reads; two without code.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
+import psutil
 import pytest
 
 from tests.chapter_text import problems
@@ -31,6 +36,8 @@ from w2s_lib.publishing.chapters import (
     planned_specs,
     resolve,
 )
+from w2s_lib.runs.record import accuracies, to_parquet
+from w2s_lib.runs.store import read
 
 ROOT = Path(__file__).parents[2]
 HEADER = """---
@@ -345,6 +352,42 @@ def test_two_builds_in_one_checkout_wait_for_each_other(copy):
     assert "One book" in page(copy, "index")
 
 
+def test_a_book_killed_at_any_moment(copy):
+    """No page mixes old and new, no executor or kernel is left, and the next one makes it whole."""
+    line, variables = command(copy, "book")
+    rng, mine = np.random.default_rng(0), str(copy / "records")
+    title = shown = "Chapter one"
+    for number in range(10 if os.environ.get("W2S_TORTURE") == "all" else 1):
+        edit(copy / "book" / "one.md", f"# {title}", f"# {(title := f'Chapter, draft {number}')}")
+        process = subprocess.Popen(line, cwd=copy, env=variables, stdout=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(1, 20))
+        process.kill()
+        process.wait()
+        site = [path.read_text("utf-8") for path in (copy / "_build" / "html").glob("*.html")]
+        if site and title in site[0]:
+            shown = title
+        assert all(shown in html for html in site)
+        end = time.monotonic() + 60
+        while left := executors(mine):
+            assert time.monotonic() < end, left
+            time.sleep(0.1)
+    assert make(copy, "book").returncode == 0
+    assert all(title in page(copy, name) for name in ("one", "reads", "index"))
+    assert not [path for path in (copy / "_build").iterdir() if ".part" in path.name]
+
+
+def executors(store):
+    """Processes that execute chapters with a store; a builder that was left writes where nobody looks."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            if process.environ().get("W2S_STORE") == store and "jupyter-book" not in words:
+                found.append(words)
+    return found
+
+
 def test_executing_again_gives_the_same_bytes(job):
     first = job.built(".ipynb").read_bytes()
     execution.execute_one(job, job.inputs())
@@ -495,6 +538,7 @@ def test_parameters_are_the_profiles_then_the_overrides(job):
         ("- 1", "mine.yaml"),
         ("variants: {n: 4}", "variants"),
         ("seeds: [0", "mine.yaml is not YAML"),
+        ("seeds: !!python/object/apply:os.abort []", "mine.yaml is not YAML"),
     ],
 )
 def test_a_profile_that_cannot_be_used_is_refused(job, text, named):
@@ -529,6 +573,24 @@ def test_retraining_all_hides_the_published_records(copy):
     assert re.search(r"^reads +unchanged +0 +0$", done.stdout, re.M)
 
 
+def test_an_audit_trains_again_what_it_draws_and_tells_what_is_false(copy):
+    """In a store of that day, though the user's own holds the runs."""
+    results = copy / "book" / "results"
+    for file in results.iterdir():
+        file.unlink()
+    (true,) = (read(file) for file in sorted((copy / "records").glob("*.parquet"))[:1])
+    p = true.predictions["p"].to_numpy()[::-1]
+    forged = replace(true, predictions=true.predictions.assign(p=p))
+    forged = replace(forged, metrics=accuracies(forged.predictions))
+    (results / Path(true.path).name).write_bytes(to_parquet(forged))
+    done = make(copy, "audit", "DATE=2026-12-01")
+    assert done.returncode == 1, done.stderr
+    assert f"{true.spec.run_id} is not what its record says" in done.stdout
+    (row,) = pd.read_csv(copy / "book" / "audit.csv").to_dict("records")
+    assert row["date"] == "2026-12-01" and not row["holds"] and row["moved"] > 0
+    assert (copy / "records" / "again" / "2026-12-01" / Path(true.path).name).is_file()
+
+
 WRONG = {
     "bok": "did you mean 'book'",
     "book PROFIL=gpu": "did you mean 'profile'",
@@ -538,6 +600,7 @@ WRONG = {
     "book SEEDS=[0": "SEEDS is not YAML",
     "book SEEDS": "'SEEDS' has no value",
     "retrain CHAPTERS=one": "only with ALL=1",
+    "audit DATE=soon": "YYYY-MM-DD, not 'soon'",
     "serve PROT=1": "did you mean 'port'",
     "serve PORT=abc": "'abc'",
 }

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from w2s_lib.runs.assets import Asset, fetch
 from w2s_lib.runs.errors import AssetError
 from w2s_lib.runs.folders import cache_dir
-from w2s_lib.tasks.embedded import FILES, fetch_data
+from w2s_lib.tasks.embedded import DATA, FILES, fetch_data
 
 REPO = Path(__file__).parents[2]
 
@@ -159,7 +160,9 @@ def test_two_processes_on_a_cold_cache_fetch_once_over_what_a_killed_one_left(
     tmp_path: Path,
 ) -> None:
     data = fetch_data()
-    leftover = tmp_path / f"{data.name}.partial" / "files"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    leftover = tmp_path / f".part-{dead.pid}-{platform.node()}-0" / "files"
     leftover.mkdir(parents=True)
     (leftover / "tweets_GroundTruth.txt").write_text("half a fi")
     code = "from w2s_lib.tasks.embedded import fetch_data; print(fetch_data())"
@@ -181,3 +184,27 @@ def test_two_processes_on_a_cold_cache_fetch_once_over_what_a_killed_one_left(
     assert left_in(tmp_path) == [data.name]
     for name in FILES:
         assert (tmp_path / data.name / name).read_bytes() == (data / name).read_bytes()
+
+
+def test_of_an_archive_only_the_named_files_are_taken(tmp_path: Path) -> None:
+    """Names that lead out of the folder, absolute ones and links are in it, and are left there."""
+    inner, outer, folder = io.BytesIO(), tmp_path / "outer.tar.gz", tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
+        names = [f"hutto_ICWSM_2014/{name}" for name in FILES]
+        for name in (*names, "../escaped", f"hutto_ICWSM_2014/../../{FILES[0]}", f"{tmp_path}/abs"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            archive.addfile(member, io.BytesIO(b"text"))
+        link = tarfile.TarInfo("hutto_ICWSM_2014/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with tarfile.open(outer, "w:gz") as archive:
+        member = tarfile.TarInfo(
+            "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+        )
+        member.size = len(inner.getvalue())
+        archive.addfile(member, io.BytesIO(inner.getvalue()))
+    DATA.convert(outer, folder)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"outer.tar.gz", *(f"a/b/{name}" for name in FILES)}

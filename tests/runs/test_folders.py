@@ -16,29 +16,24 @@ from w2s_lib.runs.folders import intact, locked, remove_parts, write_cached, wri
 STATES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
-def damaged_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[130] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        damaged_bit,
-        lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        lambda path: path.write_bytes(b""),
-    ],
-)
-def test_a_damaged_file_of_the_cache_is_noticed_and_said(damage, tmp_path: Path) -> None:
+def test_every_byte_of_a_file_of_the_cache_counts(tmp_path: Path) -> None:
+    """Such as a trunk's chunk: each one changed in turn, and cut off anywhere, is noticed and said."""
     path = tmp_path / "cache" / "states.npy"
     assert not intact(path)
     write_checked(path, lambda file: np.save(file, STATES))
     assert intact(path) and (np.load(path, mmap_mode="r") == STATES).all()
-    damage(path)
-    os.utime(path, (1, 1))  # a clock too coarse for this test
-    with pytest.warns(UserWarning, match=path.name):
-        assert not intact(path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        flipped = bytes([whole[place] ^ 1 << place % 8])
+        for damaged in (whole[:place] + flipped + whole[place + 1 :], whole[:place]):
+            path.write_bytes(damaged)
+            os.utime(path, (1, place))  # a clock too coarse for this test
+            with pytest.warns(UserWarning, match=path.name):
+                assert not intact(path)
+
+
+def test_a_file_of_the_cache_may_hold_several_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "states.npz"
     write_checked(path, lambda file: np.savez(file, states=STATES))
     assert intact(path)
     with np.load(path) as arrays:

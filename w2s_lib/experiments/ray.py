@@ -58,6 +58,11 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     if workers is not None:
         how = "it has as many as CPUs, or GPUs (`ray start --num-cpus`)"
         raise SpecError(f"engine='ray' takes no number of workers, which is the cluster's: {how}")
+    if (store := user_store()).name != store.address:
+        how = (
+            "which Ray would show to all of its cluster: give it to the nodes in their environment"
+        )
+        raise StoreError(f"the address of the store {store.name} holds an access key, {how}")
     ray = connect()
     require_writable()
     alive = [node for node in ray.nodes() if node["Alive"]]

@@ -11,9 +11,10 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
     for job in stale:
         job.built(".state").unlink(missing_ok=True)
     trained = train(stale, store="user", workers=workers)
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
+    options: dict[str, Any] = {"mp_context": get_context("spawn"), "initializer": end_with_parent}
+    with ProcessPoolExecutor(os.cpu_count(), **options) as pool:
         # The inputs as they are now, since a source may be edited meanwhile.
         running = [pool.submit(execute_one, job, job.inputs()) for job in stale]
         try:
@@ -59,6 +60,17 @@ def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
         trained -= own
         rows.append((job.name, seconds.get(job.name), len(job.run_ids - own), len(own)))
     return rows
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it has ended, however: its kernel ends with it."""
+
+    def watch() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def is_current(job: Job) -> bool:

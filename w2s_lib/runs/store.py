@@ -104,6 +104,8 @@ class Store(ABC):
                 part.mkdir()
                 if artefacts:
                     artefacts(part)
+                for file in part.iterdir():  # safetensors keeps its files to the owner
+                    file.chmod(part.stat().st_mode & 0o666)
                 if digest := weights_digest(part):
                     record = replace(record, provenance={**record.provenance, "weights": digest})
                 there = self.find(run_id)

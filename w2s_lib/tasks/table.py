@@ -22,11 +22,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from w2s_lib.runs.assets import folder_of
 from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.folders import unchanged_sha256, write_cached
+from w2s_lib.runs.record import SPLITS
 from w2s_lib.runs.settings import Task
+from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.catalogue import HUB_TASKS
-from w2s_lib.tasks.embedded import EMBEDDED, preferences, read_embedded
+from w2s_lib.tasks.embedded import DATA, EMBEDDED, preferences, read_embedded
 from w2s_lib.tasks.hub import HubTask, cached_table, read_hub_task
 from w2s_lib.tasks.readers import FILE_KINDS, is_file, read_file, rows_to_keep
 
@@ -152,6 +155,13 @@ def _cached_digest(name: str) -> str:
     digests = [file.stem[-16:] for file in cached_table(name, "").parent.glob(f"{name}-*.parquet")]
     alone = name in HUB_TASKS and len(digests) == 1
     return _load(name, 0.0, digests[0], HUB_TASKS[name]).digest if alone else ""
+
+
+def at_hand(task: Task) -> bool:
+    """Whether a task's rows are on this machine: nothing would have to be fetched for them."""
+    if task.name in EMBEDDED:
+        return folder_of(DATA).is_dir()
+    return is_file(task.name) or cached_table(task.name, task.sha256).is_file()
 
 
 def load_table(task: Task) -> TaskTable:
@@ -287,6 +297,28 @@ def splits(table: TaskTable, seed: int) -> Splits:
     everything = [seeded.permutation(rows)[:least] for rows in of_class]
     pool = np.sort(np.concatenate(everything))
     return Splits(**held_out, supervisor=supervisor, student=student, pool=pool)
+
+
+def recorded_rows(spec: RunSpec, table: TaskTable, parts: Splits) -> pd.DataFrame:
+    """What the record of a run holds but for its P: index `row`; `split`, `label` and `group`.
+
+    Args:
+        spec: the run.
+        table: its task.
+        parts: the task's rows under the run's seed.
+    """
+    names: tuple[str, ...] = SPLITS if spec.predict_halves else SPLITS[:2]
+    if spec.role == "generative":
+        names = ("validation",)
+    rows = np.concatenate([getattr(parts, name) for name in names])
+    return pd.DataFrame(
+        {
+            "split": np.repeat(names, [len(getattr(parts, name)) for name in names]).astype(object),
+            "label": table.frame["label"].to_numpy(np.int8)[rows],
+            "group": pd.factorize(table.frame["group"])[0][rows].astype(np.int32),
+        },
+        index=pd.Index(rows, name="row"),
+    )
 
 
 def _draw_balanced(

@@ -18,12 +18,12 @@ from w2s_lib.models.classifier import P_STEP, Fitted, FloatArray
 from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
-from w2s_lib.runs.record import SPLITS, Record, accuracies, predicted_label
+from w2s_lib.runs.record import Record, accuracies, predicted_label
 from w2s_lib.runs.spec import Centred, Continue, Flip, Hard, Kind, NextToken, NoisyTruth, RunSpec
 from w2s_lib.runs.store import find, require_writable, weights, write
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED
-from w2s_lib.tasks.table import Splits, TaskTable, load_table, splits, texts_a_row
+from w2s_lib.tasks.table import TaskTable, load_table, recorded_rows, splits, texts_a_row
 from w2s_lib.training import baselines, finetune, next_token
 from w2s_lib.training.finetune import Data
 
@@ -77,14 +77,14 @@ def execute(spec: RunSpec) -> None:
     check(spec)
     table = load_table(spec.task)
     parts = splits(table, spec.seed)
-    rows, held = getattr(parts, spec.half), _recorded_rows(spec, parts)
+    rows, held = getattr(parts, spec.half), recorded_rows(spec, table, parts)
     data = Data(
         table,
         rows,
         training_labels(spec, table, rows, half=rows),
         validation=parts.validation,
         validation_labels=training_labels(spec, table, parts.validation, half=rows),
-        asked=np.concatenate(list(held.values())),
+        asked=held.index.to_numpy(),
         adapters=_adapters(spec),
     )
     if spec.device == "cuda":
@@ -96,37 +96,20 @@ def execute(spec: RunSpec) -> None:
     write(record, artefacts=fitted.save)
 
 
-def _recorded_rows(spec: RunSpec, parts: Splits) -> dict[str, Any]:
-    """The splits that a run's record holds: name -> rows."""
-    names: tuple[str, ...] = SPLITS if spec.predict_halves else SPLITS[:2]
-    if spec.role == "generative":
-        names = ("validation",)
-    return {name: getattr(parts, name) for name in names}
-
-
-def _record(spec: RunSpec, table: TaskTable, held: dict[str, Any], fitted: Fitted) -> Record:
+def _record(spec: RunSpec, table: TaskTable, held: pd.DataFrame, fitted: Fitted) -> Record:
     """Predicts what the record of a trained run holds.
 
     Args:
         spec: the run.
         table: its task.
-        held: see `_recorded_rows`.
+        held: see `recorded_rows`.
         fitted: what was trained.
     """
-    every = np.concatenate(list(held.values()))
-    p = fitted.predict(every)
+    p = fitted.predict(held.index.to_numpy())
     if not np.isfinite(p).all():  # the last step's loss was still a number
         said = f"try a lower recipe.learning_rate than {spec.recipe.learning_rate}"
         raise TrainingError(f"the predictions of {spec.model} are not numbers: {said}")
-    predictions = pd.DataFrame(
-        {
-            "split": np.repeat(list(held), [len(rows) for rows in held.values()]).astype(object),
-            "label": table.frame["label"].to_numpy(np.int8)[every],
-            "p": p,
-            "group": pd.factorize(table.frame["group"])[0][every].astype(np.int32),
-        },
-        index=pd.Index(every, name="row"),
-    )
+    predictions = held.assign(p=p)[["split", "label", "p", "group"]]
     provenance = fitted.notes | _provenance(spec, table, fitted.trunk_seconds)
     return Record(spec, predictions, fitted.metrics or accuracies(predictions), provenance)
 

@@ -1,0 +1,261 @@
+"""Killed at random moments, eight at once, two on S3: nothing is lost, trained twice or half there.
+
+`make test` draws a sample; `make torture` (`W2S_TORTURE=all`) all of it. What is drawn has a seed, when a process is killed
+depends on the machine: what has to hold does not.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import w2s_lib as w2s
+from tests.conftest import pinned
+from tests.runs.test_assets import asset  # noqa: F401
+from w2s_lib.experiments.sweep import find_missing, train_missing
+from w2s_lib.experiments.worker import train
+from w2s_lib.publishing.audit import verify
+from w2s_lib.runs.assets import Asset, fetch
+from w2s_lib.runs.spec import NextToken, RunSpec, Task
+from w2s_lib.runs.store import FolderStore, read
+
+ALL = os.environ.get("W2S_TORTURE") == "all"
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.experiments.preloaded"])
+
+
+def times(everything: int, sample: int) -> int:
+    return everything if ALL else sample
+
+
+def started(work: Callable[..., object], *arguments: Any, **variables: str) -> Any:
+    """A process that has loaded the libraries already, so that it is killed at its work."""
+    process = PROCESSES.Process(target=in_environment, args=(variables, work, arguments))
+    process.start()
+    return process
+
+
+def pass_by() -> None:
+    """Has the libraries loaded: the first process to come would wait for that."""
+
+
+def in_environment(variables: dict[str, str], work: Callable[..., object], arguments: Any) -> None:
+    os.environ.update(variables)
+    work(*arguments)
+
+
+def finished(work: Callable[..., object], *arguments: Any, **variables: str) -> float:
+    """Lets it run to its end; says how long that took."""
+    begun = time.monotonic()
+    process = started(work, *arguments, **variables)
+    process.join()
+    assert process.exitcode == 0
+    return time.monotonic() - begun
+
+
+def sweep(specs: list[RunSpec], workers: int, store: Any) -> None:
+    train_missing(specs, workers=workers, store=store, progress=False)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """What lies in a folder and below: path -> bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def bits(folder: Path) -> dict[str, Any]:
+    """What two trainings of the same runs have to agree in: predictions, metrics, adapters."""
+    records = [read(path) for path in folder.glob("*.parquet")]
+    return {
+        one.spec.run_id: (
+            one.predictions.to_csv(float_format="%.17g"),
+            one.metrics,
+            one.provenance.get("weights"),
+        )
+        for one in records
+    }
+
+
+def left_behind(*folders: Path) -> list[str]:
+    """Locks and half-written files."""
+    every = [path.name for folder in folders for path in folder.rglob("*")]
+    return [name for name in every if lock(name)]
+
+
+@pytest.fixture
+def tiny(small_task: Task, tiny_models: Path) -> list[RunSpec]:
+    """Five runs: counted words, a student of them, a trunk with adapters, and adapters on adapters."""
+    weak = w2s.supervisor("tfidf", small_task)
+    lora, brief = w2s.Lora(rank=2, alpha=4.0, blocks=1), w2s.Recipe(epochs=1, batch_size=16)
+    own = {"task": small_task, "lora": lora, "recipe": brief, "precision": "fp32"}
+    tuned = pinned(tiny_models / "llama", **own, quantization="none")
+    reader = pinned(tiny_models / "llama", **own, quantization="none", labels=NextToken())
+    start = w2s.Continue(run=reader)
+    continued = pinned(tiny_models / "llama", **own, quantization="none", start=start)
+    return [w2s.student("tfidf", weak), tuned, continued]
+
+
+@pytest.mark.parametrize(
+    ("workers", "store", "n_kills"),
+    [
+        (1, "user", times(70, 3)),
+        (1, "published", times(10, 1)),
+        *([(2, "user", 30)] if ALL else []),
+    ],
+)
+def test_a_sweep_killed_at_any_moment_is_resumed_to_the_same_bits(
+    workers: int, store: str, n_kills: int, tiny: list[RunSpec], tmp_path: Path,
+    make_cache: Callable[[Path], Path],
+) -> None:  # fmt: skip
+    """What was finished stays as it was, nothing else is there, and no worker outlives its parent."""
+    (rules := tmp_path / "book" / "claims" / "second.yaml").parent.mkdir(parents=True)
+    rules.write_text("level: 0.95\n")
+
+    def folders(name: str) -> tuple[dict[str, str], list[Path]]:
+        """A store and a cache of their own; published records lie beside."""
+        cache = make_cache(tmp_path / name / "cache")
+        records, published = tmp_path / name / "records", tmp_path / "book" / name
+        given = {"W2S_CACHE": cache, "W2S_STORE": records, "W2S_PUBLISHED": published}
+        return {key: str(path) for key, path in given.items()}, [records, published, cache]
+
+    alone, (reference, *_) = folders("undisturbed")
+    finished(pass_by)
+    seconds, rng = finished(sweep, tiny, workers, store, **alone), np.random.default_rng(0)
+    (variables, (records, published, cache)), n_resumed = folders("killed-0"), 0
+    for number in range(1, n_kills + 1):
+        before = content(records) | content(published)
+        process = started(sweep, tiny, workers, store, **variables)
+        process.join(rng.uniform(0, seconds))
+        process.kill()
+        process.join()
+        no_worker_is_left(records)
+        after = content(records) | content(published)
+        assert before.items() <= after.items() | {(n, b) for n, b in before.items() if lock(n)}
+        for folder in (records, published):
+            table = verify(FolderStore(folder))
+            assert (table["wrong"] == "").all(), table
+        if number == n_kills or bits(records).keys() == bits(reference).keys():
+            finished(sweep, tiny, workers, store, **variables)
+            assert bits(records) == bits(reference)
+            assert left_behind(records, published, cache / "trunks") == []
+            assert store == "user" or bits(published) == bits(reference)
+            variables, (records, published, cache) = folders(
+                f"killed-{(n_resumed := n_resumed + 1)}"
+            )
+    print(f"{n_kills} kills, {n_resumed} stores resumed to the end")
+
+
+def lock(name: str) -> bool:
+    """Whether a file of the store is one that a dead process has left and the next sweeps away."""
+    return ".lock" in name or ".part-" in name
+
+
+def no_worker_is_left(records: Path) -> None:
+    """Workers know their store by their environment."""
+
+    def there() -> list[int]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                command, variables = process.cmdline(), process.environ()
+            except psutil.Error:
+                continue
+            if "w2s_lib.experiments.worker" in command and variables.get("W2S_STORE") == str(
+                records
+            ):
+                found.append(process.pid)
+        return found
+
+    end = time.monotonic() + 60
+    while there():
+        assert time.monotonic() < end, "workers are left"
+        time.sleep(0.05)
+
+
+def one_by_one(specs: list[RunSpec], log: Path) -> None:
+    """Trains runs as a worker does; says which were trained here."""
+    with log.open("a") as file:
+        for spec in specs:
+            if train((spec, False)):
+                file.write(f"{spec.run_id}\n")
+                file.flush()
+
+
+def test_eight_processes_train_each_of_twenty_runs_once(
+    tmp_path: Path, own_store: Path, own_cache: Path, small_task: Task
+) -> None:
+    """Two of them are killed in the middle, and none waits for what they held."""
+    specs = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(20)]
+    rng = np.random.default_rng(0)
+    for repetition in range(times(10, 1)):
+        shutil.rmtree(own_store, ignore_errors=True)
+        logs = [tmp_path / f"{repetition}-{number}" for number in range(8)]
+        own = {"W2S_STORE": str(own_store), "W2S_CACHE": str(own_cache)}
+        processes = [started(one_by_one, specs, log, **own) for log in logs]
+        until(lambda: len(list(own_store.glob("*.parquet"))) >= 3)
+        killed = rng.choice(8, 2, replace=False)
+        for number in killed:
+            processes[number].kill()
+        for process in processes:
+            process.join()
+        assert [p.exitcode for n, p in enumerate(processes) if n not in killed] == [0] * 6
+        trained = [run_id for log in logs if log.exists() for run_id in log.read_text().split()]
+        assert len(trained) == len(set(trained)) >= 18  # a killed one may not have said its last
+        assert {path.stem for path in own_store.glob("*.parquet")} == {s.run_id for s in specs}
+        assert left_behind(own_store) == []
+
+
+def until(what: Callable[[], object]) -> None:
+    end = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < end, "not in two minutes"
+        time.sleep(0.01)
+
+
+def test_two_processes_on_s3_train_a_run_twice_at_most(
+    tmp_path: Path, s3_server: dict[str, str], own_cache: Path, small_task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Nothing can be claimed there: what both have trained is found equal, and the first record stays."""
+    specs = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(times(20, 6))]
+    url = f"s3://w2s/{tmp_path.name}"
+    own = {**s3_server, "W2S_STORE": url, "W2S_CACHE": str(own_cache), "W2S_PUBLISHED": "0"}
+    logs = [tmp_path / "one", tmp_path / "two"]
+    both = [started(one_by_one, specs, log, **own) for log in logs]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    trained = [log.read_text().split() for log in logs]
+    assert all(len(one) == len(set(one)) for one in trained)
+    assert set(trained[0]) | set(trained[1]) == {spec.run_id for spec in specs}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    records, missing = find_missing(specs)
+    assert not missing and len(records) == len(specs)
+
+
+def test_a_fetch_killed_at_any_moment_is_made_good_by_the_next(
+    asset: Asset, tmp_path: Path,  # noqa: F811
+) -> None:  # fmt: skip
+    """What it left, and what its pip still writes, is in nobody's way."""
+    own = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "W2S_"))}
+    finished(pass_by)
+    seconds, rng = finished(fetch, asset, **own), np.random.default_rng(0)
+    for number in range(times(10, 2)):
+        own["W2S_CACHE"] = str(cache := tmp_path / f"cache {number}")
+        process = started(fetch, asset, **own)
+        process.join(rng.uniform(0, seconds))
+        process.kill()
+        process.join()
+        finished(fetch, asset, **own)
+        (folder,) = (path for path in cache.iterdir() if path.suffix != ".lock")
+        assert (folder / "data.txt").read_text() == "data"

@@ -1,0 +1,210 @@
+"""Records checked against all that is on this machine, and published runs trained again."""
+
+import datetime
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from w2s_lib.experiments.sweep import EDITION, train_missing
+from w2s_lib.runs.errors import AssetError, DamagedRecord, SpecError, StoreError
+from w2s_lib.runs.record import Record, from_parquet, to_parquet
+from w2s_lib.runs.spec import RunSpec
+from w2s_lib.runs.store import FolderStore, Store, find, read, weights_digest
+from w2s_lib.tasks.table import at_hand, load_table, recorded_rows, splits
+
+BITS = ("device", "hardware", "threads", "python", "versions")
+"""Fields of a record's provenance on which the bits of its run may depend."""
+MOST_CHANGE, MOST_MOVED = 0.02, 0.05
+"""Made elsewhere, a run may differ by this much in each metric, and answer so many rows otherwise."""
+
+
+def verify(store: Store, *, published: bool = False) -> pd.DataFrame:
+    """Reads every record of a store, and compares it with what is on this machine.
+
+    Reading checks digest, name and ranges, and recomputes the metrics. What this version of Arrow
+    has written is compared with what it would write, to the byte. Then rows, labels and groups
+    are compared with the task's table, where that is here, and adapters in a folder with the digest
+    that is their name. A published record has to have its teachers beside it and to carry the
+    digest of the rules; its commit, where that is here, has to hold the same rules and to be no
+    younger than its run.
+
+    Returns:
+        A row a file: `file`, `wrong` (what is; "" of a whole one) and `unknown` (what it could not
+        be compared with; "" where there is nothing).
+    """
+    there, same_task = store.files(), cache(_on_its_task)
+    rules = store.folder.parent / "claims" / f"{EDITION}.yaml"
+    rows: list[tuple[str, str, str]] = []
+    for file in sorted(there):
+        if file.endswith(".damaged"):
+            rows.append((file, "it was found damaged before, and is kept aside", ""))
+        if not file.endswith(".parquet"):
+            continue
+        try:
+            record = exact(store.get(file) or b"", f"{store.name}/{file}")
+        except StoreError as error:
+            rows.append((file, str(error), ""))
+            continue
+        wrong, unknown = _compared_with_task(record, same_task)
+        if published and not wrong:
+            absent = {f"{run.run_id}.parquet" for run in record.spec.lineage()} - there
+            wrong = f"its lineage is not there: {', '.join(sorted(absent))}" if absent else ""
+            wrong, commit = (wrong, "") if wrong else _compared_with_rules(record, rules)
+            unknown = "; ".join(filter(None, (unknown, commit)))
+        rows.append((file, wrong, unknown))
+    if isinstance(store, FolderStore):
+        for folder in sorted(store.folder.glob(f"{'[0-9a-f]' * 16}/*/")):
+            same = weights_digest(folder) == folder.name
+            wrong = "" if same else "its adapters are not those of that name"
+            rows.append((f"{folder.parent.name}/{folder.name}", wrong, ""))
+    return pd.DataFrame(rows, columns=["file", "wrong", "unknown"])
+
+
+def exact(content: bytes, name: str) -> Record:
+    """`from_parquet`; and a file of this version of Arrow is what it would write, to the byte.
+
+    Raises:
+        DamagedRecord, StoreError: see `from_parquet`; or a byte differs that changes no content.
+    """
+    record = from_parquet(content, name)
+    ours = f"parquet-cpp-arrow version {pa.__version__}".encode() in content
+    if ours and content != to_parquet(record):
+        raise DamagedRecord(f"damaged record {name}: a byte differs that changes no content")
+    return record
+
+
+def _compared_with_task(record: Record, on_task: Callable[..., Any]) -> tuple[str, str]:
+    """What is wrong with a record's rows, and what is not known of them."""
+    spec, found = record.spec, record.predictions
+    try:
+        table, parts = on_task(spec.task, spec.seed)
+    except (AssetError, SpecError) as error:
+        return "", f"the texts of {spec.task.name}: {error}"
+    if (digest := record.provenance.get("task_digest")) != table.digest:
+        return f"its task has digest {digest}, {spec.task.name} has {table.digest}", ""
+    expected = recorded_rows(spec, table, parts)
+    if not np.array_equal(found.index, expected.index):
+        return "its rows are not those of its task and seed", ""
+    for name in expected:
+        if not (found[name].to_numpy() == expected[name].to_numpy()).all():
+            return f"{name}: not what its task says", ""
+    return "", ""
+
+
+def _on_its_task(task: Any, seed: int) -> tuple[Any, Any]:
+    """A task's table and its splits. `AssetError` where that would have to be fetched."""
+    if not at_hand(task):
+        raise AssetError("they are not on this machine")
+    table = load_table(task)
+    return table, splits(table, seed)
+
+
+def _compared_with_rules(record: Record, rules: Path) -> tuple[str, str]:
+    """What is wrong with a published record's rules, commit and date, and what is not known."""
+    made = record.provenance
+    commit, date = str(made.get("commit", "")), str(made.get("date", ""))
+    if not rules.is_file() or record.rules != hashlib.sha256(rules.read_bytes()).hexdigest():
+        return f"its rules are not those of {rules.name}", ""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", date) or date > today:
+        return f"its date is {date!r}", ""
+    known = _at_commit(rules, commit) if re.fullmatch("[0-9a-f]{40}", commit) else None
+    if known is None:
+        return "", f"commit {commit or 'none'}: it is not in this repository"
+    committed, digest = known
+    if digest != record.rules:
+        return f"its rules are not in its commit {commit}", ""
+    return ("", "") if committed <= date else (f"its commit is of {committed}, it of {date}", "")
+
+
+@cache
+def _at_commit(file: Path, commit: str) -> tuple[str, str] | None:
+    """A commit's date (UTC) and the SHA-256 of a file in it; None where the commit is not here."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[bytes]:
+        environment = os.environ | {"TZ": "UTC"}
+        return subprocess.run(
+            ["git", *words], cwd=file.parent, env=environment, capture_output=True, check=False
+        )
+
+    dated = git("show", "-s", "--format=%cd", "--date=format-local:%Y-%m-%d", commit)
+    if dated.returncode:
+        return None
+    content = git("show", f"{commit}:./{file.name}").stdout
+    return dated.stdout.decode().strip(), hashlib.sha256(content).hexdigest()
+
+
+def drawn(results: Path, date: str) -> list[RunSpec]:
+    """One published run of each kind, drawn at random by a date, so that nobody chooses.
+
+    Args:
+        results: the folder of the published records.
+        date: `YYYY-MM-DD`.
+    """
+    kinds: dict[tuple[str, ...], list[RunSpec]] = {}
+    for file in sorted(results.glob("*.parquet")):
+        spec = read(file).spec
+        labels, start = type(spec.labels).__name__, type(spec.start).__name__
+        kinds.setdefault((spec.role, spec.kind, labels, start), []).append(spec)
+    rng = np.random.default_rng(int(date.replace("-", "")))
+    return [kinds[kind][rng.integers(len(kinds[kind]))] for kind in sorted(kinds)]
+
+
+def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None) -> pd.DataFrame:
+    """Trains runs into the user's store and compares them with their published records.
+
+    The published store has to be hidden (`W2S_PUBLISHED=0`), or nothing is trained. Stopped and
+    called again, it goes on where it was.
+
+    Args:
+        specs: pinned runs; their teachers are trained too.
+        results: the folder of the published records.
+        workers: see `sweep`.
+
+    Returns:
+        A row a run that is published, in the order given, once each: `run_id`, `role`, `model`,
+        `task`, `equal` (predictions, metrics and adapters, to the bit), `farthest` (the largest
+        difference of a P(y = 1)), `moved` (the share of rows that are answered otherwise),
+        `change` (the largest of a metric), `elsewhere` (the fields of `BITS` that differ, "" on
+        the same kind of machine) and `holds`: whether it is equal or, where it was made elsewhere,
+        within `MOST_CHANGE` and `MOST_MOVED`.
+    """
+    runs = {step.run_id: step for spec in specs for step in spec.lineage()}
+    train_missing(runs.values(), workers=workers)
+    rows = []
+    for run_id, spec in runs.items():
+        if (file := results / f"{run_id}.parquet").exists() and (again := find(spec)):
+            rows.append(
+                {"run_id": run_id, "role": spec.role, "model": spec.model, "task": spec.task.name}
+                | compare(read(file), again)
+            )
+    return pd.DataFrame(rows)
+
+
+def compare(before: Record, again: Record) -> dict[str, Any]:
+    """Two trainings of one run: see `train_again`."""
+    old, new = (one.predictions.sort_index() for one in (before, again))
+    made, remade = before.provenance, again.provenance
+    elsewhere = ", ".join(name for name in BITS if made.get(name) != remade.get(name))
+    adapters = made.get("weights") == remade.get("weights")
+    equal = old.equals(new) and before.metrics == again.metrics and bool(elsewhere or adapters)
+    moved = float(((old["p"] > 0.5) != (new["p"] > 0.5)).mean())
+    change = max(abs(before.metrics[name] - value) for name, value in again.metrics.items())
+    near = change <= MOST_CHANGE and moved <= MOST_MOVED and old.index.equals(new.index)
+    return {
+        "equal": equal,
+        "farthest": (old["p"] - new["p"]).abs().max(),
+        "moved": moved,
+        "change": change,
+        "elsewhere": elsewhere,
+        "holds": equal or bool(elsewhere and near),
+    }
