@@ -163,7 +163,9 @@ def _load(task: HubTask, split: str) -> Any:
             what, where = ("parquet",), {"data_files": {split: path}}
         data = datasets.load.load_dataset(*what, split=split, **where)
     except Exception as error:  # datasets lets through the errors of half a dozen libraries
-        raise AssetError(f"cannot load {what_is}: {reason(error)}") from error
+        raise AssetError(
+            f"cannot load {what_is}: {reason(error)}; or save it as a file and give the file's path"
+        ) from error
     # Where the hub fails it takes, with a warning, what it has loaded last: of whatever commit.
     found = {Path(file["filename"]).parent.name for file in data.cache_files}
     if task.pinned and not task.files and found - {task.revision}:
