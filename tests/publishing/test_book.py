@@ -353,9 +353,8 @@ def test_two_builds_in_one_checkout_wait_for_each_other(copy):
 
 
 def test_a_book_killed_at_any_moment(copy):
-    """No page mixes old and new, no executor or kernel is left, and the next one makes it whole."""
-    line, variables = command(copy, "book")
-    rng, mine = np.random.default_rng(0), str(copy / "records")
+    """No page mixes old and new, and the next one makes it whole."""
+    (line, variables), rng = command(copy, "book"), np.random.default_rng(0)
     title = shown = "Chapter one"
     for number in range(10 if os.environ.get("W2S_TORTURE") == "all" else 1):
         edit(copy / "book" / "one.md", f"# {title}", f"# {(title := f'Chapter, draft {number}')}")
@@ -368,17 +367,30 @@ def test_a_book_killed_at_any_moment(copy):
         if site and title in site[0]:
             shown = title
         assert all(shown in html for html in site)
-        end = time.monotonic() + 60
-        while left := executors(mine):
-            assert time.monotonic() < end, left
-            time.sleep(0.1)
     assert make(copy, "book").returncode == 0
     assert all(title in page(copy, name) for name in ("one", "reads", "index"))
     assert not [path for path in (copy / "_build").iterdir() if ".part" in path.name]
 
 
+def test_executors_and_kernels_end_with_make(copy):
+    """In the middle of a cell that would take ten minutes."""
+    edit(copy / "book" / "one.md", "rows = [", "import time; time.sleep(600)\nrows = [")
+    line, variables = command(copy, "book")
+    process = subprocess.Popen(line, cwd=copy, env=variables, stdout=subprocess.DEVNULL)
+    for there in (True, False):  # first the kernel comes, then all go
+        end = time.monotonic() + 120
+        while any("ipykernel" in words for words in executors(variables["W2S_STORE"])) != there:
+            assert time.monotonic() < end, executors(variables["W2S_STORE"])
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    while executors(variables["W2S_STORE"]):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def executors(store):
-    """Processes that execute chapters with a store; a builder that was left writes where nobody looks."""
+    """The commands of processes that execute chapters with a store."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
