@@ -293,7 +293,7 @@ def test_a_run_without_room_beside_others_is_tried_again_with_a_gpu_of_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """On a node with a GPU by name alone: three runs that take two fifths of it each."""
-    node = cluster.cluster.add_node(num_cpus=3, num_gpus=1, **cluster.small)
+    node = add_node(cluster.cluster, num_cpus=3, num_gpus=1)
     log, task = Log(cluster.session), specs["tfidf"].task
     wide = dataclasses.replace(quick["lora"], rank=10**12)
     large = w2s.supervisor("smollm2-135m@1", task, **quick | {"lora": wide})

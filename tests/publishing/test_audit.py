@@ -125,14 +125,17 @@ def test_every_published_record_is_whole() -> None:
 
 
 def test_a_whole_store_is_told_to_be(
-    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    results: Path,
+    runs: dict[str, RunSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Both stores, adapters too; one record is of a file that is gone and cannot be compared."""
     mine = results.parents[1] / "mine"
     gone = Task(name="gone.csv", sha256="ab" * 32, n_train=64, n_validation=40, n_test=80)
     monkeypatch.setenv("W2S_STORE", str(mine))
     monkeypatch.setenv("W2S_PUBLISHED", str(results))
-    some = read(next(results.glob("*.parquet")))
+    some = read(results / f"{runs['weak'].run_id}.parquet")
     write(dataclasses.replace(some, spec=w2s.supervisor("tfidf", gone)))
     assert cli.verify({}) == 0
     said = capsys.readouterr().out

@@ -367,6 +367,10 @@ def test_a_book_killed_at_any_moment(copy):
         if site and title in site[0]:
             shown = title
         assert all(shown in html for html in site)
+    end = time.monotonic() + 120
+    while processes(variables["W2S_STORE"]):  # a builder that was left writes where nobody looks
+        assert time.monotonic() < end
+        time.sleep(0.1)
     assert make(copy, "book").returncode == 0
     assert all(title in page(copy, name) for name in ("one", "reads", "index"))
     assert not [path for path in (copy / "_build").iterdir() if ".part" in path.name]
@@ -391,12 +395,16 @@ def test_executors_and_kernels_end_with_make(copy):
 
 def executors(store):
     """The commands of processes that execute chapters with a store."""
+    return [words for words in processes(store) if "jupyter-book" not in words]
+
+
+def processes(store):
+    """The commands of all processes that were started with a store."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            words = " ".join(process.cmdline())
-            if process.environ().get("W2S_STORE") == store and "jupyter-book" not in words:
-                found.append(words)
+            if process.environ().get("W2S_STORE") == store:
+                found.append(" ".join(process.cmdline()))
     return found
 
 

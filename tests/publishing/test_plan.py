@@ -155,7 +155,10 @@ def test_nothing_is_asked_of_a_hub(root: Path) -> None:
     shown = told(root, "CHAPTERS=one", "MODEL=hf:me/small", HF_HUB_OFFLINE="1")
     assert all_distinct(shown) == [2, 0, 2]
     assert "downloads  model hf:me/large, model hf:me/small, dataset of task sciq" in shown
-    assert "memory and time cannot be told here: hf:me/" in shown and "HF_HUB_OFFLINE" in shown
+    assert (
+        "memory and time cannot be told here: cannot load hf:me/" in shown
+        and "HF_HUB_OFFLINE" in shown
+    )
 
 
 def test_a_committed_profile_asks_for_what_can_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,7 @@ OVERRIDES = ("SEEDS=0", "DEVICE=cpu", "SIZES={n_train: 24, n_validation: 20, n_t
 
 EVERY_TASK = """
 from w2s_lib.tasks.catalogue import HUB_TASKS
-from w2s_lib.tasks.splits import splits
-from w2s_lib.tasks.table import default_task, load_table
+from w2s_lib.tasks.table import default_task, load_table, splits
 
 for name in HUB_TASKS:
     splits(load_table(default_task(name, n_train=24, n_validation=20, n_test=32)), 0)

@@ -75,7 +75,7 @@ def test_a_store_that_is_only_read(place: Path, monkeypatch: pytest.MonkeyPatch)
 print(json.dumps([
     said(lambda: store.find(SPEC).digest),
     said(lambda: store.write(record(40, spec=SPEC.with_seed(2)))),
-    said(lambda: store.claim(SPEC.with_seed(2).run_id).__enter__()),
+    said(lambda: store.user_store().claim(SPEC.with_seed(2).run_id).__enter__()),
     said(store.require_writable),
     said(lambda: store.find(SPEC.with_seed(1))),
 ]))
@@ -130,7 +130,7 @@ def test_a_group_shares_a_store_and_a_cache(place: Path) -> None:
     code = """
 def adapters(folder):
     save_file({"w": numpy.ones(2)}, folder / "head")
-with store.claim(SPEC.run_id) as mine:
+with store.user_store().claim(SPEC.run_id) as mine:
     pass
 print(json.dumps([
     said(lambda: mine),
