@@ -6,6 +6,7 @@ screen reader calls by the words that are seen.
 
 import html
 import re
+from collections import Counter
 
 from bs4 import BeautifulSoup
 
@@ -39,9 +40,15 @@ def boxed(found):
 
 
 def box_tables(app, pagename, templatename, context, doctree):
-    """Puts each table of a page into its box."""
+    """Puts each table of a page into its box. Boxes of one name are numbered from the second on."""
     if "body" in context:
-        context["body"] = TABLE.sub(boxed, context["body"].replace(UNSAID, ""))
+        body, seen = TABLE.sub(boxed, context["body"].replace(UNSAID, "")), Counter()
+
+        def numbered(found):
+            seen[found[1]] += 1
+            return found[0] if seen[found[1]] == 1 else f'{found[0][:-1]} ({seen[found[1]]})"'
+
+        context["body"] = re.sub(r'role="region"[^>]* aria-label="([^"]*)"', numbered, body)
 
 
 def setup(app):

@@ -104,7 +104,7 @@ def _mime_bundle(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     import vl_convert  # only drawing needs it, and only the book's extra installs it
 
     spec = {**spec, "$schema": SCHEMA}
-    png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, scale=2)
+    png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, scale=1)
     return {MIME: spec, "image/png": b64encode(deflated(png)).decode()}
 
 
