@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.chapter_text import knobs, script
 from w2s_lib import __main__ as cli
-from w2s_lib.publishing.chapters import chapters, resolve
+from w2s_lib.publishing.chapters import chapters, load_profile, resolve
 
 MODULE = [sys.executable, "-m"]
 TWO_WORKERS = "-n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0".split()
@@ -66,11 +66,14 @@ def try_out(settings: list[str]) -> int:
 
     options = {"profile": "quick"} | cli.read_settings(settings)
     profile = str(options["profile"])
+    sketch = load_profile(Path.cwd(), profile)
     jobs, workers = cli.take_jobs(options)
     tried = [replace(job, variant=f" {profile}") for job in jobs if job.parameters]
     for job in jobs:
         for knob in knobs(job.chapter):
             given = cli.read_settings(knob)
+            if "sizes" in given:  # the other sizes stay a sketch's
+                given["sizes"] = sketch.get("sizes", {}) | given["sizes"]
             (changed,) = resolve([job.chapter], profile=profile, overrides=given)
             # As the name of a file, whose braces papermill would fill in.
             words = re.sub(r"[^\w=.,@-]+", " ", f" {profile} {knob}")
