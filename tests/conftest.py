@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -48,6 +49,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not name.startswith("browser/"):
             group = "swept" if name in SWEPT else name
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+def until(what: Callable[[], object], *, seconds: float = 60, step: float = 0.05) -> None:
+    """Waits until something is so, and fails where it is not in time."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"not in {seconds} seconds"
+        time.sleep(step)
+
+
+def processes(name: str, value: object) -> list[str]:
+    """The commands of all processes that were started with an environment variable."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it may just be ending
+            if process.environ().get(name) == str(value):
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 THINGS = ("film", "play", "song", "book", "meal", "room", "coat", "walk", "talk", "lamp")

@@ -146,17 +146,16 @@ def verify(options: Options) -> int:
     from w2s_lib.runs.store import FolderStore, published_store, user_store
 
     n_wrong, folder = 0, published_store()
-    for store in (user_store(), FolderStore(folder) if folder else None):
-        if store:
-            table = audit.verify(store, published=store.folder == folder)
-            for file, wrong in table.loc[table["wrong"] != "", ["file", "wrong"]].to_numpy():
-                print(f"{file}: {wrong}")
-            for what, n_files in table["unknown"].value_counts().items():
-                if what:
-                    print(f"{n_files} records could not be compared with {what}")
-            bad = int((table["wrong"] != "").sum())
-            print(f"{store.name}: {len(table) - bad} of {len(table)} files are whole.")
-            n_wrong += bad
+    for store in [user_store(), *([FolderStore(folder)] if folder else [])]:
+        table = audit.verify(store, published=store.folder == folder)
+        bad = table[table["wrong"] != ""]
+        for file, wrong in bad[["file", "wrong"]].to_numpy():
+            print(f"{file}: {wrong}")
+        unknown = table["unknown"][table["unknown"] != ""]
+        for what, n_files in unknown.value_counts().items():
+            print(f"{n_files} records could not be compared with {what}")
+        print(f"{store.name}: {len(table) - len(bad)} of {len(table)} files are whole.")
+        n_wrong += len(bad)
     return 1 if n_wrong else 0
 
 

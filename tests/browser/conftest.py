@@ -3,16 +3,17 @@
 Without it they are skipped, unless W2S_REQUIRE_BROWSER is set.
 """
 
+import contextlib
 import functools
 import http.server
 import os
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from w2s_lib.publishing.pdf import BROWSERS
+from w2s_lib.publishing.chapters import BookError
+from w2s_lib.publishing.pdf import find_browser
 
 ROOT = Path(__file__).parents[2]
 SITE = Path(os.environ.get("W2S_SITE", ROOT / "_build" / "html"))
@@ -42,7 +43,9 @@ def need():
 
 @pytest.fixture(scope="session")
 def browser(need):
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = None
+    with contextlib.suppress(BookError):
+        path = find_browser()
     need(path, "no Chromium on the path")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:

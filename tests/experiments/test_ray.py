@@ -9,8 +9,7 @@ import re
 import shlex
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 import w2s_lib as w2s
+from tests.conftest import until
 from w2s_lib.experiments.ray import prepare, train_jobs
 from w2s_lib.experiments.sweep import sweep, train_missing
 from w2s_lib.runs.errors import DeviceError, OutOfMemory, SpecError, StoreError, TrainingError
@@ -86,13 +86,6 @@ def add_node(made: Any, **settings: Any) -> Any:
         with contextlib.suppress(Exception):
             return made.add_node(**settings)
     return made.add_node(**settings)
-
-
-def until(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end, "not in a minute"
-        time.sleep(0.05)
 
 
 def run_ids(specs: Any) -> set[str]:

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 import w2s_lib as w2s
-from tests.conftest import pinned
+from tests.conftest import pinned, processes, until
 from tests.runs.test_assets import asset  # noqa: F401
 from w2s_lib.experiments.sweep import find_missing, train_missing
 from w2s_lib.experiments.worker import train
 from w2s_lib.publishing.audit import verify
 from w2s_lib.runs.assets import Asset, fetch
+from w2s_lib.runs.folders import temporary
 from w2s_lib.runs.spec import NextToken, RunSpec, Task
 from w2s_lib.runs.store import FolderStore, read
 
@@ -162,23 +162,7 @@ def lock(name: str) -> bool:
 def no_worker_is_left(records: Path) -> None:
     """Workers know their store by their environment."""
 
-    def there() -> list[int]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                command, variables = process.cmdline(), process.environ()
-            except psutil.Error:
-                continue
-            if "w2s_lib.experiments.worker" in command and variables.get("W2S_STORE") == str(
-                records
-            ):
-                found.append(process.pid)
-        return found
-
-    end = time.monotonic() + 60
-    while there():
-        assert time.monotonic() < end, "workers are left"
-        time.sleep(0.05)
+    until(lambda: "w2s_lib.experiments.worker" not in " ".join(processes("W2S_STORE", records)))
 
 
 def one_by_one(specs: list[RunSpec], log: Path) -> None:
@@ -201,7 +185,7 @@ def test_eight_processes_train_each_of_twenty_runs_once(
         logs = [tmp_path / f"{repetition}-{number}" for number in range(8)]
         own = {"W2S_STORE": str(own_store), "W2S_CACHE": str(own_cache)}
         processes = [started(one_by_one, specs, log, **own) for log in logs]
-        until(lambda: len(list(own_store.glob("*.parquet"))) >= 3)
+        until(lambda: len(list(own_store.glob("*.parquet"))) >= 3, seconds=120, step=0.01)
         killed = rng.choice(8, 2, replace=False)
         for number in killed:
             processes[number].kill()
@@ -212,13 +196,6 @@ def test_eight_processes_train_each_of_twenty_runs_once(
         assert len(trained) == len(set(trained)) >= 18  # a killed one may not have said its last
         assert {path.stem for path in own_store.glob("*.parquet")} == {s.run_id for s in specs}
         assert left_behind(own_store) == []
-
-
-def until(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
-    while not what():
-        assert time.monotonic() < end, "not in two minutes"
-        time.sleep(0.01)
 
 
 def test_two_processes_on_s3_train_a_run_twice_at_most(
@@ -257,5 +234,10 @@ def test_a_fetch_killed_at_any_moment_is_made_good_by_the_next(
         process.kill()
         process.join()
         finished(fetch, asset, **own)
+        (made,) = cache.glob("thing-????????")
+        assert (made / "data.txt").read_text() == "data"
+        until(lambda: not processes("W2S_CACHE", cache))  # the killed one's pip
+        with temporary(cache):  # as whoever writes there next
+            pass
         (folder,) = (path for path in cache.iterdir() if path.suffix != ".lock")
-        assert (folder / "data.txt").read_text() == "data"
+        assert folder == made and (folder / "data.txt").read_text() == "data"

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 import w2s_lib as w2s
+from tests.conftest import until
 from w2s_lib.experiments.local import Packing, gpu_share, gpus, train_jobs
 from w2s_lib.experiments.sweep import sweep
 from w2s_lib.experiments.worker import train
@@ -35,13 +35,6 @@ import sys
 import w2s_lib as w2s
 w2s.sweep([w2s.RunSpec.from_json(line) for line in open(sys.argv[1])], workers=2, progress=False)
 """
-
-
-def until(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end, "not in a minute"
-        time.sleep(0.05)
 
 
 def workers_of(pid: int) -> list[psutil.Process]:

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 import zipfile
 from dataclasses import replace
@@ -19,11 +18,10 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 
 from tests.chapter_text import problems
-from tests.conftest import sentences
+from tests.conftest import processes, sentences, until
 from w2s_lib import __main__ as cli
 from w2s_lib.publishing import execution, pages
 from w2s_lib.publishing.chapters import (
@@ -367,10 +365,8 @@ def test_a_book_killed_at_any_moment(copy):
         if site and title in site[0]:
             shown = title
         assert all(shown in html for html in site)
-    end = time.monotonic() + 120
-    while processes(variables["W2S_STORE"]):  # a builder that was left writes where nobody looks
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    # A builder that was left writes where nobody looks.
+    until(lambda: not processes("W2S_STORE", variables["W2S_STORE"]), seconds=120)
     assert make(copy, "book").returncode == 0
     assert all(title in page(copy, name) for name in ("one", "reads", "index"))
     assert not [path for path in (copy / "_build").iterdir() if ".part" in path.name]
@@ -381,31 +377,19 @@ def test_executors_and_kernels_end_with_make(copy):
     edit(copy / "book" / "one.md", "rows = [", "import time; time.sleep(600)\nrows = [")
     line, variables = command(copy, "book")
     process = subprocess.Popen(line, cwd=copy, env=variables, stdout=subprocess.DEVNULL)
-    for there in (True, False):  # first the kernel comes, then all go
-        end = time.monotonic() + 120
-        while any("ipykernel" in words for words in executors(variables["W2S_STORE"])) != there:
-            assert time.monotonic() < end, executors(variables["W2S_STORE"])
-            time.sleep(0.1)
-        process.kill()
-        process.wait()
-    while executors(variables["W2S_STORE"]):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+
+    def there():
+        return executors(variables["W2S_STORE"])
+
+    until(lambda: any("ipykernel" in words for words in there()), seconds=120)
+    process.kill()
+    process.wait()
+    until(lambda: not there(), seconds=120)
 
 
 def executors(store):
     """The commands of processes that execute chapters with a store."""
-    return [words for words in processes(store) if "jupyter-book" not in words]
-
-
-def processes(store):
-    """The commands of all processes that were started with a store."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("W2S_STORE") == store:
-                found.append(" ".join(process.cmdline()))
-    return found
+    return [words for words in processes("W2S_STORE", store) if "jupyter-book" not in words]
 
 
 def test_executing_again_gives_the_same_bytes(job):
