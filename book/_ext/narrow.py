@@ -94,7 +94,8 @@ def _wrap_axis(panel, name, channel, width, datasets):
         channel["axis"] = axis | ABOVE | {"labelAlign": "left", "labelOffset": -16}
         channel["scale"] = channel.get("scale", {}) | BANDS
         rows = [row for rows in datasets.values() for row in rows]
-        bands = len({row[channel["field"]] for row in rows if channel["field"] in row})
+        listed = channel.get("sort") or ()  # a field that the chart computes has no rows
+        bands = len({row[channel["field"]] for row in rows if channel["field"] in row} or listed)
         panel["height"] = BAND * (bands - BANDS["paddingInner"] + 2 * BANDS["paddingOuter"])
 
 

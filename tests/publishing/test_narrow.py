@@ -70,6 +70,12 @@ def test_names_and_numbers_stand_above_their_rows():
     assert at["four blocks teach thirty"] < 10 and "PGR 0.43 [0.31,\xa00.55]" in at
 
 
+def test_rows_of_a_computed_field_have_room():
+    """No row of data has that field."""
+    panel = narrow.narrow(w2s.probe_explorer(accuracy=0.8).to_dict())["vconcat"][1]
+    assert panel["height"] > narrow.BAND * 2
+
+
 def test_what_stood_in_the_margin_stands_under_the_title():
     assert "Dashed: r: 0.45" in texts(small(CHARTS["curves"]))
     assert "Dashed" not in small(CHARTS["dots"])

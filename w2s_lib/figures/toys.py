@@ -310,10 +310,13 @@ def reward_explorer(*, reward_a: float, reward_b: float, soft_label: float) -> a
 
 
 def slider(name: str, value: float, ends: tuple[float, float, float], label: str) -> alt.Parameter:
-    """A parameter of a chart, with a slider from, to and by `ends`."""
+    """A parameter of a chart, with a slider from, to and by `ends`.
+
+    A number that was single precision is shown as it was meant: 0.9, and not 0.8999999761581421.
+    """
     low, high, step = ends
     bound = alt.binding_range(min=low, max=high, step=step, name=label)
-    return alt.param(name=name, value=value, bind=bound)
+    return alt.param(name=name, value=round(value, 6), bind=bound)
 
 
 def bare(title: str, ends: tuple[float, float], channel: Any = alt.Y) -> Callable[[str], Any]:
