@@ -48,7 +48,8 @@ _WHERE = {
     "publishing.claims": "claims decide decisions scorecard untested",
     "publishing.examples": "examples",
     "publishing.tables": (
-        "benchmarks planned_runs profile_states published published_runs registered_tasks"
+        "benchmarks last_audit planned_runs profile_states published published_runs "
+        "registered_tasks"
     ),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}

@@ -141,6 +141,14 @@ def benchmarks() -> Any:
     return json.loads((book_root() / "book" / "benchmarks.json").read_text(encoding="utf-8"))
 
 
+def last_audit() -> pd.DataFrame:
+    """What `make audit` found last: a row a run, see `w2s_lib.publishing.audit.train_again`.
+
+    And `date`, by which it was drawn. Chapter: reliability.
+    """
+    return pd.read_csv(book_root() / "book" / "audit.csv", keep_default_na=False)
+
+
 def write_tables(folder: Path, target: Path, planned: Mapping[str, str]) -> None:
     """Writes `runs.csv`, `runs.parquet` and `predictions-CHAPTER.parquet` of a folder's records.
 
