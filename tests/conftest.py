@@ -31,9 +31,10 @@ settings.register_profile(
 settings.load_profile("book")
 
 SLOWEST = (
-    *("publishing/test_execution", "experiments/test_execute", "experiments/test_sweep"),
-    *("experiments/test_ray", "experiments/test_workers", "training/test_next_token"),
-    *("training/test_gpu", "browser/test_lab", "browser/test_paper"),
+    *("experiments/test_ray", "experiments/test_execute", "publishing/test_execution"),
+    *("experiments/test_torture", "experiments/test_workers", "publishing/test_commands"),
+    *("rehearsal/test_stage", "rehearsal/test_faults", "publishing/test_audit"),
+    *("training/test_gpu", "training/test_next_token", "browser/test_lab", "browser/test_paper"),
 )
 SWEPT = {f"experiments/test_{name}" for name in ("execute", "sweep", "results")}
 """They look at one sweep, which takes half a minute: one worker of the tests has all of them."""

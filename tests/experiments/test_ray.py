@@ -216,17 +216,6 @@ def test_an_access_key_is_not_given_to_a_cluster(monkeypatch: pytest.MonkeyPatch
     assert "akey" not in str(told.value)
 
 
-def test_without_a_cluster_none_is_started(
-    specs: dict[str, RunSpec], own_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ray.shutdown()  # the next test connects again
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    with pytest.raises(DeviceError, match="127.0.0.1:9") as told:
-        sweep([specs["tfidf"]], engine="ray")
-    assert "start one with `ray start --head`" in str(told.value) and not ray.is_initialized()
-    assert not list(own_store.glob("*.parquet"))
-
-
 def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
     cluster: SimpleNamespace,
     specs: dict[str, RunSpec],
@@ -257,7 +246,6 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
     wanted = [first, victim, after]
     frame = sweep(wanted, progress=False).frame
     killer.join()
-    cluster.nodes.append(add_node(cluster.cluster))
     lines = log.lines()
     assert set(frame["run_id"]) == run_ids(wanted)
     told = [line for line in lines if line[1] == victim.run_id]
@@ -317,4 +305,15 @@ def test_a_worker_with_less_memory_than_planned(
     endless = dataclasses.replace(specs["student"], recipe=recipe)
     with pytest.raises(TrainingError, match="for want of memory"):
         train_missing([endless], engine="ray", progress=False)
+    assert not list(own_store.glob("*.parquet"))
+
+
+def test_without_a_cluster_none_is_started(
+    specs: dict[str, RunSpec], own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.shutdown()  # so this test is the last one
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(DeviceError, match="127.0.0.1:9") as told:
+        sweep([specs["tfidf"]], engine="ray")
+    assert "start one with `ray start --head`" in str(told.value) and not ray.is_initialized()
     assert not list(own_store.glob("*.parquet"))
