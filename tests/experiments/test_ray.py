@@ -139,7 +139,6 @@ def test_a_sweep_on_two_nodes_is_what_it_is_in_one_process(
     assert len({line[3] for line in begun}) == len(begun)  # each a task of its own
     mine = weights(specs["continued"])
     monkeypatch.setenv("W2S_STORE", str(own_store))
-    monkeypatch.setenv("W2S_ENGINE", "local")
     ours = frame.set_index("run_id")["record"]
     for name in ("student", "continued"):  # with their teacher's labels, and another's adapters
         assert w2s.run(specs[name]).predictions.equals(ours[specs[name].run_id].predictions), name
