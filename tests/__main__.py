@@ -23,13 +23,12 @@ from w2s_lib.publishing.chapters import Job, chapters, load_profile, resolve
 
 MODULE = [sys.executable, "-m"]
 TWO_WORKERS = "-n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0".split()
-STEPS = [
+CHECKS = [
     [*MODULE, "ruff", "check", "."],
     [*MODULE, "ruff", "format", "--check", "--quiet", "."],
     [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
     [*MODULE, "mypy"],
     [*MODULE, "codespell_lib", "README.md", "book", "tests", "w2s_lib"],
-    [*MODULE, "pytest", *TWO_WORKERS],
 ]
 TORTURE = [
     "tests/experiments/test_torture.py",
@@ -40,13 +39,15 @@ LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
 
 
 def test() -> int:
-    """Runs every check, all of them even where one fails."""
-    failed = []
-    for page in chapters(Path.cwd()):
-        command = [*LINT, "--stdin-filename", f"book/{page.name}.py", "-"]
-        if page.is_notebook and subprocess.run(command, input=script(page).encode()).returncode:
-            failed.append(f"chapter {page.name}")
-    failed += [" ".join(step) for step in STEPS if subprocess.call(step)]
+    """Runs every check, all of them even where one fails; the tests, which wait a lot, beside them."""
+    failed, suite = [], [*MODULE, "pytest", *TWO_WORKERS]
+    with subprocess.Popen(suite) as tests:
+        for page in chapters(Path.cwd()):
+            command = [*LINT, "--stdin-filename", f"book/{page.name}.py", "-"]
+            if page.is_notebook and subprocess.run(command, input=script(page).encode()).returncode:
+                failed.append(f"chapter {page.name}")
+        failed += [" ".join(step) for step in CHECKS if subprocess.call(step)]
+    failed += [" ".join(suite)] if tests.returncode else []
     print("\n".join(["Failed:", *failed]) if failed else "Linter, types and tests passed.")
     return 1 if failed else 0
 
