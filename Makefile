@@ -3,7 +3,8 @@
 
 PYTHON ?= python3
 RUN = -m w2s_lib $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
-PIP = .venv/bin/pip install -q --disable-pip-version-check -c book/constraints.txt
+# Not compiled: of 23,000 modules that takes 40 seconds, and most of them are never imported.
+PIP = .venv/bin/pip install -q --disable-pip-version-check --no-compile -c book/constraints.txt
 
 .PHONY: help book test try torture rehearsal verify audit retrain plan run records gpu-check serve pdf publish lab clean
 help clean: ; @$(PYTHON) $(RUN)

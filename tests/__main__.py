@@ -19,34 +19,35 @@ from pathlib import Path
 
 from tests.chapter_text import knobs, script
 from w2s_lib import __main__ as cli
-from w2s_lib.publishing.chapters import chapters, load_profile, resolve
+from w2s_lib.publishing.chapters import Job, chapters, load_profile, resolve
 
 MODULE = [sys.executable, "-m"]
 TWO_WORKERS = "-n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0".split()
-STEPS = [
+CHECKS = [
     [*MODULE, "ruff", "check", "."],
     [*MODULE, "ruff", "format", "--check", "--quiet", "."],
     [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
     [*MODULE, "mypy"],
     [*MODULE, "codespell_lib", "README.md", "book", "tests", "w2s_lib"],
-    [*MODULE, "pytest", *TWO_WORKERS],
 ]
 TORTURE = [
     "tests/experiments/test_torture.py",
-    "tests/publishing/test_book.py::test_a_book_killed_at_any_moment",
+    "tests/publishing/test_execution.py::test_a_book_killed_at_any_moment",
 ]
 # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
 LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
 
 
 def test() -> int:
-    """Runs every check, all of them even where one fails."""
-    failed = []
-    for page in chapters(Path.cwd()):
-        command = [*LINT, "--stdin-filename", f"book/{page.name}.py", "-"]
-        if page.is_notebook and subprocess.run(command, input=script(page).encode()).returncode:
-            failed.append(f"chapter {page.name}")
-    failed += [" ".join(step) for step in STEPS if subprocess.call(step)]
+    """Runs every check, all of them even where one fails; the tests, which wait a lot, beside them."""
+    failed, suite = [], [*MODULE, "pytest", *TWO_WORKERS]
+    with subprocess.Popen(suite) as tests:
+        for page in chapters(Path.cwd()):
+            command = [*LINT, "--stdin-filename", f"book/{page.name}.py", "-"]
+            if page.is_notebook and subprocess.run(command, input=script(page).encode()).returncode:
+                failed.append(f"chapter {page.name}")
+        failed += [" ".join(step) for step in CHECKS if subprocess.call(step)]
+    failed += [" ".join(suite)] if tests.returncode else []
     print("\n".join(["Failed:", *failed]) if failed else "Linter, types and tests passed.")
     return 1 if failed else 0
 
@@ -57,18 +58,16 @@ def browser(settings: list[str]) -> int:
     return subprocess.call([*MODULE, "pytest", *TWO_WORKERS, "tests/browser", *settings])
 
 
-def try_out(settings: list[str]) -> int:
-    """Executes chapters with the profile `quick`: as it is, and with each knob to tweak.
+def tried(options: cli.Options) -> tuple[list[Job], int | None]:
+    """Chapters with the profile `quick`: as it is, and with each knob to tweak; how many may train.
 
     Without a knob, a chapter of which the profile changes nothing is what `make book` executes.
     """
-    from w2s_lib.publishing import execution
-
-    options = {"profile": "quick"} | cli.read_settings(settings)
+    options = {"profile": "quick"} | options
     profile = str(options["profile"])
     sketch = load_profile(Path.cwd(), profile)
     jobs, workers = cli.take_jobs(options)
-    tried = [replace(job, variant=f" {profile}") for job in jobs if job.parameters]
+    found = [replace(job, variant=f" {profile}") for job in jobs if job.parameters]
     for job in jobs:
         for knob in knobs(job.chapter):
             given = cli.read_settings(knob)
@@ -77,9 +76,17 @@ def try_out(settings: list[str]) -> int:
             (changed,) = resolve([job.chapter], profile=profile, overrides=given)
             # As the name of a file, whose braces papermill would fill in.
             words = re.sub(r"[^\w=.,@-]+", " ", f" {profile} {knob}")
-            tried.append(replace(changed, variant=words.rstrip()))
+            found.append(replace(changed, variant=words.rstrip()))
+    return found, workers
+
+
+def try_out(settings: list[str]) -> int:
+    """Executes what is tried."""
+    from w2s_lib.publishing import execution
+
+    jobs, workers = tried(cli.read_settings(settings))
     with cli.alone():
-        cli.print_table(execution.execute(tried, workers=workers))
+        cli.print_table(execution.execute(jobs, workers=workers))
     return 0
 
 

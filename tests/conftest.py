@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import resource
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from w2s_lib.models.embedded import fetch_model
@@ -29,9 +31,10 @@ settings.register_profile(
 settings.load_profile("book")
 
 SLOWEST = (
-    *("publishing/test_book", "experiments/test_execute", "experiments/test_sweep"),
-    *("experiments/test_ray", "experiments/test_workers", "training/test_next_token"),
-    *("training/test_gpu", "browser/test_lab", "browser/test_paper"),
+    *("experiments/test_ray", "experiments/test_execute", "publishing/test_execution"),
+    *("experiments/test_torture", "experiments/test_workers", "publishing/test_commands"),
+    *("rehearsal/test_stage", "rehearsal/test_faults", "publishing/test_audit"),
+    *("training/test_gpu", "training/test_next_token", "browser/test_lab", "browser/test_paper"),
 )
 SWEPT = {f"experiments/test_{name}" for name in ("execute", "sweep", "results")}
 """They look at one sweep, which takes half a minute: one worker of the tests has all of them."""
@@ -104,6 +107,27 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test sees, or writes to, the user's records."""
     monkeypatch.setenv("W2S_STORE", str(tmp_path / "records"))
     return tmp_path / "records"
+
+
+@pytest.fixture(scope="session")
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a folder by its name: the first worker of these tests to ask for it, for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # whose own is in that of the session
+        base = base.parent
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")

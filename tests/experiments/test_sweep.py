@@ -1,12 +1,11 @@
-"""Sweeps: what is trained and in which order, what is refused before it, what is published."""
+"""Sweeps: what is trained and in which order, and what is refused before it."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 import w2s_lib as w2s
 from tests.conftest import pinned
 from tests.experiments.conftest import left_in
-from w2s_lib.experiments.sweep import find_missing, publish, sweep, train_missing
+from w2s_lib.experiments.sweep import find_missing, sweep, train_missing
 from w2s_lib.models.pins import pin
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import AssetError, DeviceError, SpecError, StoreError, TrainingError
@@ -189,59 +188,6 @@ def test_a_damaged_record_is_retrained(own_store: Path, small_task: Task) -> Non
     with pytest.warns(UserWarning, match="damaged record"):
         record = w2s.run(spec)
     assert record.path == str(path) and path.with_suffix(".damaged").read_bytes() == before[:-9]
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A checkout of its own: its published store is not the book's."""
-    monkeypatch.setenv("W2S_PUBLISHED", str(tmp_path / "checkout" / "book" / "results"))
-    (tmp_path / "checkout" / "book" / "claims").mkdir(parents=True)
-    (tmp_path / "checkout" / "book" / "claims" / "second.yaml").touch()
-    yield tmp_path / "checkout" / "book" / "results"
-
-
-def test_finished_records_are_copied_to_the_published_store(
-    own_store: Path, checkout: Path, small_task: Task
-) -> None:
-    weak = w2s.supervisor("tfidf", small_task)
-    w2s.run(weak)
-    taught = w2s.student("tfidf", weak)
-    assert train_missing([taught], store="published", workers=1, progress=False) == {taught.run_id}
-    assert left_in(checkout) == sorted(f"{s.run_id}.parquet" for s in (weak, taught))
-    for spec in (weak, taught):
-        mine, theirs = (folder / f"{spec.run_id}.parquet" for folder in (own_store, checkout))
-        assert read(mine).predictions.equals(read(theirs).predictions)
-    for path in own_store.glob("*.parquet"):
-        path.unlink()
-    assert w2s.run(taught).path == str(checkout / f"{taught.run_id}.parquet")
-
-
-def test_a_published_record_carries_the_rules_of_its_edition(
-    own_store: Path, checkout: Path, small_task: Task
-) -> None:
-    """Those that are there when it is published; a file that is written later changes no record."""
-    one, other = (w2s.run(w2s.supervisor("tfidf", small_task, seed=seed)) for seed in (0, 1))
-    rules = checkout.parent / "claims" / "second.yaml"
-    publish(one)
-    rules.write_text("claims: []")
-    for record in (one, other):
-        publish(record)
-    found = [read(checkout / f"{record.spec.run_id}.parquet").rules for record in (one, other)]
-    assert found == [hashlib.sha256(text).hexdigest() for text in (b"", b"claims: []")]
-    rules.unlink()
-    with pytest.raises(StoreError, match=r"second\.yaml"):
-        publish(one)
-
-
-def test_publishing_without_a_published_store_is_said_before_training(
-    own_store: Path, checkout: Path, small_task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("W2S_PUBLISHED", "0")
-    with pytest.raises(StoreError, match="no published store: .* W2S_PUBLISHED=0 hides it"):
-        train_missing(
-            [w2s.supervisor("tfidf", small_task)], store="published", workers=1, progress=False
-        )
-    assert not own_store.exists()
 
 
 def test_each_distinct_run_is_trained_once_teachers_first(

@@ -18,7 +18,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import rankdata
 
 from w2s_lib.measures.intervals import Codes, Floats, Interval, mean_interval, ratio_interval
 from w2s_lib.runs.errors import nearest
@@ -176,13 +175,19 @@ def placements(p: Floats, label: Labels) -> Floats:
     positive = label == 1
     if positive.all() or not positive.any():
         raise ValueError("an AUC needs test rows of both classes")
-    rank, part = rankdata(p, axis=2), np.empty_like(p)
+    rank, part = _ranks(p), np.empty_like(p)
     for rows in (positive, ~positive):
-        below = (rank[..., rows] - rankdata(p[..., rows], axis=2)) / (~rows).sum()
+        below = (rank[..., rows] - _ranks(p[..., rows])) / (~rows).sum()
         placement = below if rows is positive else 1 - below
         auc = placement.mean(axis=2, keepdims=True)
         part[..., rows] = auc + (placement - auc) / rows.mean()
     return part
+
+
+def _ranks(p: Floats) -> Floats:
+    """Ranks along the last axis, ties at their mean; without scipy.stats, which loads for long."""
+    rows = pd.DataFrame(p.reshape(-1, p.shape[-1]).T)
+    return rows.rank().to_numpy().T.reshape(p.shape)
 
 
 EDGE = 2.0**-17

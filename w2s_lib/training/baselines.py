@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from w2s_lib.models import backbone as models
@@ -34,6 +31,8 @@ from w2s_lib.runs.record import predicted_label
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.tasks.table import TaskTable
 from w2s_lib.training.finetune import Data, adapted
+
+# scikit-learn is imported where it is used: whoever finetunes or plans would wait a second for it.
 
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse regularisation strengths that a probe's validation set chooses from."""
@@ -58,6 +57,9 @@ def fit_tfidf(spec: RunSpec, data: Data) -> Baseline:
     The vocabulary is fitted on the training rows alone. Of a comparison's two texts, the features
     are subtracted, and there is no intercept: in either order the answer is the same.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     table, rows = data.table, data.rows
     texts = np.array(table.texts, dtype=object)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, lowercase=True)
@@ -120,6 +122,9 @@ def linear_probe(
     Raises:
         SpecError: every label is 0, or every one is 1.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler(with_mean=centred).fit(activations)
     features = scaler.transform(activations)
 
