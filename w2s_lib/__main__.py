@@ -1,5 +1,6 @@
 """`python -m w2s_lib VERB [NAME=VALUE ...]`: what each Make target calls."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -7,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,18 @@ def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], 
     ], workers
 
 
-def alone() -> Any:
-    """A lock: whoever enters it waits until no other process builds in this checkout."""
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Whoever enters it waits until no other process builds in this checkout."""
     from filelock import FileLock
 
-    (ROOT / ".w2s").mkdir(exist_ok=True)
-    return FileLock(ROOT / ".w2s" / "build.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            (ROOT / ".w2s").mkdir(exist_ok=True)
+            stack.enter_context(FileLock(ROOT / ".w2s" / "build.lock"))
+        except OSError as error:
+            raise book.BookError(f"nothing can be built in {ROOT}: {error}") from error
+        yield
 
 
 def make_book(options: Options, *, retrain: bool = False, commit: str = "") -> int:
@@ -224,7 +231,7 @@ def serve(options: Options) -> int:
     if not (site / "index.html").exists():
         raise book.BookError("There is no built book yet: run `make book` first.")
     server = ["http.server", "--bind", "127.0.0.1", "--directory", str(site), str(port)]
-    os.execv(sys.executable, [sys.executable, "-u", "-m", *server])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-u", "-m", *server])  # noqa: S606  our own words
 
 
 def lab(options: Options) -> int:

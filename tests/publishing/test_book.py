@@ -38,6 +38,7 @@ from w2s_lib.runs.record import accuracies, to_parquet
 from w2s_lib.runs.store import read
 
 ROOT = Path(__file__).parents[2]
+TOKEN = "hf_EEEEsecretEEEE"
 HEADER = """---
 jupytext:
   text_representation: {extension: .md, format_name: myst}
@@ -181,7 +182,7 @@ def sample(root):
 
 def command(root, *arguments):
     """The command that the Makefile calls, and an environment with this library and an own store."""
-    variables = {"PYTHONPATH": str(ROOT), "W2S_STORE": str(root / "records")}
+    variables = {"PYTHONPATH": str(ROOT), "W2S_STORE": str(root / "records"), "HF_TOKEN": TOKEN}
     return [sys.executable, "-m", "w2s_lib", *arguments], os.environ | variables
 
 
@@ -313,6 +314,12 @@ def test_pages_load_nothing_from_elsewhere(built):
         assert [url for url in loaded if "//" in url] == []
         scripts = re.findall(r'<script[^>]*src="([^"]+)"', html)
         assert len(scripts) == len(set(scripts))
+
+
+def test_no_token_of_the_environment_is_in_what_is_built(built):
+    files = [path for path in built[0].rglob("*") if path.is_file()]
+    assert any(path.suffix == ".ipynb" for path in files)
+    assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
 
 
 def test_the_downloaded_notebook_gets_the_library_and_has_its_outputs(built, tmp_path):

@@ -34,7 +34,7 @@ class DeviceError(RuntimeError):
 
 
 class TrainingError(RuntimeError):
-    """Training could not be finished: out of memory, or a loss that is not a number.
+    """Training could not be finished: out of memory, one label alone, a loss that is no number.
 
     No record is written.
     """
