@@ -14,6 +14,7 @@ from typing import Any
 
 # What needs the book's packages is imported where it is used: `make help` needs nothing installed.
 from w2s_lib.publishing import chapters as book
+from w2s_lib.runs import errors
 from w2s_lib.runs.errors import nearest
 
 ROOT = Path.cwd()
@@ -325,7 +326,7 @@ def main(arguments: list[str]) -> int:
         code = int(verb(read_settings(settings, allowed)))
         sys.stdout.flush()
         return code
-    except (book.UsageError, book.BookError) as error:
+    except (book.UsageError, book.BookError, *errors.ALL) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, book.UsageError) else 1
     except BrokenPipeError:  # whoever reads, such as `head`, has had enough

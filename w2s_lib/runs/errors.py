@@ -50,3 +50,7 @@ class StoreError(RuntimeError):
 
 class DamagedRecord(StoreError):
     """A file whose content does not match its digest or its name."""
+
+
+ALL = (SpecError, AssetError, DeviceError, TrainingError, StoreError)
+"""What a user, a disk, a network or a machine may be the reason of; anything else is a bug."""
