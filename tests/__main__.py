@@ -32,6 +32,7 @@ CHECKS = [
 ]
 TORTURE = [
     "tests/experiments/test_torture.py",
+    "tests/experiments/test_many.py",
     "tests/publishing/test_execution.py::test_a_book_killed_at_any_moment",
 ]
 # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
@@ -114,7 +115,7 @@ def gpu_check(settings: list[str]) -> int:
 
 
 def torture(settings: list[str]) -> int:
-    """Kills, races and full disks, all of them; `make test` draws a sample. Not while records train."""
+    """Kills, races, full disks, many runs: all; `make test` draws a sample. Not while records train."""
     os.environ["W2S_TORTURE"] = "all"
     return subprocess.call([*MODULE, "pytest", "-rP", "--timeout", "7200", *TORTURE, *settings])
 

@@ -72,6 +72,12 @@ def processes(name: str, value: object) -> list[str]:
     return found
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    """What lies in a folder and below: path -> bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 THINGS = ("film", "play", "song", "book", "meal", "room", "coat", "walk", "talk", "lamp")
 LIKED = ("bright", "warm", "clever", "honest", "gentle")
 DISLIKED = ("dull", "cold", "clumsy", "false", "harsh")

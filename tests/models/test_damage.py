@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from tests.conftest import pinned
 from w2s_lib.models.backbone import check, load_backbone
 from w2s_lib.runs.errors import AssetError, SpecError
 
-HEADER = b'{"model.norm.weight":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'
-HUGE = len(HEADER).to_bytes(8, "little") + HEADER
-"""Of a tensor of four terabytes, and none of its bytes."""
+
+def weights(shape: list[int], *offsets: int, n_bytes: int = 0) -> bytes:
+    """A file of one tensor of float32: what its header says, and so many bytes."""
+    said = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+    header = json.dumps({"model.norm.weight": said}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(n_bytes)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +30,13 @@ HUGE = len(HEADER).to_bytes(8, "little") + HEADER
         ("tokenizer_config.json", b"not JSON"),
         ("model.safetensors", b""),
         ("model.safetensors", b"\xff" * 7 + b"\x7f{}"),  # a header of 2**63 bytes
-        ("model.safetensors", HUGE),
+        ("model.safetensors", weights([10**12], 0, 4 * 10**12)),
+        ("model.safetensors", weights([2**60], 0, 2**62)),
+        ("model.safetensors", weights([2**32, 2**32], 0, 0)),  # 2**64 elements, which is 0
+        ("model.safetensors", weights([32], 64, 192, n_bytes=128)),
+        ("model.safetensors", weights([32], 128, 0, n_bytes=128)),
+        ("model.safetensors", weights([-32], 0, 128, n_bytes=128)),
+        ("model.safetensors", weights([32], -128, 0, n_bytes=128)),
         ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
         ("model.safetensors", None),
     ],

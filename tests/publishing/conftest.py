@@ -15,6 +15,7 @@ from tests.conftest import sentences
 from w2s_lib.publishing.chapters import Chapter, Job
 
 ROOT = Path(__file__).parents[2]
+TOKEN = "hf_EEEEsecretEEEE"
 HEADER = """---
 jupytext:
   text_representation: {extension: .md, format_name: myst}
@@ -158,7 +159,7 @@ def sample(root):
 
 def command(root, *arguments):
     """The command that the Makefile calls, and an environment with this library and an own store."""
-    variables = {"PYTHONPATH": str(ROOT), "W2S_STORE": str(root / "records")}
+    variables = {"PYTHONPATH": str(ROOT), "W2S_STORE": str(root / "records"), "HF_TOKEN": TOKEN}
     return [sys.executable, "-m", "w2s_lib", *arguments], os.environ | variables
 
 

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from tests.chapter_text import problems
-from tests.publishing.conftest import command, edit, page
+from tests.publishing.conftest import TOKEN, command, edit, page
 from w2s_lib.publishing import pages
 from w2s_lib.publishing.chapters import BookError, chapters
 
@@ -104,6 +104,12 @@ def test_pages_load_nothing_from_elsewhere(built):
         assert [url for url in loaded if "//" in url] == []
         scripts = re.findall(r'<script[^>]*src="([^"]+)"', html)
         assert len(scripts) == len(set(scripts))
+
+
+def test_no_token_of_the_environment_is_in_what_is_built(built):
+    files = [path for path in built[0].rglob("*") if path.is_file()]
+    assert any(path.suffix == ".ipynb" for path in files)
+    assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
 
 
 def test_the_downloaded_notebook_gets_the_library_and_has_its_outputs(built, tmp_path):

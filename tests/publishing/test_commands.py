@@ -110,6 +110,14 @@ def test_an_audit_trains_again_what_it_draws_and_tells_what_is_false(copy):
     assert (copy / "records" / "again" / "2026-12-01" / Path(true.path).name).is_file()
 
 
+def test_what_a_record_or_a_disk_is_the_reason_of_is_one_sentence(copy):
+    first, *_ = sorted((copy / "book" / "results").iterdir())
+    first.write_bytes(first.read_bytes()[:-9])
+    done = make(copy, "audit")
+    assert done.returncode == 1 and done.stderr.startswith("error: damaged record"), done.stderr
+    assert first.name in done.stderr and done.stderr.count("\n") == 1
+
+
 WRONG = {
     "bok": "did you mean 'book'",
     "book PROFIL=gpu": "did you mean 'profile'",

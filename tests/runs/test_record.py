@@ -1,12 +1,19 @@
-"""A record: what it is worth by split, and its labels for others."""
+"""A record: what it is worth by split, and its labels for others; any one comes back, or is refused."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from w2s_lib.runs.errors import StoreError
-from w2s_lib.runs.record import Record, accuracies
+from w2s_lib.runs.errors import DamagedRecord, StoreError
+from w2s_lib.runs.record import SPLITS, Record, accuracies, from_parquet, to_parquet
 from w2s_lib.runs.spec import RunSpec
 
 SPEC = RunSpec(model="smollm2-135m@4", half="supervisor", predict_halves=True)
@@ -45,3 +52,57 @@ def test_labels_by_hand() -> None:
     )
     with pytest.raises(StoreError, match="2 rows, the first is 5"):
         by_hand().labels([4, 5, 6], task_digest="ab" * 32)
+
+
+# Any record
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+probabilities = st.floats(0, 1, width=32)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    """Rows in any order, any of the splits, any probabilities, any provenance."""
+    rows = draw(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12, unique=True))
+
+    def column(values: st.SearchStrategy[Any]) -> Any:
+        return np.array(draw(st.lists(values, min_size=len(rows), max_size=len(rows))))
+
+    frame = pd.DataFrame(
+        {
+            "split": column(st.sampled_from(SPLITS)).astype(object),
+            "label": column(st.integers(0, 1)).astype(np.int8),
+            "p": column(probabilities).astype(np.float32),
+            "group": column(st.integers(0, 2**31 - 1)).astype(np.int32),
+        },
+        index=pd.Index(rows, name="row"),
+    )
+    made = draw(st.dictionaries(st.text(max_size=5), json_values, max_size=3))
+    rules = draw(st.sampled_from(["", "ab" * 32]))
+    return Record(SPEC, frame, accuracies(frame), made, rules=rules)
+
+
+@given(records())
+def test_any_record_comes_back(one: Record) -> None:
+    again = from_parquet(to_parquet(one), f"{SPEC.run_id}.parquet")
+    assert again.digest == one.digest and again.rules == one.rules
+    assert json.dumps(again.provenance) == json.dumps(one.provenance)
+    pd.testing.assert_frame_equal(again.predictions, one.predictions, check_index_type=False)
+
+
+@given(records(), json_values, st.sampled_from(["metrics", "provenance", "weights"]))
+def test_any_other_metadata_is_damage_though_the_digest_is_right(
+    one: Record, value: Any, what: str
+) -> None:
+    """Another program, or somebody, has written it."""
+    given: dict[str, Any] = {"metrics": one.metrics, "provenance": one.provenance}
+    given |= {"provenance": {"weights": value}} if what == "weights" else {what: value}
+    other = Record(SPEC, one.predictions, **given)
+    with contextlib.suppress(DamagedRecord):
+        again = from_parquet(to_parquet(other), f"{SPEC.run_id}.parquet")
+        assert isinstance(again.provenance, dict) and again.metrics == one.metrics
+        assert again.provenance.get("weights", "") == ""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import signal
@@ -542,6 +543,7 @@ FORGED = {
         record(), predictions=record().predictions[:0], metrics={}
     ),
     "rules": lambda: dataclasses.replace(record(), rules="first"),
+    "adapters": lambda: dataclasses.replace(record(), provenance={"weights": "../elsewhere"}),
 }
 
 
@@ -554,6 +556,19 @@ def test_a_forged_record_is_refused_though_its_digest_is_right(name: str, own_st
         with pytest.raises(DamagedRecord, match=one.spec.run_id):
             from_parquet(to_parquet(one), f"{one.spec.run_id}.parquet")
     assert find(one.spec) is None
+
+
+def test_a_record_that_names_another_folder_as_its_adapters_harms_it_not(own_store: Path) -> None:
+    """What is not whole is removed: that may never be a folder that somebody else has named."""
+    mine = own_store.parent / "mine"
+    (mine / "papers").mkdir(parents=True)
+    (own_store / SPEC.run_id).mkdir(parents=True)
+    for name in (str(mine), "../../mine"):
+        forged = dataclasses.replace(record(), provenance={"weights": name})
+        (own_store / f"{SPEC.run_id}.parquet").write_bytes(to_parquet(forged))
+        with pytest.warns(UserWarning, match=f"damaged record.*{re.escape(repr(name))}"):
+            assert weights(SPEC) is None
+        assert (mine / "papers").is_dir()
 
 
 # Rules

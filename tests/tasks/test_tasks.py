@@ -353,6 +353,8 @@ def test_bad_content_is_refused_with_its_row(tmp_path, frame, message):
         ("own.csv", b""),
         ("own.csv", b'text,label\n"never closed,1\n'),
         ("own.csv", b"text,label\n\xff\xfe,1\n"),
+        ("own.csv", b"text,label\n"),
+        ("own.csv", b"chosen,rejected\n"),
         ("own.jsonl", b'{"text": "a", "label": 1}\n{"text": \n'),
         ("own.jsonl", b"3\n"),
         ("own.jsonl", b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b', "label": 1}\n'),

@@ -19,7 +19,7 @@ import w2s_lib as w2s
 from w2s_lib.models import backbone as models
 from w2s_lib.models.classifier import P_STEP
 from w2s_lib.runs import store
-from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.errors import SpecError, TrainingError
 from w2s_lib.runs.spec import Continue, Lora, RunSpec, Task
 from w2s_lib.tasks.table import TaskTable, load_table, splits
 from w2s_lib.training import baselines as probing
@@ -77,7 +77,7 @@ def test_a_soft_label_is_rows_of_either_label_in_that_share() -> None:
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_label_for_all_is_refused(label: int) -> None:
-    with pytest.raises(SpecError, match=f"every label is {label}"):
+    with pytest.raises(TrainingError, match=f"every label is {label}"):
         fit_logistic(LogisticRegression(), np.eye(3), np.full(3, label))
 
 

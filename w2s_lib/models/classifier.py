@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from w2s_lib.models.backbone import hidden_states
 from w2s_lib.models.families import blocks_of, last_token_exact, window_of
@@ -128,7 +128,7 @@ def logits_by_row(model: Classifier, inputs: Inputs, rows: Any) -> Tensor:
     """
     rows = np.asarray(rows)
     order = inputs.by_length(rows)
-    starts = tqdm(range(0, len(order), PREDICT_BATCH), desc="predict", leave=False)
+    starts = tqdm(range(0, len(order), PREDICT_BATCH), desc="predict", leave=False, disable=None)
     parts = [model(*inputs.batch(order[i : i + PREDICT_BATCH])).cpu() for i in starts]
     logits: Tensor = inputs.in_order(torch.cat(parts), rows)
     return logits

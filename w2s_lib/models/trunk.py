@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from w2s_lib.models import backbone as models
 from w2s_lib.models.families import KNOWN, drop_norm, keep_blocks, skeleton, trunk_exact
 from w2s_lib.models.inputs import Inputs, row_values
 from w2s_lib.models.machine import hardware
 from w2s_lib.runs.errors import require
-from w2s_lib.runs.folders import cache_dir, intact, locked, write_checked
+from w2s_lib.runs.folders import cache_dir, intact, locked, write_checked, writing_cache
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 from w2s_lib.tasks.table import TaskTable
 
@@ -122,7 +122,8 @@ class Trunk(Inputs):
 
     def _fill(self) -> None:
         """Computes the missing chunks: first what nobody works on, then what others have left."""
-        self.files[0].parent.mkdir(parents=True, exist_ok=True)
+        with writing_cache():
+            self.files[0].parent.mkdir(parents=True, exist_ok=True)
         # A lower trunk that is there, or begun, is a head start: its states would have flowed on.
         first = next((b for b in range(self.boundary - 1, 0, -1) if self._folder(b).is_dir()), 0)
         below = inputs_at(self.spec, self.table, first)
@@ -136,10 +137,10 @@ class Trunk(Inputs):
         )
         model = drop_norm(keep_blocks(whole, first, self.boundary))
         title = f"trunk of {self.boundary} blocks"
-        with tqdm(total=len(self.files), desc=title, leave=False) as bar:
+        with tqdm(total=len(self.files), desc=title, leave=False, disable=None) as bar:
             for wait in (False, True):
                 for number, file in enumerate(self.files):
-                    with locked(file.with_suffix(".lock"), wait=wait) as mine:
+                    with writing_cache(), locked(file.with_suffix(".lock"), wait=wait) as mine:
                         if mine and not intact(file):
                             texts = self.order[number * CHUNK :][:CHUNK]
                             states = self._compute(model, below, texts)

@@ -67,7 +67,7 @@ class Chapter:
     def defaults(self) -> Parameters:
         """What the `parameters` cell sets: names and values."""
         space: Parameters = {}
-        exec("\n".join(self.cells("parameters")), {}, space)  # noqa: S102
+        exec("\n".join(self.cells("parameters")), {}, space)  # noqa: S102  a chapter is a program
         return {name: value for name, value in space.items() if not name.startswith("_")}
 
 
@@ -144,8 +144,8 @@ def library() -> list[Path]:
     return sorted(Path(__file__).parents[1].rglob("*.py"))
 
 
-def from_yaml(text: str, where: str) -> Any:
-    """What YAML makes of a text.
+def from_yaml(text: str | bytes, where: str) -> Any:
+    """What YAML makes of a text, or of a file's content.
 
     Raises:
         UsageError: it is no YAML; the message begins with `where`.
@@ -154,7 +154,8 @@ def from_yaml(text: str, where: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # Of a date that is none, say, the loader raises what Python's own types do.
         raise UsageError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
 
@@ -189,7 +190,7 @@ def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
     for tag, given in (("parameters", parameters), ("specs", {})):
         try:
             for source in chapter.cells(tag):
-                exec(compile(source, f"{chapter.name}.md[{tag}]", "exec"), space)  # noqa: S102
+                exec(compile(source, f"{chapter.name}.md[{tag}]", "exec"), space)  # noqa: S102  likewise
         except Exception as error:
             said = f"its `{tag}` cell failed: {type(error).__name__}: {error}"
             raise BookError(f"{chapter.name}: {said}") from error
@@ -240,7 +241,7 @@ def load_profile(root: Path, profile: str) -> Parameters:
     if not path.is_file():
         known = sorted(other.stem for other in folder.glob("*.yaml"))
         raise UsageError(f"Unknown profile {profile!r}: {nearest(profile, known)}")
-    values = from_yaml(path.read_text(encoding="utf-8"), path.name) or {}
+    values = from_yaml(path.read_bytes(), path.name) or {}
     variants = values.get("variants", []) if isinstance(values, dict) else None
     if not isinstance(variants, list) or not all(isinstance(each, dict) for each in variants):
         raise UsageError(f"{path.name} must set names; `variants` is a list of such settings")

@@ -20,7 +20,7 @@ from w2s_lib.experiments.results import Results
 from w2s_lib.measures.claims import UNDECIDED, Rule, holm
 from w2s_lib.measures.intervals import LEVEL, NO_GAP, Interval
 from w2s_lib.models.pins import pin
-from w2s_lib.publishing.chapters import Chapter, planned_names
+from w2s_lib.publishing.chapters import Chapter, UsageError, from_yaml, planned_names
 from w2s_lib.publishing.prose import Work, works
 from w2s_lib.publishing.tables import book_root, published
 from w2s_lib.runs.errors import SpecError, nearest, require
@@ -121,12 +121,10 @@ def claims(edition: str | Path = "second") -> ClaimsFile:
         SpecError: a field is unknown or missing, a rule, measure or arm makes no sense, an id is
             given twice, or the level is not the library's.
     """
-    import yaml
-
     path = edition if isinstance(edition, Path) else _book() / "claims" / f"{edition}.yaml"
     try:
-        found = ClaimsFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError, SpecError) as error:
+        found = ClaimsFile.model_validate(from_yaml(path.read_bytes(), "it"))
+    except (ValidationError, UsageError, SpecError) as error:
         raise SpecError(f"{path.name}: {error}") from error
     ids = [claim.id for claim in found.claims]
     twice = sorted({name for name in ids if ids.count(name) > 1})

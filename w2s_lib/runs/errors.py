@@ -34,7 +34,7 @@ class DeviceError(RuntimeError):
 
 
 class TrainingError(RuntimeError):
-    """Training could not be finished: out of memory, or a loss that is not a number.
+    """Training could not be finished: out of memory, one label alone, a loss that is no number.
 
     No record is written.
     """
@@ -50,3 +50,7 @@ class StoreError(RuntimeError):
 
 class DamagedRecord(StoreError):
     """A file whose content does not match its digest or its name."""
+
+
+ALL = (SpecError, AssetError, DeviceError, TrainingError, StoreError)
+"""What a user, a disk, a network or a machine may be the reason of; anything else is a bug."""

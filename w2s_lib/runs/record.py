@@ -29,7 +29,7 @@ FORMAT = 3
 _NUMBERS: dict[str, Any] = {"row": np.int32, "label": np.int8, "p": np.float32, "group": np.int32}
 """Columns of the file, beside `split`, and their types."""
 _UNREADABLE: tuple[type[Exception], ...] = (SpecError, OSError, ValueError, LookupError)
-_UNREADABLE += (TypeError, AttributeError, pa.ArrowException)
+_UNREADABLE += (TypeError, AttributeError, RecursionError, pa.ArrowException)
 """What a damaged file makes the libraries raise. No bytes are fetched there: an `OSError` is
 pyarrow's word for content that it cannot decode."""
 
@@ -124,6 +124,7 @@ def check_content(record: Record) -> None:
     """
     frame = record.predictions
     unknown, p = set(frame["split"]) - set(SPLITS), frame["p"]
+    weights = record.provenance.get("weights", "")  # a folder: no other one may be meant
     wrong = {
         f"unknown splits {sorted(unknown)}": unknown,
         "it has no rows": frame.empty,
@@ -135,6 +136,7 @@ def check_content(record: Record) -> None:
         f"rules is not a SHA-256: {record.rules!r}": not re.fullmatch(
             "([0-9a-f]{64})?", record.rules
         ),
+        f"its adapters have the name {weights!r}": not re.fullmatch("([0-9a-f]{32})?", weights),
     }
     for problem, found in wrong.items():
         if found:

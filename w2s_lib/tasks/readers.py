@@ -40,8 +40,10 @@ def read_file(path: Path) -> pd.DataFrame:
         else:
             with path.open("rb") as file:
                 raw = pd.read_parquet(file)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
         raise SpecError(f"cannot read {path} as {path.suffix}: {error}") from error
+    if raw.empty:
+        raise SpecError(f"{path} has no rows")
     return _canonical(raw, str(path))
 
 

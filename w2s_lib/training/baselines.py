@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from w2s_lib.models import backbone as models
 from w2s_lib.models.classifier import (
@@ -25,8 +25,15 @@ from w2s_lib.models.inputs import row_values
 from w2s_lib.models.lora import merge_adapters
 from w2s_lib.models.machine import hardware
 from w2s_lib.models.trunk import Trunk, inputs_at, only_last, trunk_depth
-from w2s_lib.runs.errors import SpecError
-from w2s_lib.runs.folders import cache_dir, file_sha256, intact, locked, write_checked
+from w2s_lib.runs.errors import SpecError, TrainingError
+from w2s_lib.runs.folders import (
+    cache_dir,
+    file_sha256,
+    intact,
+    locked,
+    write_checked,
+    writing_cache,
+)
 from w2s_lib.runs.record import predicted_label
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.tasks.table import TaskTable
@@ -76,11 +83,11 @@ def fit_logistic(model: Any, features: Any, labels: FloatArray) -> Any:
     Each row counts once as a 1 with weight y, once as a 0 with weight 1 - y.
 
     Raises:
-        SpecError: every label is 0, or every one is 1.
+        TrainingError: every label is 0, or every one is 1.
     """
     labels = np.asarray(labels, dtype=np.float64)
     if np.unique(labels).tolist() in ([0.0], [1.0]):
-        raise SpecError(f"every label is {labels[0]:.0f}: nothing to tell apart")
+        raise TrainingError(f"every label is {labels[0]:.0f}: nothing to tell apart")
     if set(np.unique(labels)) <= {0.0, 1.0}:
         return model.fit(features, labels.astype(int))
     stack = np.vstack if isinstance(features, np.ndarray) else sparse.vstack
@@ -120,7 +127,7 @@ def linear_probe(
             intercept, so that a comparison has the same answer in either order.
 
     Raises:
-        SpecError: every label is 0, or every one is 1.
+        TrainingError: every label is 0, or every one is 1.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -194,9 +201,8 @@ def layer_states(
     key = [run.run_id, table.digest, of_rows, of_adapters, *machine]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     file = cache_dir() / "states" / f"{name}.npz"
-    file.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with locked(file.with_suffix(".lock"), wait=True):
+    with writing_cache(), locked(file.with_suffix(".lock"), wait=True):
         if not intact(file):
             states = _compute_layer_states(run, table, rows, adapters)
             named = {str(layer): values for layer, values in states.items()}
@@ -225,7 +231,9 @@ def _compute_layer_states(
     for layer, block in enumerate(blocks_of(top.get_base_model()), boundary + 1):
         block.register_forward_hook(lambda module, given, out, layer=layer: keep(layer, out))
     order = inputs.by_length(rows)
-    for start in tqdm(range(0, len(order), PREDICT_BATCH), desc="states", leave=False):
+    for start in tqdm(
+        range(0, len(order), PREDICT_BATCH), desc="states", leave=False, disable=None
+    ):
         batch, length = inputs.batch(order[start : start + PREDICT_BATCH])
         last = length - 1
         model(batch, length)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from w2s_lib.models import backbone as models
 from w2s_lib.models.classifier import Classifier, Finetuned
@@ -279,7 +279,7 @@ def optimise(
     recipe, n_steps = spec.recipe, len(batches)
     model.train()
     weights = _MasterWeights([p for p in model.parameters() if p.requires_grad], spec)
-    bar = tqdm(batches, desc=f"train {spec.model}", unit="step", leave=False)
+    bar = tqdm(batches, desc=f"train {spec.model}", unit="step", leave=False, disable=None)
     for step, batch in enumerate(bar):
         loss = loss_of(batch, step / n_steps)
         if not torch.isfinite(loss):
