@@ -34,6 +34,8 @@ STEPS = [
 TORTURE = [
     "tests/experiments/test_torture.py",
     "tests/publishing/test_book.py::test_a_book_killed_at_any_moment",
+    "tests/experiments/test_endurance.py",
+    "tests/rehearsal/test_cluster.py",
 ]
 # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
 LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
@@ -107,9 +109,10 @@ def gpu_check(settings: list[str]) -> int:
 
 
 def torture(settings: list[str]) -> int:
-    """Kills, races and full disks, all of them; `make test` draws a sample. Not while records train."""
+    """Kills, races, full disks and a cluster, all of them; `make test` draws a sample. Not while records train."""
     os.environ["W2S_TORTURE"] = "all"
-    return subprocess.call([*MODULE, "pytest", "-rP", "--timeout", "7200", *TORTURE, *settings])
+    options = ["-rP", "-m", "", "--timeout", "7200"]
+    return subprocess.call([*MODULE, "pytest", *options, *TORTURE, *settings])
 
 
 if __name__ == "__main__":
