@@ -54,7 +54,7 @@ class Shown:
 
 
 def plain(text: str) -> str:
-    """A text with what is invisible spelt out: `\\u202e` would turn the writing's direction."""
+    """A text with what is invisible spelt out, such as what turns the direction of writing."""
     return "".join(c if c.isprintable() or c.isspace() else f"\\u{ord(c):04x}" for c in text)
 
 
