@@ -27,6 +27,7 @@ class Said(NamedTuple):
     what: str
     task: str
     node: str
+    process: str
 
 
 LINE = re.compile(r"w2s: (\S+ \S+) run (\w+) (started|recorded|was there), task (\w+), node (\w+)")
@@ -59,8 +60,11 @@ class Nodes:
     def said(self) -> list[Said]:
         """What all workers have said of their runs, in order of time."""
         logs = Path(self.cluster.head_node.get_session_dir_path(), "logs").glob("worker-*.out")
-        text = "".join(path.read_text(errors="replace") for path in logs)
-        return sorted(Said(*found) for found in LINE.findall(text))
+        return sorted(
+            Said(*found, path.stem.rpartition("-")[2])
+            for path in logs
+            for found in LINE.findall(path.read_text(errors="replace"))
+        )
 
 
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ frame = pd.DataFrame({{hostile: [hostile], "n": [1]}})
 display(Examples(pd.DataFrame(shown), pd.DataFrame(drawn, columns=columns), []))
 display(frame)
 display(w2s.table(frame, scroll=hostile))
-point = alt.Chart(alt.Data(values=[{{"a text": hostile, "n": 1}}]), title=hostile).mark_square(size=9000)
+title = alt.TitleParams(hostile, limit=300)
+point = alt.Chart(alt.Data(values=[{{"a text": hostile, "n": 1}}]), title=title).mark_square(size=9000)
 x = alt.X("n:Q").scale(domain=[0, 2])  # the mark in the middle
 point.encode(x=x, color="a text:N", tooltip=["a text:N", "n:Q"]).properties(height=100)
 """

@@ -241,10 +241,11 @@ def test_texts_of_others_do_nothing_in_a_notebook_that_is_trusted(lab, opened):
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
     script = 'from IPython.display import HTML\n\nHTML("<script>window.trusted = 1</script>")'
     prose = '%%prose\nIt says: {{hostile.partition(" ")[0]}}.'
-    for source in (script, CELL, "%load_ext w2s_lib", prose):
+    for source in (script, "%load_ext w2s_lib", CELL, prose):
         notebook.cells.append(nbformat.v4.new_code_cell(source))
     nbformat.write(notebook, lab[1] / "hostile.ipynb")
     page = opened("hostile.ipynb", n_charts=0)
+    page.get_by_text("| Idle").wait_for(timeout=2 * MINUTE)  # before, Lab would ask for a kernel
     start_all(page)
     said = page.locator(".jp-RenderedMarkdown")
     said.wait_for(timeout=5 * MINUTE)
@@ -253,8 +254,7 @@ def test_texts_of_others_do_nothing_in_a_notebook_that_is_trusted(lab, opened):
     frame, table = page.locator(".jp-OutputArea table").all()
     assert frame.locator("td").first.inner_text() == TEXT
     assert table.locator("td").first.inner_text() == PLAIN
-    drawing = page.locator(".vega-embed canvas, .vega-embed svg")
-    drawing.hover()
+    page.locator(".vega-embed canvas").hover()
     tip = page.locator("#vg-tooltip-element")
     tip.wait_for()
     assert TEXT in tip.inner_text()

@@ -61,7 +61,7 @@ class Examples:
             said = f"<summary>{name}, seed {seed}</summary>{''.join(sections)}"
             parts.append(f"<details {head}>{said}</details>")
         # MathJax, which JupyterLab has, would take what stands between two dollars for a formula.
-        return f'<div class="w2s-examples tex2jax_ignore">{"".join(parts)}</div>'
+        return f'<div class="w2s-examples mathjax_ignore">{"".join(parts)}</div>'
 
 
 def examples(
