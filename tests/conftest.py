@@ -21,6 +21,8 @@ from hypothesis import settings
 
 from w2s_lib.models.embedded import fetch_model
 from w2s_lib.models.pins import resolve_revision
+from w2s_lib.publishing.chapters import BookError
+from w2s_lib.publishing.pdf import find_browser
 from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
 from w2s_lib.tasks.embedded import fetch_data
 from w2s_lib.tasks.table import default_task, resolve_task
@@ -263,6 +265,36 @@ def small_tokenizer(words: Iterable[str] = ("terrible", "great")) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[[object, str], None]:
+    """Skips where something is not there, or fails where `W2S_REQUIRE_BROWSER` says that it has to be."""
+
+    def need(condition: object, reason: str) -> None:
+        if not condition:
+            (pytest.fail if os.environ.get("W2S_REQUIRE_BROWSER") else pytest.skip)(reason)
+
+    return need
+
+
+FLAGS = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync")
+FLAGS += ("disable-background-networking", "disable-component-update")
+
+
+@pytest.fixture(scope="session")
+def browser(need: Callable[[object, str], None]) -> Iterator[Any]:
+    """Chromium."""
+    path = None
+    with suppress(BookError):
+        path = find_browser()
+    need(path, "no Chromium on the path")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        options = [f"--{flag}" for flag in FLAGS]
+        chromium = playwright.chromium.launch(executable_path=path, args=options)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

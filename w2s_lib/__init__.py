@@ -71,7 +71,10 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Adds the cell magic `%%prose` to a notebook: `%load_ext w2s_lib`."""
+    """Adds the cell magic `%%prose` to a notebook: `%load_ext w2s_lib`. Dollars in frames are dollars."""
+    import pandas as pd
+
     from w2s_lib.publishing.prose import magic
 
+    pd.set_option("display.html.use_mathjax", False)
     shell.register_magic_function(magic(shell.user_ns), "cell", "prose")

@@ -5,6 +5,7 @@ A chart's data are what its tooltips say; where no mark has one, what its marks 
 
 import html
 
+from w2s_lib.figures.table import plain
 from w2s_lib.publishing.pages import finding
 
 GROUPS = ("layer", "concat", "hconcat", "vconcat")
@@ -84,7 +85,7 @@ def shown(value):
     """A value as text."""
     if isinstance(value, float):
         return f"{value:.4g}".replace("-", "−")
-    return "" if value is None else str(value).replace("\xa0", " ")
+    return "" if value is None else plain(str(value)).replace("\xa0", " ")
 
 
 def data_table(spec):

@@ -57,7 +57,8 @@ def figure(spec):
         )
     changes = narrow(spec)
     small = {key: value for key, value in {**spec, **changes}.items() if value is not None}
-    data = json.dumps([spec, changes], sort_keys=True).replace("</", "<\\/")
+    # No "<": the words "<!--<script>" in it would hide its end from the page.
+    data = json.dumps([spec, changes], sort_keys=True).replace("<", "\\u003c")
     return (
         f'<div class="w2s-chart" data-chart="{name}" data-label="{text}"><div class="w2s-chart-view">'
         f'<div class="w2s-wide">{still(spec, f"c{name}", text)}</div>'

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import gpu, growth, student, sweep
+from tests.benchmarks import gpu, growth, overhead, student, sweep
 
 from .common import keep
 
-PARTS = {"student": student, "sweep": sweep, "growth": growth, "gpu": gpu}
+PARTS = {"student": student, "sweep": sweep, "growth": growth, "overhead": overhead, "gpu": gpu}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or [part for part in PARTS if part != "gpu"]:

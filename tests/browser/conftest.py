@@ -1,9 +1,5 @@
-"""Chromium, for tests of pages and notebooks.
+"""Pages of the built book, opened in Chromium."""
 
-Without it they are skipped, unless W2S_REQUIRE_BROWSER is set.
-"""
-
-import contextlib
 import functools
 import http.server
 import os
@@ -12,48 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from w2s_lib.publishing.chapters import BookError
-from w2s_lib.publishing.pdf import find_browser
-
 ROOT = Path(__file__).parents[2]
 SITE = Path(os.environ.get("W2S_SITE", ROOT / "_build" / "html"))
 PAGES = sorted(path.stem for path in SITE.glob("*.html") if path.stem != "search")
 MINUTE = 60_000
 """What is waited for at most, in milliseconds: the machine may be busy."""
-FLAGS = [
-    "no-sandbox",
-    "disable-gpu",
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-]
-FLAGS += ["disable-component-update", "disable-sync"]
-
-
-@pytest.fixture(scope="session")
-def need():
-    """Skips where something is not there, or fails where it has to be."""
-
-    def need(condition, reason):
-        if not condition:
-            (pytest.fail if os.environ.get("W2S_REQUIRE_BROWSER") else pytest.skip)(reason)
-
-    return need
-
-
-@pytest.fixture(scope="session")
-def browser(need):
-    path = None
-    with contextlib.suppress(BookError):
-        path = find_browser()
-    need(path, "no Chromium on the path")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=path, args=[f"--{flag}" for flag in FLAGS]
-        )
-        yield chromium
-        chromium.close()
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

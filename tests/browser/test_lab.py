@@ -19,6 +19,7 @@ import pytest
 
 from tests.figures.test_plots import mime
 from tests.figures.test_toys import TOYS
+from tests.hostile import CELL, PLAIN, TEXT, nothing_ran
 from w2s_lib.publishing.chapters import Chapter, chapters, planned_names
 from w2s_lib.publishing.pages import downloadable
 
@@ -101,12 +102,15 @@ def opened(lab, browser):
     """Opens a notebook and waits until its charts are drawn."""
     pages = []
 
-    def open_notebook(name):
+    def open_notebook(name, n_charts=3):
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.set_default_timeout(MINUTE)
         pages.append(page)
         page.goto(f"{lab[0]}/lab/tree/{name}?token=token&reset")
-        page.locator(".jp-Notebook .vega-embed").nth(2).wait_for(timeout=2 * MINUTE)
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=2 * MINUTE)
+        if n_charts:
+            drawn = page.locator(".jp-Notebook .vega-embed").nth(n_charts - 1)
+            drawn.wait_for(timeout=2 * MINUTE)
         return page
 
     yield open_notebook
@@ -147,9 +151,13 @@ def check_slider(page):
     pytest.fail("the slider changed nothing")
 
 
-def run_all(page):
+def start_all(page):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def run_all(page):
+    start_all(page)
     # Running a cell clears its output first; the answers are what comes last.
     page.locator(".jp-RenderedMarkdown details").last.wait_for(state="detached", timeout=MINUTE)
     page.locator(".jp-RenderedMarkdown details").nth(1).wait_for(timeout=5 * MINUTE)
@@ -225,3 +233,30 @@ def test_every_toy_is_live_in_a_notebook_that_nobody_trusts(lab, opened):
                 break
         else:
             pytest.fail(f"the slider of {name} changed nothing")
+
+
+def test_texts_of_others_do_nothing_in_a_notebook_that_is_trusted(lab, opened):
+    """It is executed here, so that Lab runs the script of an output; of a text it runs none."""
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+    script = 'from IPython.display import HTML\n\nHTML("<script>window.trusted = 1</script>")'
+    prose = '%%prose\nIt says: {{hostile.partition(" ")[0]}}.'
+    for source in (script, "%load_ext w2s_lib", CELL, prose):
+        notebook.cells.append(nbformat.v4.new_code_cell(source))
+    nbformat.write(notebook, lab[1] / "hostile.ipynb")
+    page = opened("hostile.ipynb", n_charts=0)
+    page.get_by_text("| Idle").wait_for(timeout=2 * MINUTE)  # before, Lab would ask for a kernel
+    start_all(page)
+    said = page.locator(".jp-RenderedMarkdown")
+    said.wait_for(timeout=5 * MINUTE)
+    assert said.inner_text() == f"It says: {TEXT.partition(' ')[0]}."
+    assert page.locator(".w2s-examples summary").inner_text() == f"{PLAIN}, seed 300"
+    frame, table = page.locator(".jp-OutputArea table").all()
+    assert frame.locator("td").first.inner_text() == TEXT
+    assert table.locator("td").first.inner_text() == PLAIN
+    page.locator(".vega-embed canvas").hover()
+    tip = page.locator("#vg-tooltip-element")
+    tip.wait_for()
+    assert TEXT in tip.inner_text()
+    assert page.evaluate("window.trusted") == 1
+    nothing_ran(page)

@@ -105,9 +105,12 @@ class TestNoise:
         assert {"80.0%", "86.8%"} <= set(texts(drawing)) and "our student" in drawing
         assert said(TOYS["noise"](), wrong=0)[1] == 0.868
 
-    def test_refuses_what_it_cannot_show(self):
-        with pytest.raises(ValueError, match="no toy for a supervisor of 0.4"):
-            w2s.noise_explorer(CELL | {"weak": w2s.Interval(0.4, 0.4, 0.4)})
+    def test_starts_as_near_as_it_reaches(self):
+        """A supervisor and a ceiling below chance: half of the labels wrong, and hardly a concept to learn."""
+        low = w2s.Interval(0.4, 0.4, 0.4)
+        chart = w2s.noise_explorer(CELL | {"weak": low, "ceiling": low})
+        assert {p["name"]: p["value"] for p in chart.to_dict()["params"]}["wrong"] == 0.5
+        assert said(chart, wrong=0)[1] == 0.51
 
 
 @pytest.mark.parametrize("reward_a, reward_b, label", [(2, 1, 0.9), (-3, 3, 0.95), (0.5, 1.5, 0.4)])
@@ -145,10 +148,16 @@ class TestAgreement:
         assert [said(TOYS["agreement"](), shared=end)[0] for end in (0, 1)] == [0.63, 0.97]
         assert all("agreement can be 63% to 97%" in drawing for drawing in drawn)
 
-    @pytest.mark.parametrize("changed", [{"repeated": 0.2}, {"both right": 0.1, "repeated": 0.745}])
-    def test_refuses_what_is_no_square(self, changed):
+    def test_refuses_what_is_no_square(self):
         with pytest.raises(ValueError, match="no square"):
-            w2s.agreement_explorer(SHARES | changed)
+            w2s.agreement_explorer(SHARES | {"repeated": 0.2})
+
+    def test_starts_as_near_as_it_reaches(self):
+        """A supervisor that is never right, a student that always is."""
+        chart = w2s.agreement_explorer(dict.fromkeys(SHARES, 0.0) | {"corrected": 1.0})
+        at = {p["name"]: p["value"] for p in chart.to_dict()["params"]}
+        assert at == {"supervisor": 0.4, "student": 0.99, "shared": 0}
+        assert said(chart) == pytest.approx([0.39, 0], abs=1e-9)
 
 
 class TestProbe:
@@ -171,9 +180,10 @@ class TestProbe:
         assert by_direction[CONCEPT] == pytest.approx(0.84, abs=0.006)
         assert 0.5 < said(TOYS["probe"]())[0] < 0.6
 
-    def test_refuses_what_no_probe_of_two_classes_is(self):
-        with pytest.raises(ValueError, match="not right on 0.4"):
-            w2s.probe_explorer(accuracy=0.4)
+    def test_starts_as_near_as_it_reaches(self):
+        """A probe that is worse than chance: the classes lie on each other."""
+        chart = w2s.probe_explorer(accuracy=0.4)
+        assert {p["name"]: p["value"] for p in chart.to_dict()["params"]}["salience"] == 0
 
 
 @pytest.mark.parametrize("jump, step", [((0.5, 0.1), (0.5, 0.1)), ((0.45, 0), (0.3, 0.08))])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import sentences
+from tests.hostile import CELL
 from w2s_lib.publishing.chapters import Chapter, Job
 
 ROOT = Path(__file__).parents[2]
@@ -109,17 +110,27 @@ All runs: <a href="_static/data/runs.csv" download>runs.csv</a>. More in [one](o
 1 + 1
 ```
 
+```{code-cell} ipython3"""
+    + CELL
+    + """```
+
 ```{code-cell} ipython3
-import pandas as pd
+---
+tags: [remove-input]
+jupyter:
+  source_hidden: true
+---
+%load_ext w2s_lib
+```
 
-from w2s_lib.publishing.examples import Examples
-
-hostile = "<script>wrong()</script> {term}`x` **bold** $x$ `` \u202egnorw"
-shown = {"experiment": [hostile], "seed": [300], "error repeated": [1], "both right": [0]}
-shown |= {"overruled rightly": [0], "overruled wrongly": [0]}
-drawn = [(hostile, 300, "error repeated", (hostile, "other"), "positive", "negative", "negative")]
-columns = ["experiment", "seed", "category", "text", "truth", "supervisor", "student"]
-Examples(pd.DataFrame(shown), pd.DataFrame(drawn, columns=columns), [])
+```{code-cell} ipython3
+---
+tags: [remove-input]
+jupyter:
+  source_hidden: true
+---
+%%prose
+It says: {{hostile.partition(" ")[0]}}.
 ```
 """
 )

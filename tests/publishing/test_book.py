@@ -6,11 +6,13 @@ import subprocess
 import sys
 import urllib.request
 import zipfile
+from html import escape
 
 import nbformat
 import pytest
 
 from tests.chapter_text import problems
+from tests.hostile import PLAIN, TEXT, nothing_ran
 from tests.publishing.conftest import TOKEN, command, edit, page
 from w2s_lib.publishing import pages
 from w2s_lib.publishing.chapters import BookError, chapters
@@ -68,12 +70,29 @@ def test_a_repository_with_an_address_is_linked_and_launched(built, copy):
     pages.verify(chapters(copy))
 
 
-def test_texts_of_others_are_shown_to_the_letter(built):
-    html = page(built[0], "reads")
-    text = "&lt;script&gt;wrong()&lt;/script&gt; {term}`x` **bold** $x$ `` \\u202egnorw"
-    assert f"<blockquote><p><bdi>{text}</bdi></p><p><bdi>other</bdi></p></blockquote>" in html
-    assert f"<summary>{text}, seed 300</summary>" in html and f'data-experiment="{text}"' in html
-    assert "\u202e" not in html and "<script>wrong" not in html
+def test_texts_of_others_are_shown_to_the_letter(built, browser):
+    """In a list of examples, a frame, a table, a chart, its tooltip and its data, and in prose; and nothing runs."""
+    shown = escape(PLAIN)
+    assert f'data-experiment="{shown}"' in page(built[0], "reads")
+    reader = browser.new_page()
+    reader.goto((built[0] / "_build" / "html" / "reads.html").as_uri())
+    assert reader.locator(".w2s-examples summary").inner_text() == f"{PLAIN}, seed 300"
+    quoted = reader.locator(".w2s-examples blockquote").all_text_contents()
+    assert quoted == [f"{PLAIN}other"]
+    frame, table, data = reader.locator("table").all()
+    assert frame.locator("td").first.inner_text() == TEXT
+    assert table.locator("td").first.inner_text() == PLAIN
+    assert table.locator("th").first.inner_text() == PLAIN
+    assert data.locator("td").first.text_content() == PLAIN
+    assert f"It says: {TEXT.partition(' ')[0]}." in reader.locator("article").inner_text()
+    chart = reader.locator(".w2s-chart")
+    assert chart.get_attribute("data-label").startswith(TEXT)
+    chart.hover()
+    reader.wait_for_selector(".w2s-chart[data-live=yes]")
+    chart.locator("path[aria-roledescription=square]").hover()
+    assert TEXT in reader.locator("#vg-tooltip-element").inner_text()
+    nothing_ran(reader)
+    reader.close()
 
 
 def test_a_published_archive_names_its_commit_and_holds_the_sources(copy, monkeypatch):

@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from w2s_lib.figures.charts import DASHED, chart, measure, scale
 from w2s_lib.figures.style import COLOURS, GREY, RIVAL, STUDENT, SUPERVISOR
-from w2s_lib.figures.toys import WIDTH, bare, line, said, slider
+from w2s_lib.figures.toys import WIDTH, bare, line, said, slider, within
 from w2s_lib.measures.intervals import Interval
 
 HEIGHT, ACROSS, UPWARDS = 225, (-4.0, 4.0), (-3.0, 3.0)
@@ -35,16 +35,12 @@ def noise_explorer(cell: Mapping[str, Interval]) -> alt.VConcatChart:
     HIDDEN / (number of texts) to w's square. m is such that true labels give the ceiling.
 
     Args:
-        cell: accuracies of a published experiment. "weak", at least 0.5, is where the slider of
-            wrong labels starts, with no pattern; "student" is drawn as a tick; "ceiling", above 0.5,
-            is what the true labels of all texts give.
-
-    Raises:
-        ValueError: an accuracy out of its range.
+        cell: accuracies of an experiment. "weak", or 0.5 where it is below, is where the slider of
+            wrong labels starts, with no pattern; "student" is drawn as a tick; "ceiling", or the
+            nearest in [0.51, 0.99], is what the true labels of all texts give.
     """
-    weak, ceiling = cell["weak"].value, cell["ceiling"].value
-    if not (0.5 <= weak <= 1 and 0.5 < ceiling < 1):
-        raise ValueError(f"no toy for a supervisor of {weak} and a ceiling of {ceiling}")
+    weak = within(cell["weak"].value, 0.5, 1)
+    ceiling = within(cell["ceiling"].value, 0.51, 0.99)
     z, blur = float(ndtri(ceiling)), HIDDEN / N_TEXTS
     shift = float(np.sqrt((z**2 + np.sqrt(z**4 + 4 * z**2 * blur)) / 2))
 
@@ -141,17 +137,14 @@ def probe_explorer(*, accuracy: float, direction: int = 125) -> alt.VConcatChart
     that of these points, as `accuracy` of their coordinates. Chapter: `book/saliency.md`.
 
     Args:
-        accuracy: of the best probe at first, in [0.5, 1); it sets how far apart the classes are.
+        accuracy: of the best probe at first, or the nearest in [0.5, 0.99]; it sets how far apart
+            the classes are.
         direction: where the slider of the probe's direction starts, in degrees.
-
-    Raises:
-        ValueError: an accuracy out of its range.
     """
-    if not 0.5 <= accuracy < 1:
-        raise ValueError(f"the best probe of two classes is not right on {accuracy}")
+    salience = round(float(ndtri(within(accuracy, 0.5, 0.99))), 2)
     sliders = [
         slider("direction", direction, (0, 180, 5), "direction, degrees"),
-        slider("salience", round(float(ndtri(accuracy)), 2), (0, 3, 0.01), "salience"),
+        slider("salience", salience, (0, 3, 0.01), "salience"),
     ]
     points = [
         {"truth": y, "along": round(a, 3), "across": round(LOUD * b, 3)}
@@ -220,18 +213,16 @@ def agreement_explorer(shares: Mapping[str, float]) -> alt.LayerChart:
     shared errors as the two accuracies allow, at 0, to as many, at 1. Chapter: `book/imitation.md`.
 
     Args:
-        shares: of "both right", "spoiled" by the student, "corrected" and "repeated" by it, where
-            the sliders start, to a point. Their sum is 1.
+        shares: of "both right", "spoiled" by the student, "corrected" and "repeated" by it. The
+            sliders start there, to a point, or as near as they reach: accuracies of 0.4 to 0.99.
 
     Raises:
-        ValueError: shares that do not sum to 1; an accuracy out of [0.4, 0.99].
+        ValueError: shares that do not sum to 1.
     """
-    supervisor = round(shares["both right"] + shares["spoiled"], 2)
-    student = round(shares["both right"] + shares["corrected"], 2)
-    if abs(sum(shares.values()) - 1) > 1e-6 or not (
-        0.4 <= min(supervisor, student) <= max(supervisor, student) <= 0.99
-    ):
+    if abs(sum(shares.values()) - 1) > 1e-6:
         raise ValueError(f"no square for {dict(shares)}")
+    supervisor = round(within(shares["both right"] + shares["spoiled"], 0.4, 0.99), 2)
+    student = round(within(shares["both right"] + shares["corrected"], 0.4, 0.99), 2)
     few, many = max(0.0, 1 - supervisor - student), min(1 - supervisor, 1 - student)
     shared = np.clip((shares["repeated"] - few) / (many - few), 0, 1)
     sliders = [

@@ -53,6 +53,11 @@ class Shown:
         return self._table()._repr_html_()
 
 
+def plain(text: str) -> str:
+    """A text with what is invisible spelt out, such as what turns the direction of writing."""
+    return "".join(c if c.isprintable() or c.isspace() else f"\\u{ord(c):04x}" for c in text)
+
+
 def table(
     frame: pd.DataFrame, formats: Mapping[str, Format] | None = None, *, scroll: str = ""
 ) -> Table:
@@ -74,8 +79,8 @@ def table(
     return Table(
         pd.DataFrame(
             {
-                str(name).replace("_", " "): [
-                    _text(value, given.get(name, "")) for value in frame[name]
+                plain(str(name).replace("_", " ")): [
+                    plain(str(_text(value, given.get(name, "")))) for value in frame[name]
                 ]
                 for name in frame.columns
             },

@@ -309,6 +309,11 @@ def reward_explorer(*, reward_a: float, reward_b: float, soft_label: float) -> a
     ).add_params(*sliders)
 
 
+def within(value: float, low: float, high: float) -> float:
+    """The nearest number in a range: where a slider can start, however an experiment came out."""
+    return min(max(low, value), high)
+
+
 def slider(name: str, value: float, ends: tuple[float, float, float], label: str) -> alt.Parameter:
     """A parameter of a chart, with a slider from, to and by `ends`.
 

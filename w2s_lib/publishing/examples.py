@@ -10,6 +10,7 @@ from html import escape
 
 import pandas as pd
 
+from w2s_lib.figures.table import plain
 from w2s_lib.measures.metrics import rows_of, scores
 from w2s_lib.publishing.chapters import Chapter, planned_names
 from w2s_lib.publishing.tables import book_root, published
@@ -60,7 +61,7 @@ class Examples:
             said = f"<summary>{name}, seed {seed}</summary>{''.join(sections)}"
             parts.append(f"<details {head}>{said}</details>")
         # MathJax, which JupyterLab has, would take what stands between two dollars for a formula.
-        return f'<div class="w2s-examples tex2jax_ignore">{"".join(parts)}</div>'
+        return f'<div class="w2s-examples mathjax_ignore">{"".join(parts)}</div>'
 
 
 def examples(
@@ -134,12 +135,8 @@ def answers(student: Record, supervisor: Record) -> pd.DataFrame:
 
 
 def literal(text: str) -> str:
-    """A text as HTML that shows it and does nothing: markup escaped, what is invisible spelt out.
-
-    A character that turns the writing's direction would reach beyond its text.
-    """
-    plain = " ".join(text.split())
-    return escape("".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in plain))
+    """A text as HTML that shows it on one line and does nothing: see `plain`; markup is escaped."""
+    return escape(" ".join(plain(text).split()))
 
 
 def _item(texts: tuple[str, ...], truth: str, supervisor: str, student: str) -> str:

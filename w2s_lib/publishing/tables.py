@@ -32,6 +32,8 @@ ORDER += ["lora_blocks", "quantization", "method", "seed", "run_id"]
 TASK = {"name": "task", "n_train": "halves", "n_validation": "validation", "n_test": "test"}
 PREDICTION = {"run_id": "str", "row": "int32", "split": "str", "label": "int8", "p": "float32"}
 PREDICTION |= {"group": "int32"}
+REHEARSED = "rehearsed on a CPU with small models, not yet executed on a GPU"
+"""What a profile is of which there is no published run. A test holds README, pages and profiles to these words."""
 
 
 def published_runs(folder: Path | None = None) -> pd.DataFrame:
@@ -118,8 +120,8 @@ def profile_states(folder: Path | None = None) -> pd.DataFrame:
 
     Returns:
         Columns `profile`, `device`, `models` (those of the hub that it names, without depth; else
-        the embedded one) and `runs`, how many published runs are of these models on this device: 0 where
-        not every one of them has been trained there.
+        the embedded one), `runs`, how many published runs are of these models on this device: 0 where
+        not every one of them has been trained there; and `state`, the same in words.
     """
     root, runs, rows = book_root(), published_runs(folder), []
     for path in sorted((root / "book" / "profiles").glob("*.yaml")):
@@ -129,8 +131,9 @@ def profile_states(folder: Path | None = None) -> pd.DataFrame:
             models = set(re.findall(r"hf:[\w./-]+", str(values))) or set(EMBEDDED_DEPTH)
             there = [split_model(model)[0] for model in runs[runs["device"] == device]["model"]]
             n_runs = sum(model in models for model in there) if models <= set(there) else 0
-            rows.append((path.stem, device, ", ".join(sorted(models)), n_runs))
-    return pd.DataFrame(rows, columns=["profile", "device", "models", "runs"])
+            state = f"{n_runs} published runs" if n_runs else REHEARSED
+            rows.append((path.stem, device, ", ".join(sorted(models)), n_runs, state))
+    return pd.DataFrame(rows, columns=["profile", "device", "models", "runs", "state"])
 
 
 def benchmarks() -> Any:

@@ -17,6 +17,10 @@ from w2s_lib.runs.store import Store, rename_new, weights_digest, whole
 _KEY = re.compile(r"//([^/@:]+:[^@]*)@")
 """An access key in a URL, as in `s3://key:secret@bucket`."""
 
+_S3_RETRIES = {"mode": "standard", "total_max_attempts": 10}
+"""Botocore's: a store that refuses every connection is given up after 27 to 84 seconds (98% of the time).
+By default that is 6 to 13, and a server that starts again takes longer."""
+
 
 class UrlStore(Store):
     """A prefix of an object store. Objects are put whole; fetched adapters stay in the cache."""
@@ -94,9 +98,14 @@ class UrlStore(Store):
     @contextlib.contextmanager
     def _reached(self) -> Iterator[tuple[Any, str]]:
         """The file system and the prefix in it; errors there are said by the store's name."""
-        from fsspec.core import url_to_fs  # slow, and not needed where records are in a folder
+        from fsspec.config import conf  # slow, and not needed where records are in a folder
+        from fsspec.core import url_to_fs
 
         try:
+            # What a person has set for fsspec stays.
+            conf.setdefault("s3", {}).setdefault("config_kwargs", {}).setdefault(
+                "retries", _S3_RETRIES
+            )
             yield url_to_fs(self.address)
         except StoreError:
             raise
