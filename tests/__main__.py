@@ -35,6 +35,8 @@ TORTURE = [
     "tests/experiments/test_many.py",
     "tests/experiments/test_endurance.py",
     "tests/rehearsal/test_cluster.py",
+    "tests/publishing/test_audit.py",
+    "tests/models/test_embedded_files.py",
     "tests/publishing/test_execution.py::test_a_book_killed_at_any_moment",
 ]
 # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
@@ -119,7 +121,7 @@ def gpu_check(settings: list[str]) -> int:
 def torture(settings: list[str]) -> int:
     """Kills, races, full disks, many runs, a cluster: all; `make test` draws a sample. Not while records train."""
     os.environ["W2S_TORTURE"] = "all"
-    options = ["-rP", "-m", "", "--timeout", "7200"]
+    options = ["-p", "tests.counts", "--keep-counts", "torture", "-m", "", "--timeout", "7200"]
     return subprocess.call([*MODULE, "pytest", *options, *TORTURE, *settings])
 
 

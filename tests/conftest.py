@@ -42,6 +42,10 @@ SWEPT = {f"experiments/test_{name}" for name in ("execute", "sweep", "results")}
 """They look at one sweep, which takes half a minute: one worker of the tests has all of them."""
 
 
+Count = Callable[[str, object], None]
+"""`record_property`, which is told what was done and how often: `tests/counts.py` keeps it."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For two workers: a file's tests stay together, and the slowest files come first.

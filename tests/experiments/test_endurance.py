@@ -10,6 +10,7 @@ import pytest
 
 import w2s_lib as w2s
 from tests.cluster import Nodes, two_nodes
+from tests.conftest import Count
 from w2s_lib.experiments.sweep import sweep
 from w2s_lib.runs.spec import Task
 
@@ -27,8 +28,9 @@ def held(nodes: Nodes) -> dict[int, tuple[float, set[str]]]:
 
 
 def test_two_hundred_runs_hold_no_more_than_fifty(
-    small_task: Task, own_cache: Path, own_store: Path
-) -> None:
+    small_task: Task, own_cache: Path, own_store: Path,
+    record_property: Count,
+) -> None:  # fmt: skip
     import ray
 
     specs = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(200)]
@@ -42,6 +44,7 @@ def test_two_hundred_runs_hold_no_more_than_fifty(
             ray.shutdown()
     for pid, (size, files) in after.items():
         print(f"{pid}: {before[pid][0]:.0f} MiB, then {size:.0f}; {len(files)} files")
+    record_property("runs in one sweep on Ray", len(specs))
     assert before.keys() == after.keys() and len(after) == 3
     for pid, (size, files) in after.items():
         assert size < 1.05 * before[pid][0]

@@ -16,7 +16,7 @@ import pytest
 from nbclient import NotebookClient
 
 import w2s_lib as w2s
-from tests.conftest import pinned
+from tests.conftest import Count, pinned
 from w2s_lib.runs.spec import RunSpec, Task
 
 ALL = os.environ.get("W2S_TORTURE") == "all"
@@ -62,7 +62,7 @@ def specs(small_task: Task, tiny_models: Path) -> list[RunSpec]:
 
 def test_many_runs_in_one_notebook(
     specs: list[RunSpec], own_store: Path, own_cache: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, record_property: Count,
 ) -> None:  # fmt: skip
     """Memory and files are those between runs: the medians over ten recorded runs, after 50 and at the end."""
     (tmp_path / "specs").write_text("\n".join(spec.to_json() for spec in specs))
@@ -74,7 +74,7 @@ def test_many_runs_in_one_notebook(
     assert len(list(own_store.glob("*.parquet"))) == len(specs)
     shown = notebook.cells[1].outputs
     n_bytes = len(json.dumps(shown))
-    print(f"{len(specs)} runs: {len(shown)} outputs of {n_bytes:,} bytes")
+    record_property("runs in one notebook", len(specs))
     assert len(shown) <= 4 and n_bytes < 20_000, [str(output)[:200] for output in shown]
     seen = json.loads(notebook.cells[2].outputs[-1]["text"])
     if ALL:

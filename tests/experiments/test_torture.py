@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import w2s_lib as w2s
-from tests.conftest import content, pinned, processes, until
+from tests.conftest import Count, content, pinned, processes, until
 from tests.runs.test_assets import asset  # noqa: F401
 from w2s_lib.experiments.sweep import find_missing, train_missing
 from w2s_lib.experiments.worker import train
@@ -112,7 +112,7 @@ def tiny(small_task: Task, tiny_models: Path) -> list[RunSpec]:
 )
 def test_a_sweep_killed_at_any_moment_is_resumed_to_the_same_bits(
     workers: int, store: str, n_kills: int, tiny: list[RunSpec], tmp_path: Path,
-    make_cache: Callable[[Path], Path],
+    make_cache: Callable[[Path], Path], record_property: Count,
 ) -> None:  # fmt: skip
     """What was finished stays as it was, nothing else is there, and no worker outlives its parent."""
     (rules := tmp_path / "book" / "claims" / "second.yaml").parent.mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_a_sweep_killed_at_any_moment_is_resumed_to_the_same_bits(
             variables, (records, published, cache) = folders(
                 f"killed-{(n_resumed := n_resumed + 1)}"
             )
-    print(f"{n_kills} kills, {n_resumed} stores resumed to the end")
+    record_property("sweeps killed at a random moment", n_kills)
 
 
 def lock(name: str) -> bool:
@@ -173,7 +173,7 @@ def one_by_one(specs: list[RunSpec], log: Path) -> None:
 
 
 def test_eight_processes_train_each_of_twenty_runs_once(
-    tmp_path: Path, own_store: Path, own_cache: Path, small_task: Task
+    tmp_path: Path, own_store: Path, own_cache: Path, small_task: Task, record_property: Count
 ) -> None:
     """Two of them are killed in the middle, and none waits for what they held."""
     specs = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(20)]
@@ -194,11 +194,12 @@ def test_eight_processes_train_each_of_twenty_runs_once(
         assert len(trained) == len(set(trained)) >= 18  # a killed one may not have said its last
         assert {path.stem for path in own_store.glob("*.parquet")} == {s.run_id for s in specs}
         assert left_behind(own_store) == []
+    record_property("races of eight processes, two of them killed, for twenty runs", repetition + 1)
 
 
 def test_two_processes_on_s3_train_a_run_twice_at_most(
     tmp_path: Path, s3_server: dict[str, str], own_cache: Path, small_task: Task,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, record_property: Count,
 ) -> None:  # fmt: skip
     """Nothing can be claimed there: what both have trained is found equal, and the first record stays."""
     specs = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(times(20, 6))]
@@ -216,10 +217,11 @@ def test_two_processes_on_s3_train_a_run_twice_at_most(
         monkeypatch.setenv(name, value)
     records, missing = find_missing(specs)
     assert not missing and len(records) == len(specs)
+    record_property("runs that two processes want at once on S3", len(specs))
 
 
 def test_a_fetch_killed_at_any_moment_is_made_good_by_the_next(
-    asset: Asset, tmp_path: Path,  # noqa: F811
+    asset: Asset, tmp_path: Path, record_property: Count,  # noqa: F811
 ) -> None:  # fmt: skip
     """What it left, and what its pip still writes, is in nobody's way."""
     own = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "W2S_"))}
@@ -239,10 +241,13 @@ def test_a_fetch_killed_at_any_moment_is_made_good_by_the_next(
             pass
         (folder,) = (path for path in cache.iterdir() if path.suffix != ".lock")
         assert folder == made and (folder / "data.txt").read_text() == "data"
+    record_property("downloads killed at a random moment", number + 1)
 
 
 @pytest.mark.skipif(not ALL, reason="conversions of the embedded model: `make torture`")
-def test_a_conversion_killed_at_any_moment_is_made_good_by_the_next(tmp_path: Path) -> None:
+def test_a_conversion_killed_at_any_moment_is_made_good_by_the_next(
+    tmp_path: Path, record_property: Count
+) -> None:
     """The real one, of the real package; each begins over what the one before has left.
 
     Its converter ends with it. A model that is there is whole, and at the end nothing else is.
@@ -269,7 +274,7 @@ def test_a_conversion_killed_at_any_moment_is_made_good_by_the_next(tmp_path: Pa
             assert (made / manifest.name).read_text() == manifest.read_text()
             assert [path for path in cache.iterdir() if path.suffix != ".lock"] == [made]
             shutil.rmtree(cache)
-    print(f"10 kills in {seconds:.0f} s of conversion, {n_whole} after its end")
+    record_property("conversions of the model killed at a random moment", number - n_whole)
 
 
 def test_what_is_run_ends_with_who_has_started_it(tmp_path: Path) -> None:
@@ -310,7 +315,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 @pytest.mark.parametrize("what", ["nr_inodes", "size"])
 def test_a_disk_that_is_full_is_one_sentence_and_with_room_the_same_bits(
     what: str, tiny: list[RunSpec], disk: Callable[[str], Path], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, record_property: Count,
 ) -> None:  # fmt: skip
     """Store and cache lie on it; how full it is, is drawn between too small for anything and large enough."""
     monkeypatch.setenv("W2S_PUBLISHED", "0")
@@ -338,4 +343,4 @@ def test_a_disk_that_is_full_is_one_sentence_and_with_room_the_same_bits(
         assert bits(records) == reference and left_behind(full) == []
         for folder in full.iterdir():
             shutil.rmtree(folder)
-    print(f"20 disks limited by {what}: {len(errors)} errors")
+    record_property("disks that were full", len(errors))

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.conftest import Count
 from w2s_lib.models.embedded import _convert, _read_to_the_end
 from w2s_lib.runs.errors import AssetError
 
@@ -92,17 +93,23 @@ def refused(path: Path, content: bytes) -> bool:
     return False
 
 
-def test_a_file_that_lies_about_its_sizes_is_refused(tmp_path: Path, little_memory: None) -> None:
+def test_a_file_that_lies_about_its_sizes_is_refused(
+    tmp_path: Path, little_memory: None, record_property: Count
+) -> None:
     path = tmp_path / "model.gguf"
     assert not refused(path, gguf())
     for name, content in LIES.items():
         assert refused(path, content), name
+    record_property("model files that lie about their sizes", len(LIES))
 
 
-def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, little_memory: None) -> None:
+def test_a_file_cut_off_anywhere_is_refused(
+    tmp_path: Path, little_memory: None, record_property: Count
+) -> None:
     whole = gguf()
     for length in range(len(whole)):
         assert refused(tmp_path / "model.gguf", whole[:length]), length
+    record_property("lengths at which a model file was cut off", len(whole))
 
 
 def test_its_conversion_fails_in_one_sentence(tmp_path: Path) -> None:

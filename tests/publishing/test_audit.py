@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import w2s_lib as w2s
-from tests.conftest import pinned
+from tests.conftest import Count, pinned
 from tests.runs.test_store import SPEC, record
 from w2s_lib import __main__ as cli
 from w2s_lib.publishing.audit import MOST_MOVED, compare, drawn, exact, train_again, verify
@@ -146,7 +146,7 @@ def test_a_whole_store_is_told_to_be(
 # Damaged
 
 
-def test_every_byte_of_a_record_counts() -> None:
+def test_every_byte_of_a_record_counts(record_property: Count) -> None:
     """Each one changed in turn: nothing is read as other content, and `verify` finds what reading does not.
 
     But for the bytes that say who wrote the file: with another version of Arrow no bytes can be compared.
@@ -166,14 +166,17 @@ def test_every_byte_of_a_record_counts() -> None:
                 break
         else:
             assert abs(place - writer) < 32, place
-    print(len(whole), "bytes, found by reading and by verify:", *n_found.values())
+    record_property("bytes of a record changed", len(whole))
+    record_property("of these found by reading", n_found[from_parquet])
+    record_property("of these found by comparison alone, the rest name the writer", n_found[exact])
 
 
-def test_a_record_cut_off_anywhere_is_damaged() -> None:
+def test_a_record_cut_off_anywhere_is_damaged(record_property: Count) -> None:
     name, whole = f"{SPEC.run_id}.parquet", to_parquet(record(8))
     for length in range(len(whole)):
         with pytest.raises(DamagedRecord, match=name):
             from_parquet(whole[:length], name)
+    record_property("lengths at which a record was cut off", len(whole))
 
 
 def test_records_in_each_others_place_are_damaged(results: Path, runs: dict[str, RunSpec]) -> None:
@@ -184,10 +187,14 @@ def test_records_in_each_others_place_are_damaged(results: Path, runs: dict[str,
     assert wrong(results).keys() == {one.name, two.name}
 
 
-def test_every_byte_of_an_adapter_counts(results: Path, runs: dict[str, RunSpec]) -> None:
+def test_every_byte_of_an_adapter_counts(
+    results: Path, runs: dict[str, RunSpec], record_property: Count
+) -> None:
     """Each one changed in turn, cut off, another run's in its place. `verify` only looks."""
     mine = results.parents[1] / "mine"
     folder = next((mine / runs["tuned"].run_id).iterdir())
+    sizes = [file.stat().st_size for file in folder.iterdir()]
+    record_property("bytes of an adapter changed", sum(sizes))
     for file in folder.iterdir():
         whole = bytearray(file.read_bytes())
         for place in range(len(whole)):
@@ -236,13 +243,14 @@ BY_VERIFY: dict[str, tuple[str, Callable[[Record], Record], str]] = {
 
 @pytest.mark.parametrize("name", BY_VERIFY)
 def test_what_is_forged_with_its_digest_is_found_by_verify(
-    name: str, results: Path, runs: dict[str, RunSpec]
+    name: str, results: Path, runs: dict[str, RunSpec], record_property: Count
 ) -> None:
     """Not by reading, but for the metrics: the digest is right."""
     run, forge, said = BY_VERIFY[name]
     forged = replaced(results, runs[run], forge)
     (found,) = wrong(results).items()
     assert found[0] == f"{forged.spec.run_id}.parquet" and said in found[1]
+    record_property("records forged together with their digest", 1)
 
 
 def test_a_published_record_without_its_teacher_is_told(
@@ -284,8 +292,9 @@ BY_AUDIT = {
 
 @pytest.mark.parametrize("name", BY_AUDIT)
 def test_what_verify_cannot_know_is_found_by_an_audit(
-    name: str, results: Path, runs: dict[str, RunSpec], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    name: str, results: Path, runs: dict[str, RunSpec], monkeypatch: pytest.MonkeyPatch,
+    record_property: Count,
+) -> None:  # fmt: skip
     """On the same kind of machine a run trained again is equal, to the bit."""
     run, forge = BY_AUDIT[name]
     monkeypatch.setenv("W2S_STORE", str(results.parents[1] / "mine"))
@@ -298,6 +307,7 @@ def test_what_verify_cannot_know_is_found_by_an_audit(
     assert not wrong(results)
     found = compare(forged, again)
     assert not (found["equal"] or found["holds"]) and found["elsewhere"] == ""
+    record_property("records forged together with their digest", 1)
 
 
 def test_what_was_made_elsewhere_is_compared_within_tolerances(

@@ -34,7 +34,7 @@ def test_of_two_builds_in_one_checkout_the_second_waits_and_finds_nothing_to_do(
     assert "One book" in page(copy, "index")
 
 
-def test_a_book_killed_at_any_moment(copy):
+def test_a_book_killed_at_any_moment(copy, record_property):
     """No page mixes old and new, and the next one makes it whole."""
     (line, variables), rng = command(copy, "book"), np.random.default_rng(0)
     title = shown = "Chapter one"
@@ -54,6 +54,7 @@ def test_a_book_killed_at_any_moment(copy):
     assert make(copy, "book").returncode == 0
     assert all(title in page(copy, name) for name in ("one", "reads", "index"))
     assert not [path for path in (copy / "_build").iterdir() if ".part" in path.name]
+    record_property("builds of a book killed at a random moment", number + 1)
 
 
 def test_executors_and_kernels_end_with_make(copy):
