@@ -15,9 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.benchmarks.common import keep
 from tests.rehearsal.hub import Hub
 from tests.rehearsal.stage import EXECUTE, OVERRIDES, ROOT, Stage, stage
 from tests.rehearsal.stock import MODELS
+from tests.rehearsal.test_faults import PARAMETERS
 from w2s_lib.tasks.catalogue import HUB_TASKS
 
 INTERRUPTED_AFTER = 3
@@ -56,9 +58,20 @@ def main() -> int:
             )
             say(f"{len(there.hub.asked)} requests: {dict(asked)}")
             say(f"{len(MODELS)} models: {', '.join(MODELS)}")
+            n_requests, n_runs = len(there.hub.asked), len(there.records)
     faults = ["pytest", "-m", "rehearsal or not rehearsal", "tests/rehearsal/test_faults.py"]
     code = subprocess.call([sys.executable, "-m", *faults], cwd=ROOT)
     say("faults of the hub: " + ("one failed" if code else "each survived, or said in a sentence"))
+    done = {
+        "tasks loaded by datasets, from Parquet": len(HUB_TASKS),
+        "models loaded by transformers": len(MODELS),
+        "runs of two profiles, each interrupted and resumed": n_runs,
+        "requests": n_requests,
+        "faults of the hub, for models, datasets and files": len(PARAMETERS),
+    }
+    if not code:
+        rows = [{"what": what, "n": n} for what, n in done.items()]
+        keep("rehearsal", {"seconds": time.monotonic() - started, "rows": rows})
     return code
 
 
