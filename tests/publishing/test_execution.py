@@ -148,8 +148,8 @@ def test_a_failing_chapter_is_named_with_its_cell_and_error(job):
         execution.execute([job], workers=1)
     assert re.match(r"one: code cell 4 \(`%%prose`\) failed: ProseError: ", str(error.value))
     assert "there is no 'sedes': did you mean 'seeds'" in str(error.value)
-    partial = job.built(".ipynb", "partial")
-    assert str(partial) in str(error.value) and "seeds = [0" in partial.read_text(encoding="utf-8")
+    partial = job.built(".ipynb", "partial")  # with what the cells before it have shown
+    assert str(partial) in str(error.value) and "an error" in partial.read_text(encoding="utf-8")
 
 
 def test_a_dying_kernel_is_named_with_its_cell(job):
