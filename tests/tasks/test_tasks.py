@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -379,6 +381,23 @@ def test_a_binary_column_is_no_text(tmp_path):
     name = write(rows(4, text=[b"one", b"two", b"three", b"four"]), tmp_path / "own.parquet")
     with pytest.raises(SpecError, match="b'one'"):
         load_table(default_task(name))
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda table: table.set_column(0, "text", pa.array([b"\xff("] * 4).view(pa.string())),
+        lambda table: table.replace_schema_metadata(
+            {"pandas": '{"columns": [{"name": "text"}], "index_columns": ["text"]}'}
+        ),
+    ],
+)
+def test_a_parquet_file_that_says_what_is_not_so_is_refused_by_name(tmp_path, spoiled):
+    """Text that is no UTF-8; pandas' own notes cut short. As the fuzzer has found them."""
+    table = pa.table({"text": ["one", "two", "three", "four"], "label": [0, 1, 0, 1]})
+    pq.write_table(spoiled(table), tmp_path / "own.parquet")
+    with pytest.raises(SpecError, match="own.parquet"):
+        load_table(default_task(str(tmp_path / "own.parquet")))
 
 
 def test_json_strings_may_hold_any_line_separator(tmp_path):
