@@ -74,19 +74,20 @@ def two_nodes(environment: Mapping[str, str]) -> Iterator[Nodes]:
     Args:
         environment: what its workers have beside the environment of this process.
     """
-    from ray.cluster_utils import Cluster
-
     # Ray does not quote the path of Python itself, and ours may have spaces in it.
     quoted = {"runtime_env": {"py_executable": shlex.quote(sys.executable)}}
     own = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "120",  # 30 are too few where the machine is busy
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(quoted),
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "ignore",
         **environment,
     }
-    made = Cluster()
     with mock.patch.dict(os.environ, own):
+        from ray.cluster_utils import Cluster  # here: Ray reads some of this when it is imported
+
+        made = Cluster()
         try:
             add_node(made, num_cpus=0, no_monitor=True, include_dashboard=False)
             os.environ["RAY_ADDRESS"] = own["RAY_ADDRESS"] = made.address

@@ -44,7 +44,7 @@ def swept(path: str, first: int, n: int, workers: int | None) -> tuple[float, fl
 
 def sweeps(path: str, workers: int | None) -> dict[str, Any]:
     """A short sweep and a long one, in one process, where the libraries are loaded."""
-    swept(path, 0, 1, 1)
+    swept(path, 0, SLOTS, workers)  # loads what is loaded once, in the workers of a cluster as well
     few, _ = swept(path, 1000, FEW, workers)
     many, own = swept(path, 2000, MANY, workers)
     slots = workers or SLOTS
