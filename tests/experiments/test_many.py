@@ -1,12 +1,8 @@
-"""Two hundred small runs in one notebook: memory stays flat, no file stays open, the output stays small.
-
-`make torture` (`W2S_TORTURE=all`) has all of them; `make test` has a few, of which only the output counts.
-"""
+"""Two hundred small runs in one notebook: memory stays flat, no file stays open, the output stays small."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,7 +15,7 @@ import w2s_lib as w2s
 from tests.conftest import Count, pinned
 from w2s_lib.runs.spec import RunSpec, Task
 
-ALL = os.environ.get("W2S_TORTURE") == "all"
+pytestmark = pytest.mark.torture
 REPO = Path(__file__).parents[2]
 CELLS = """
 import json, os, threading, time
@@ -50,7 +46,7 @@ def specs(small_task: Task, tiny_models: Path) -> list[RunSpec]:
     brief = {"lora": w2s.Lora(rank=2, blocks=1), "recipe": w2s.Recipe(epochs=1)}
     own: dict[str, Any] = {"task": small_task, "precision": "fp32", "quantization": "none"}
     model, found = tiny_models / "llama", []
-    for seed in range(50 if ALL else 2):
+    for seed in range(50):
         own["seed"] = seed
         weak = {"half": "supervisor", "predict_halves": True}
         found.append(pinned(f"{model}@2", **own, **brief, **weak))
@@ -77,16 +73,12 @@ def test_many_runs_in_one_notebook(
     record_property("runs in one notebook", len(specs))
     assert len(shown) <= 4 and n_bytes < 20_000, [str(output)[:200] for output in shown]
     seen = json.loads(notebook.cells[2].outputs[-1]["text"])
-    if ALL:
-        early, late = (
-            [row for row in seen if first <= row[0] < first + 10] for first in (50, len(specs) - 10)
-        )
-        (memory, files), (memory_late, files_late) = (
-            (median(row[1] for row in rows), median(row[2] for row in rows))
-            for rows in (early, late)
-        )
-        print(
-            f"memory {memory / 2**20:.1f} MiB after 50 runs, {memory_late / 2**20:.1f} at the end"
-        )
-        print(f"open files {files} after 50 runs, {files_late} at the end")
-        assert abs(memory_late / memory - 1) < 0.05 and files_late <= files
+    early, late = (
+        [row for row in seen if first <= row[0] < first + 10] for first in (50, len(specs) - 10)
+    )
+    (memory, files), (memory_late, files_late) = (
+        (median(row[1] for row in rows), median(row[2] for row in rows)) for rows in (early, late)
+    )
+    print(f"memory {memory / 2**20:.1f} MiB after 50 runs, {memory_late / 2**20:.1f} at the end")
+    print(f"open files {files} after 50 runs, {files_late} at the end")
+    assert abs(memory_late / memory - 1) < 0.05 and files_late <= files

@@ -28,7 +28,7 @@ import psutil
 
 import w2s_lib as w2s
 from tests.models.test_embedded_files import gguf
-from tests.publishing.test_book import FILES
+from tests.publishing.conftest import FILES
 from tests.runs.test_store import SPEC, record
 from w2s_lib.models.embedded import _read_to_the_end
 from w2s_lib.publishing.chapters import Chapter, UsageError, resolve

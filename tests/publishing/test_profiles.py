@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.publishing.test_book import FILES
+from tests.publishing.conftest import FILES
 from w2s_lib.publishing.chapters import Chapter, UsageError, resolve
 
 names = st.sampled_from(["seeds", "n", "workers", "variants", "banner", "seed"])
@@ -61,6 +61,7 @@ def test_any_other_file_is_refused_or_says_nothing(chapter: Chapter, content: by
         b"seeds: \xff",
         b"seeds: " + b"[" * 5000,
     ],
+    ids=["date", "number", "int", "bool", "timestamp", "no UTF-8", "deep"],
 )
 def test_what_is_no_yaml_is_refused_by_name(content: bytes, chapter: Chapter) -> None:
     """The loader raises errors of half a dozen types."""

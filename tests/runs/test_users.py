@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import content, pinned
-from tests.publishing.test_book import sample
+from tests.publishing.conftest import sample
 from tests.runs.test_store import SPEC, record
 from w2s_lib.runs.folders import write_checked
 from w2s_lib.runs.spec import Lora, Recipe, RunSpec
