@@ -1,6 +1,6 @@
 """Every check, sketches, the rehearsal of the hub, faults, the proof of the CUDA path.
 
-python -m tests            # linter, format, import rules, types, all tests
+python -m tests            # linter, format, import rules, types, all tests but those in a browser
 python -m tests browser    # the built book in a browser, which has to be there
 python -m tests try        # each chapter as a sketch, and with each knob of "What to tweak" turned
 python -m tests rehearsal  # the profiles for a hub and a GPU, on this CPU, from a hub on this machine
@@ -45,7 +45,7 @@ LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
 
 def test() -> int:
     """Runs every check, all of them even where one fails; the tests, which wait a lot, beside them."""
-    failed, suite = [], [*MODULE, "pytest", *TWO_WORKERS]
+    failed, suite = [], [*MODULE, "pytest", *TWO_WORKERS, "--ignore", "tests/browser"]
     with subprocess.Popen(suite) as tests:
         for page in chapters(Path.cwd()):
             command = [*LINT, "--stdin-filename", f"book/{page.name}.py", "-"]
