@@ -305,24 +305,14 @@ def browser(need: Callable[[object, str], None]) -> Iterator[Any]:
 def s3_server() -> Iterator[dict[str, str]]:
     """A local S3 server with a bucket `w2s`; gives the environment in which a process finds it."""
     pytest.importorskip("moto", reason="moto is not installed: pip install '.[test]'")
-    import s3fs
-    from moto.server import ThreadedMotoServer
+    from tests.cluster import ObjectStore
 
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    found = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "none",
-        "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    store = ObjectStore()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in found.items():
+        for name, value in store.environment.items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem().mkdir("w2s")
-        yield found
-    server.stop()
+        yield store.environment
+    store.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A plugin of pytest: what tests counted, by `record_property(what, n)`, goes into `book/benchmarks.json`.
 
-`make torture` and `make rehearsal` use it; the page on reliability shows what was counted.
+`make torture` uses it; the page on reliability shows what was counted.
 """
 
 from __future__ import annotations

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import re
-import shlex
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import w2s_lib as w2s
+from tests.cluster import Nodes, add_node, two_nodes
 from tests.conftest import until
 from w2s_lib.experiments.ray import prepare, train_jobs
 from w2s_lib.experiments.sweep import sweep, train_missing
@@ -27,65 +22,32 @@ from w2s_lib.runs.store import find, weights
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[test]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.* are also among the")
-REPO = Path(__file__).parents[2]
-SAID = re.compile(r"w2s: (\S+ \S+) run (\w+) (started|recorded|was there), task (\w+), node (\w+)")
 
 
 class Log:
     """What the workers have said since this was made: (time, run, what, task, node), from their own logs, in order."""
 
-    def __init__(self, session: Path) -> None:
-        self.session, self.before = session, 0
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes, self.before = nodes, 0
         self.before = len(self.lines())
 
     def lines(self) -> list[tuple[str, ...]]:
-        text = "".join(
-            path.read_text(errors="replace")
-            for path in (self.session / "logs").glob("worker-*.out")
-        )
-        return sorted(SAID.findall(text))[self.before :]
+        return [line[:5] for line in self.nodes.said()][self.before :]
 
     def of(self, run_id: str) -> list[tuple[str, ...]]:
         return [line for line in self.lines() if line[1] == run_id]
 
 
 @pytest.fixture(scope="module")
-def cluster(s3_server: dict[str, str], session_cache: Path) -> Iterator[SimpleNamespace]:
-    """A head without CPUs and two nodes with one each; their workers find the S3 server by the environment."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.items():
-            patch.setenv(name, value)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_task_oom_retries", "0")  # for the last test; nothing else lacks memory
-        patch.setenv("W2S_CACHE", str(session_cache))
-        patch.setenv("PYTHONPATH", str(REPO))
-        patch.setenv("PYTHONWARNINGS", "ignore")
-        # Ray does not quote the path of Python itself, and ours may have spaces in it.
-        quoted = {"runtime_env": {"py_executable": shlex.quote(sys.executable)}}
-        patch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(quoted))
-        # Each of these would be a process of its own, and is nothing to us.
-        bare = dict.fromkeys(("include_dashboard", "include_log_monitor"), False)
-        made = Cluster()
+def cluster(s3_server: dict[str, str], session_cache: Path) -> Iterator[Nodes]:
+    """Its workers find the S3 server by the environment."""
+    own = {**s3_server, "W2S_CACHE": str(session_cache)}
+    own["RAY_task_oom_retries"] = "0"  # for the last test; nothing else lacks memory
+    with two_nodes(own) as nodes:
         try:
-            add_node(made, num_cpus=0, no_monitor=True, **bare)
-            nodes = [add_node(made) for _ in range(2)]
-            patch.setenv("RAY_ADDRESS", made.address)
-            session = Path(made.head_node.get_session_dir_path())
-            yield SimpleNamespace(cluster=made, nodes=nodes, session=session)
+            yield nodes
         finally:
             ray.shutdown()
-            made.shutdown()
-
-
-def add_node(made: Any, **settings: Any) -> Any:
-    """A node more. Ray gives a node's agents fifteen seconds; where the machine is busy, it is tried again."""
-    settings = {"num_cpus": 1, "object_store_memory": 80_000_000, **settings}
-    for _ in range(3):
-        with contextlib.suppress(Exception):
-            return made.add_node(**settings)
-    return made.add_node(**settings)
 
 
 def run_ids(specs: Any) -> set[str]:
@@ -93,11 +55,11 @@ def run_ids(specs: Any) -> set[str]:
 
 
 @pytest.fixture
-def on_s3(cluster: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Log:
+def on_s3(cluster: Nodes, monkeypatch: pytest.MonkeyPatch) -> Log:
     """The user's store is on the object store, the engine is Ray; gives what the workers say from now on."""
     monkeypatch.setenv("W2S_STORE", "s3://w2s/records")
     monkeypatch.setenv("W2S_ENGINE", "ray")
-    return Log(cluster.session)
+    return Log(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +110,10 @@ def test_a_sweep_on_two_nodes_is_what_it_is_in_one_process(
 
 
 def test_a_student_starts_when_its_supervisor_is_ready(
-    cluster: SimpleNamespace, specs: dict[str, RunSpec]
+    cluster: Nodes, specs: dict[str, RunSpec]
 ) -> None:
     """Not when all supervisors are: the slow one, of another lineage, was still being trained."""
-    log = Log(cluster.session)
+    log = Log(cluster)
     log.before = 0
     when = {
         (name, line[2]): line[0] for name, spec in specs.items() for line in log.of(spec.run_id)
@@ -216,14 +178,11 @@ def test_an_access_key_is_not_given_to_a_cluster(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
-    cluster: SimpleNamespace,
-    specs: dict[str, RunSpec],
-    own_store: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cluster: Nodes, specs: dict[str, RunSpec], own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its run is begun anew on the other node; by task ids, node ids and times in the workers' own logs."""
     monkeypatch.setenv("W2S_ENGINE", "ray")
-    log, killed = Log(cluster.session), dict[str, Any]()
+    log, killed = Log(cluster), dict[str, Any]()
     first, after = specs["tfidf"], w2s.student("tfidf", specs["tfidf"])
     student = specs["student"]
     victim = dataclasses.replace(student, recipe=dataclasses.replace(student.recipe, epochs=200))
@@ -234,11 +193,10 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
         for path in others:
             until(path.exists)
         until(lambda: log.of(victim.run_id))
-        node = next(n for n in cluster.nodes if n.node_id == log.of(victim.run_id)[0][4])
+        node = log.of(victim.run_id)[0][4]
         records = {path: path.stat().st_mtime_ns for path in others}
-        killed.update(at=f"{datetime.now()}", node=node.node_id, records=records)
-        cluster.cluster.remove_node(node, allow_graceful=False)
-        cluster.nodes.remove(node)
+        killed.update(at=f"{datetime.now()}", node=node, records=records)
+        cluster.kill(node)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -266,7 +224,7 @@ def test_a_node_that_dies_in_mid_training_costs_nothing_that_is_finished(
 
 
 def test_a_run_without_room_beside_others_is_tried_again_with_a_gpu_of_its_own(
-    cluster: SimpleNamespace,
+    cluster: Nodes,
     specs: dict[str, RunSpec],
     quick: dict[str, Any],
     own_store: Path,
@@ -274,7 +232,7 @@ def test_a_run_without_room_beside_others_is_tried_again_with_a_gpu_of_its_own(
 ) -> None:
     """On a node with a GPU by name alone: three runs that take two fifths of it each."""
     node = add_node(cluster.cluster, num_cpus=3, num_gpus=1)
-    log, task = Log(cluster.session), specs["tfidf"].task
+    log, task = Log(cluster), specs["tfidf"].task
     wide = dataclasses.replace(quick["lora"], rank=10**12)
     large = w2s.supervisor("smollm2-135m@1", task, **quick | {"lora": wide})
     taught, fine = w2s.student("tfidf", large), specs["tfidf"].with_seed(2)
@@ -289,10 +247,7 @@ def test_a_run_without_room_beside_others_is_tried_again_with_a_gpu_of_its_own(
 
 
 def test_a_worker_with_less_memory_than_planned(
-    cluster: SimpleNamespace,
-    specs: dict[str, RunSpec],
-    own_store: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cluster: Nodes, specs: dict[str, RunSpec], own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a node whose memory counts as full at one percent: Ray's memory monitor stops the run."""
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")

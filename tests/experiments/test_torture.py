@@ -244,7 +244,7 @@ def test_a_fetch_killed_at_any_moment_is_made_good_by_the_next(
     record_property("downloads killed at a random moment", number + 1)
 
 
-@pytest.mark.skipif(not ALL, reason="conversions of the embedded model: `make torture`")
+@pytest.mark.torture
 def test_a_conversion_killed_at_any_moment_is_made_good_by_the_next(
     tmp_path: Path, record_property: Count
 ) -> None:
@@ -311,7 +311,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.skipif(not ALL, reason="a disk of its own: `make torture`")
+@pytest.mark.torture
 @pytest.mark.parametrize("what", ["nr_inodes", "size"])
 def test_a_disk_that_is_full_is_one_sentence_and_with_room_the_same_bits(
     what: str, tiny: list[RunSpec], disk: Callable[[str], Path], tmp_path: Path,
