@@ -367,6 +367,20 @@ def test_where_the_stores_are_without_a_checkout(tmp_path: Path) -> None:
     assert published == "None"
 
 
+def test_reading_a_record_starts_no_thread(own_store: Path) -> None:
+    """An exit in the moment in which Arrow starts one aborts the process: read at its end."""
+    path = write(record(40)).path
+    code = f"""
+import psutil
+from w2s_lib.runs.record import from_parquet
+before = psutil.Process().num_threads()
+with open({path!r}, "rb") as file:
+    from_parquet(file.read(), {path!r})
+print(psutil.Process().num_threads() - before)
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=REPO, text=True) == "0\n"
+
+
 # What cannot be written
 
 

@@ -160,8 +160,8 @@ def from_parquet(content: bytes, name: str) -> Record:
         StoreError: another version of the library has written it.
     """
     try:
-        # Of a Python file, read by threads, Arrow at times aborts the process at its exit.
-        table = pq.read_table(pa.BufferReader(content), use_threads=False)
+        # Not `read_table`: it starts a thread, and a process that exits in that moment aborts.
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
         metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         if (written := metadata["format"]) != str(FORMAT):
             semantics = json.loads(metadata["spec"]).get("semantics")
