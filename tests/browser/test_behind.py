@@ -32,7 +32,7 @@ def test_a_figure_leads_to_its_data_its_runs_and_its_code(opened, name):
 
 
 def test_a_run_leads_to_its_row(opened):
-    page, wrong = opened("pgr")
+    page, wrong = opened(with_part('<details class="w2s-runs"')[0])
     page.locator(".w2s-runs summary").first.click()
     link = page.locator(".w2s-runs a").first
     run = link.inner_text()
