@@ -72,6 +72,11 @@ class Record:
             h.update(column.tobytes())
         return h.hexdigest()
 
+    @cached_property
+    def by_split(self) -> dict[str, pd.DataFrame]:
+        """The predictions of each split, by rising row: what every measure asks for again."""
+        return {str(name): part.sort_index() for name, part in self.predictions.groupby("split")}
+
     def numbers(self) -> dict[str, npt.NDArray[Any]]:
         """The columns of the file that hold numbers, row among them, in the file's types."""
         frame = self.predictions.reset_index(names="row")
@@ -112,7 +117,7 @@ def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
     splits = predictions["split"].to_numpy()
     return {
         ("accuracy" if name == "test" else f"{name}_accuracy"): float(right[splits == name].mean())
-        for name in dict.fromkeys(splits)
+        for name in predictions["split"].unique()
     }
 
 
@@ -123,7 +128,7 @@ def check_content(record: Record) -> None:
         ValueError: what is wrong.
     """
     frame = record.predictions
-    unknown, p = set(frame["split"]) - set(SPLITS), frame["p"]
+    unknown, p = set(frame["split"].unique()) - set(SPLITS), frame["p"]
     weights = record.provenance.get("weights", "")  # a folder: no other one may be meant
     wrong = {
         f"unknown splits {sorted(unknown)}": unknown,
