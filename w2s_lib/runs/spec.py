@@ -110,7 +110,43 @@ class Flip(Description):
     run: RunSpec
 
 
-Taught: TypeAlias = FromRun | Hard | Centred | Flip
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RaterErrors(Description):
+    """Ground truth, 0 or 1, with as many errors in either class as `run` makes there, from people.
+
+    Errors stand where a single rater, who is not on the panel that says what is true, contradicts
+    it: a row's chance is proportional to the share of such raters. So it is an inattentive person
+    who is asked until there are enough errors. Needs `Task.panel`.
+    """
+
+    type: Literal["RaterErrors"] = field(default="RaterErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WordErrors(Description):
+    """Ground truth, 0 or 1, with as many errors in either class as `run` makes there, by wording.
+
+    Each word has a weight, drawn once for everybody; errors stand where the mean weight of a text's
+    words is highest. A control: errors that a rule explains, and that a student can learn.
+    """
+
+    type: Literal["WordErrors"] = field(default="WordErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LengthErrors(Description):
+    """Ground truth, 0 or 1, with as many errors in either class as `run` makes there: the longest.
+
+    A control: a supervisor who reads the short texts only.
+    """
+
+    type: Literal["LengthErrors"] = field(default="LengthErrors", repr=False)
+    run: RunSpec
+
+
+Taught: TypeAlias = FromRun | Hard | Centred | Flip | RaterErrors | WordErrors | LengthErrors
 """Labels that come from another run, `labels.run`."""
 
 
