@@ -25,21 +25,19 @@ from w2s_lib.runs.spec import (
     SEMANTICS,
     Centred,
     Continue,
+    Erring,
     Flip,
     FromRun,
     GroundTruth,
     Hard,
-    LengthErrors,
     Lora,
     NextToken,
     NoisyTruth,
     Pretrained,
-    RaterErrors,
     Recipe,
     RunSpec,
     Task,
     Taught,
-    WordErrors,
     XentLoss,
 )
 from w2s_lib.tasks.table import default_task
@@ -86,7 +84,7 @@ def pinned() -> dict[str, RunSpec]:
         "transfer": arms.transfer(naive, "amazon"),
         **{
             f"{kind.__name__}, panel": arms.student("smollm2-135m@14", kind(run=judged))
-            for kind in (RaterErrors, WordErrors, LengthErrors)
+            for kind in get_args(Erring)
         },
     }
 
@@ -97,7 +95,7 @@ def test_ids_are_pinned() -> None:
     After that, and for a new spec: `python -m tests.runs.test_spec` rewrites the file.
     """
     found = {name: spec.run_id for name, spec in pinned().items()}
-    assert len(set(found.values())) == 13
+    assert len(set(found.values())) == 15
     steps = [step for spec in pinned().values() for step in spec.lineage()]
     assert {step.kind for step in steps} == set(APPLIES)
     labels = {type(step.labels).__name__ for step in steps}
@@ -401,8 +399,8 @@ def test_json_of_something_else_is_refused(text: str) -> None:
                 "RunSpec.labels",
                 "'Flop'",
                 "did you mean 'Flip'",
-                "GroundTruth, NoisyTruth, FromRun, Hard, Centred, Flip, RaterErrors, WordErrors, "
-                "LengthErrors, NextToken",
+                "GroundTruth, NoisyTruth, FromRun, Hard, Centred, Flip, ModelErrors, CoinErrors, "
+                "RaterErrors, WordErrors, LengthErrors, NextToken",
             ],
         ),
         (lambda: RunSpec(), ["RunSpec.model"]),

@@ -111,12 +111,33 @@ class Flip(Description):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RaterErrors(Description):
-    """Ground truth, 0 or 1, with as many errors in either class as `run` makes there, from people.
+class ModelErrors(Description):
+    """Another run's labels, made 0 or 1 at their median over the half: as many yes as no.
 
-    Errors stand where a single rater, who is not on the panel that says what is true, contradicts
-    it: a row's chance is proportional to the share of such raters. So it is an inattentive person
-    who is asked until there are enough errors. Needs `Task.panel`.
+    As classes are balanced, it errs as often in either. The errors of the next four kinds are as
+    many: so they differ in where errors stand and in nothing else. (Burns et al. 2023, simulated
+    supervisors.) Chapter: people.
+    """
+
+    type: Literal["ModelErrors"] = field(default="ModelErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CoinErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, anywhere."""
+
+    type: Literal["CoinErrors"] = field(default="CoinErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RaterErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, a single rater's.
+
+    A row's chance of an error is proportional to the share of raters who contradict the truth,
+    among those who are not on the panel that says what is true (`Task.panel`). So it is a person
+    with an opinion of his own more often than a person is.
     """
 
     type: Literal["RaterErrors"] = field(default="RaterErrors", repr=False)
@@ -125,10 +146,10 @@ class RaterErrors(Description):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class WordErrors(Description):
-    """Ground truth, 0 or 1, with as many errors in either class as `run` makes there, by wording.
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, by wording.
 
     Each word has a weight, drawn once for everybody; errors stand where the mean weight of a text's
-    words is highest. A control: errors that a rule explains, and that a student can learn.
+    words is highest. Errors that a rule explains, and that a student can learn.
     """
 
     type: Literal["WordErrors"] = field(default="WordErrors", repr=False)
@@ -137,16 +158,15 @@ class WordErrors(Description):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LengthErrors(Description):
-    """Ground truth, 0 or 1, with as many errors in either class as `run` makes there: the longest.
-
-    A control: a supervisor who reads the short texts only.
-    """
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has: the longest texts."""
 
     type: Literal["LengthErrors"] = field(default="LengthErrors", repr=False)
     run: RunSpec
 
 
-Taught: TypeAlias = FromRun | Hard | Centred | Flip | RaterErrors | WordErrors | LengthErrors
+Erring: TypeAlias = ModelErrors | CoinErrors | RaterErrors | WordErrors | LengthErrors
+"""Labels that are all wrong equally often, in either class."""
+Taught: TypeAlias = FromRun | Hard | Centred | Flip | Erring
 """Labels that come from another run, `labels.run`."""
 
 

@@ -1,8 +1,6 @@
 """What a run learns: ground truth, its teacher's labels, or ground truth with errors of some kind.
 
-All errors of a kind are as many as the teacher makes in either class, so that kinds can be compared
-at equal accuracy and balance: a coin's (`Flip`), a person's (`RaterErrors`), by wording
-(`WordErrors`), by length (`LengthErrors`); the teacher's own are `Hard`. Chapter: people.
+Chapter: people.
 """
 
 from __future__ import annotations
@@ -18,10 +16,12 @@ from w2s_lib.runs.errors import StoreError, require
 from w2s_lib.runs.record import P_STEP, FloatArray, predicted_label
 from w2s_lib.runs.spec import (
     Centred,
+    CoinErrors,
     Flip,
     FromRun,
     Hard,
     LengthErrors,
+    ModelErrors,
     NoisyTruth,
     RunSpec,
     WordErrors,
@@ -62,16 +62,20 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
     labels = given(rows)
     if isinstance(spec.labels, Hard):
         return predicted_label(labels).astype(np.float32)
+    if isinstance(spec.labels, FromRun):
+        return labels
+    if isinstance(spec.labels, Flip):
+        wrong = predicted_label(labels) != truth
+        return _flipped(truth, {k: float(wrong[truth == k].mean()) for k in (0, 1)}, spec)
     if isinstance(spec.labels, Centred):
         centre = np.median(_logit(given(half)))
         centred: FloatArray = expit(_logit(labels) - centre).astype(np.float32)
         return centred
-    if isinstance(spec.labels, FromRun):
-        return labels
-    wrong = predicted_label(labels) != truth
+    balanced: FloatArray = (labels > np.median(given(half))).astype(np.float32)
+    if isinstance(spec.labels, ModelErrors):
+        return balanced
+    wrong = balanced != truth
     shares = {k: float(wrong[truth == k].mean()) for k in (0, 1)}
-    if isinstance(spec.labels, Flip):
-        return _flipped(truth, shares, spec)
     return _wrong_first(truth, shares, _order(spec, table, rows))
 
 
@@ -114,9 +118,11 @@ def _order(spec: RunSpec, table: TaskTable, rows: Any) -> Any:
         return -texts.str.len().to_numpy(dtype=float)
     if isinstance(spec.labels, WordErrors):
         return -texts.map(_mean_weight).to_numpy(dtype=float)
-    require(bool(spec.task.panel), f"RaterErrors needs raters who are on no panel: {spec.task!r}")
-    # The first of exponential waiting times whose rates are the weights: a draw without replacement.
+    # Of exponential waiting times the shortest: a draw without replacement, their rates the weights.
     waits = np.random.default_rng([*spec.stream, 3]).exponential(size=len(rows))
+    if isinstance(spec.labels, CoinErrors):
+        return waits
+    require(bool(spec.task.panel), f"RaterErrors needs raters who are on no panel: {spec.task!r}")
     with np.errstate(divide="ignore"):
         return waits / dissent(table)[rows]
 
