@@ -28,6 +28,12 @@ FORMAT = 3
 """Formats 1 and 2 are the first edition's."""
 _NUMBERS: dict[str, Any] = {"row": np.int32, "label": np.int8, "p": np.float32, "group": np.int32}
 """Columns of the file, beside `split`, and their types."""
+P_STEP = 2.0**-16
+"""Predictions are rounded to this.
+
+So records stay small, and a label read from one is the label that was made.
+"""
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 _UNREADABLE: tuple[type[Exception], ...] = (SpecError, OSError, ValueError, LookupError)
 _UNREADABLE += (TypeError, AttributeError, RecursionError, pa.ArrowException)
 """What a damaged file makes the libraries raise. No bytes are fetched there: an `OSError` is

@@ -38,6 +38,13 @@ class Task(Description):
     min_rating: NotNegative = 0.5
     """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no
     clear label; in comparisons, pairs whose mean ratings are closer than this."""
+    max_rating: NotNegative = 4.0
+    """Embedded tasks but comparisons: rows whose mean human rating is further from 0 are left out,
+    as too clear. Ratings end at 4."""
+    panel: Annotated[int, Field(ge=0)] = 0
+    """Embedded tasks but comparisons: how many of a text's raters, drawn once for everybody, say
+    what is true, by the sign of their mean rating. The others can be supervisors (`RaterErrors`).
+    0: all say what is true. No test row is one that a task without a panel is tested on."""
     template: str = "{text} It was"
     """What the model reads; the state of its last token is classified (Gao et al. 2021 use the same
     ending)."""

@@ -110,7 +110,63 @@ class Flip(Description):
     run: RunSpec
 
 
-Taught: TypeAlias = FromRun | Hard | Centred | Flip
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelErrors(Description):
+    """Another run's labels, made 0 or 1 at their median over the half: as many yes as no.
+
+    As classes are balanced, it errs as often in either. The errors of the next four kinds are as
+    many: so they differ in where errors stand and in nothing else. (Burns et al. 2023, simulated
+    supervisors.) Chapter: people.
+    """
+
+    type: Literal["ModelErrors"] = field(default="ModelErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CoinErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, anywhere."""
+
+    type: Literal["CoinErrors"] = field(default="CoinErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RaterErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, a single rater's.
+
+    A row's chance of an error is proportional to the share of raters who contradict the truth,
+    among those who are not on the panel that says what is true (`Task.panel`). So it is a person
+    with an opinion of his own more often than a person is.
+    """
+
+    type: Literal["RaterErrors"] = field(default="RaterErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WordErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, by wording.
+
+    Each word has a weight, drawn once for everybody; errors stand where the mean weight of a text's
+    words is highest. Errors that a rule explains, and that a student can learn.
+    """
+
+    type: Literal["WordErrors"] = field(default="WordErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LengthErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has: the longest texts."""
+
+    type: Literal["LengthErrors"] = field(default="LengthErrors", repr=False)
+    run: RunSpec
+
+
+Erring: TypeAlias = ModelErrors | CoinErrors | RaterErrors | WordErrors | LengthErrors
+"""Labels that are all wrong equally often, in either class."""
+Taught: TypeAlias = FromRun | Hard | Centred | Flip | Erring
 """Labels that come from another run, `labels.run`."""
 
 
