@@ -20,8 +20,8 @@ from w2s_lib.experiments import arms
 from w2s_lib.runs.description import Description
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.losses import ConfidenceLoss, Loss, ProductLoss
+from w2s_lib.runs.settings import APPLIES
 from w2s_lib.runs.spec import (
-    APPLIES,
     SEMANTICS,
     Centred,
     Continue,
