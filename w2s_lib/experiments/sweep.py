@@ -25,8 +25,8 @@ from w2s_lib.runs.store import find, published_store, require_writable, user_sto
 SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take a row through a block, forward, for where no record tells more."""
 
-EDITION = "second"
-"""Of the book: the name of its rules in `book/claims/`."""
+EDITIONS = ("second", "beyond")
+"""Of the book, in order: the names of their rules in `book/claims/`, as far as they are frozen."""
 
 ENGINES = ("local", "ray")
 
@@ -109,27 +109,31 @@ def train_missing(
 def publish(record: Record) -> None:
     """Copies a record to the published store, whole or not at all; its weights stay where they are.
 
-    The copy carries the SHA-256 of its edition's rules: so they are older than what they decide.
+    The copy carries the SHA-256 of the newest edition's rules: so they are older than what they
+    decide.
 
     Raises:
-        StoreError: there is no published store, or no rules of this edition.
+        StoreError: there is no published store, or there are no rules.
     """
     store = _published()
     if not (store / f"{record.spec.run_id}.parquet").is_file():
-        write(record, store=store, rules=file_sha256(_rules(store)))
+        write(record, store=store, rules=file_sha256(rules_beside(store)[-1]))
 
 
 def _published() -> Path:
     folder = published_store()
     if folder is None:
         raise StoreError("no published store: this is no checkout, or W2S_PUBLISHED=0 hides it")
-    if not _rules(folder).is_file():
-        raise StoreError(f"there is no {_rules(folder)}: rules come before any published record")
+    if not rules_beside(folder):
+        rules = folder.parent / "claims" / f"{EDITIONS[0]}.yaml"
+        raise StoreError(f"there is no {rules}: rules come before any published record")
     return folder
 
 
-def _rules(store: Path) -> Path:
-    return store.parent / "claims" / f"{EDITION}.yaml"
+def rules_beside(store: Path) -> list[Path]:
+    """The files of rules that lie beside a published store, in the order of the editions."""
+    files = [store.parent / "claims" / f"{edition}.yaml" for edition in EDITIONS]
+    return [file for file in files if file.is_file()]
 
 
 def _complete(

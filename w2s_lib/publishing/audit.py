@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from w2s_lib.experiments.sweep import EDITION, train_missing
+from w2s_lib.experiments.sweep import rules_beside, train_missing
 from w2s_lib.runs.errors import AssetError, DamagedRecord, SpecError, StoreError
+from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.record import Record, from_parquet, to_parquet
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import FolderStore, Store, find, read, weights_digest
@@ -34,7 +35,7 @@ def verify(store: Store, *, published: bool = False) -> pd.DataFrame:
     has written is compared with what it would write, to the byte. Then rows, labels and groups
     are compared with the task's table, where that is here, and adapters in a folder with the digest
     that is their name. A published record has to have its teachers beside it and to carry the
-    digest of the rules; its commit, where that is here, has to hold the same rules and to be no
+    digest of an edition's rules; its commit, where that is here, has to hold the same rules and to be no
     younger than its run.
 
     Returns:
@@ -42,7 +43,7 @@ def verify(store: Store, *, published: bool = False) -> pd.DataFrame:
         be compared with; "" where there is nothing).
     """
     there, same_task = store.files(), cache(_on_its_task)
-    rules = store.folder.parent / "claims" / f"{EDITION}.yaml"
+    rules = {file_sha256(file): file for file in rules_beside(store.folder)}
     rows: list[tuple[str, str, str]] = []
     for file in sorted(there):
         if file.endswith(".damaged"):
@@ -108,16 +109,18 @@ def _on_its_task(task: Any, seed: int) -> tuple[Any, Any]:
     return table, splits(table, seed)
 
 
-def _compared_with_rules(record: Record, rules: Path) -> tuple[str, str]:
+def _compared_with_rules(record: Record, rules: dict[str, Path]) -> tuple[str, str]:
     """What is wrong with a published record's rules, commit and date, and what is not known."""
     made = record.provenance
     commit, date = str(made.get("commit", "")), str(made.get("date", ""))
-    if not rules.is_file() or record.rules != hashlib.sha256(rules.read_bytes()).hexdigest():
-        return f"its rules are not those of {rules.name}", ""
+    if record.rules not in rules:
+        return "its rules are those of no edition", ""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", date) or date > today:
         return f"its date is {date!r}", ""
-    known = _at_commit(rules, commit) if re.fullmatch("[0-9a-f]{40}", commit) else None
+    known = (
+        _at_commit(rules[record.rules], commit) if re.fullmatch("[0-9a-f]{40}", commit) else None
+    )
     if known is None:
         return "", f"commit {commit or 'none'}: it is not in this repository"
     committed, digest = known

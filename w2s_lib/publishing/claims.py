@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from w2s_lib.experiments.results import Results
+from w2s_lib.experiments.sweep import rules_beside
 from w2s_lib.measures.claims import UNDECIDED, Rule, holm
 from w2s_lib.measures.intervals import LEVEL, NO_GAP, Interval
 from w2s_lib.models.pins import pin
@@ -88,6 +89,8 @@ class ClaimsFile(Part):
     """The intervals have this one."""
     known: str
     """What was known when the rules were written."""
+    correction: Literal["Holm", "Bonferroni"] = "Holm"
+    """How a verdict allows for the number of claims: see `measures.claims`."""
     claims: list[Claim] = Field(default_factory=list)
     runs: dict[str, str] = Field(default_factory=dict)
     """`chapter.arm` -> the id of that run under the chapter's first seed: which run a name meant."""
@@ -105,13 +108,26 @@ class Decision:
     level: float
     """The smallest alpha at which the interval decides anything."""
     verdict: str = UNDECIDED
-    """The outcome at the alpha that Holm's method leaves for it, among all claims of the edition."""
+    """The outcome at the alpha that its edition's correction leaves for it, among all its claims."""
     strict: str = UNDECIDED
     """The outcome at 5% divided by the number of claims: all of these are right but for 5%."""
 
     def __str__(self) -> str:
         """The quantity with its interval."""
         return format(self.measured, MEASURES[self.claim.measure])
+
+
+def editions() -> dict[str, ClaimsFile]:
+    """The claims of each edition whose rules are frozen, by its name, in order.
+
+    Raises:
+        SpecError: see `claims`; or two editions have a claim of the same id.
+    """
+    found = {file.stem: claims(file) for file in rules_beside(_book() / "results")}
+    ids = [claim.id for one in found.values() for claim in one.claims]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    require(not twice, f"two editions have a claim of the same id: {', '.join(twice)}")
+    return found
 
 
 def claims(edition: str | Path = "second") -> ClaimsFile:
@@ -154,7 +170,7 @@ def decide(
         SpecError: there is no such claim; the chapter has no arm of a name; `claims`.
     """
     if isinstance(claim, str):
-        known = {one.id: one for one in claims().claims}
+        known = {one.id: one for edition in editions().values() for one in edition.claims}
         require(claim in known, f"there is no claim {claim!r}: {nearest(claim, known)}")
         claim = known[claim]
     space = _names(claim.chapter) if arms is None else arms
@@ -172,19 +188,25 @@ def decide(
 
 @cache
 def decisions() -> dict[str, Decision]:
-    """Every claim of the edition, by its id, with its verdict among all of them.
+    """Every claim of every edition, by its id, with its verdict among all of its edition's.
 
     Raises:
         SpecError: see `decide`.
     """
-    found = {claim.id: decide(claim) for claim in claims().claims}
+    return {name: one for edition in editions().values() for name, one in _decided(edition).items()}
+
+
+def _decided(edition: ClaimsFile) -> dict[str, Decision]:
+    found = {claim.id: decide(claim) for claim in edition.claims}
     alphas = holm({name: one.level for name, one in found.items()})
     for name, one in found.items():
         if one.outcome == PENDING:
             continue
         strict = one.claim.rule.outcome(one.measured.at(1 - (1 - LEVEL) / len(found)))
         found[name] = replace(one, strict=strict)
-        if alphas[name] or one.outcome == NO_GAP:
+        if edition.correction == "Bonferroni":
+            found[name] = replace(found[name], verdict=strict)
+        elif alphas[name] or one.outcome == NO_GAP:
             verdict = one.claim.rule.outcome(one.measured.at(1 - alphas[name]))
             found[name] = replace(found[name], verdict=verdict)
     return found
@@ -196,7 +218,7 @@ def claimed_runs() -> dict[str, RunSpec]:
     Raises:
         SpecError: see `claims`.
     """
-    arms = (name.split(".") for name in claims().runs)
+    arms = (name.split(".") for edition in editions().values() for name in edition.runs)
     return {
         f"{chapter}.{arm}": pin(_names(chapter)[arm].with_seed(_names(chapter)["seeds"][0]))
         for chapter, arm in arms
@@ -228,7 +250,8 @@ def scorecard() -> pd.DataFrame:
 def untested() -> pd.DataFrame:
     """The claims that the book does not test: columns `claim`, `source` and `reason`."""
     known = works(_book() / "references.bib")
-    rows = [(one.claim, _source(one.source, known), one.reason) for one in claims().untested]
+    every = [one for edition in editions().values() for one in edition.untested]
+    rows = [(one.claim, _source(one.source, known), one.reason) for one in every]
     return pd.DataFrame(rows, columns=["claim", "source", "reason"])
 
 
