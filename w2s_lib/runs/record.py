@@ -123,7 +123,7 @@ def check_content(record: Record) -> None:
         ValueError: what is wrong.
     """
     frame = record.predictions
-    unknown, p = set(frame["split"]) - set(SPLITS), frame["p"]
+    unknown, p = set(frame["split"].unique()) - set(SPLITS), frame["p"]
     weights = record.provenance.get("weights", "")  # a folder: no other one may be meant
     wrong = {
         f"unknown splits {sorted(unknown)}": unknown,
