@@ -141,9 +141,10 @@ def scatter(
     x, y = measure(x_title, (0.0, ends[0][1]), alt.X), measure(y_title, ends[1])
     kinds, legend = list(colours), alt.Legend(title=None, columns=1, labelLimit=0)
     colour = alt.Color("kind:N", scale=scale(kinds, list(colours.values())), legend=legend)
-    shape = alt.Shape("kind:N", scale=scale(kinds, style.SHAPES), legend=legend)
+    shapes = ("square", "triangle-up", "diamond", "circle")  # a circle's path is the longest
+    shape = alt.Shape("kind:N", scale=scale(kinds, shapes), legend=legend)
     numbers = [alt.Tooltip(f"{axis}:Q", format=".3f") for axis in ("x", "y")]
-    marks = chart(points).mark_point(size=30, opacity=0.75, strokeWidth=1.5)
+    marks = chart(points).mark_point(size=22, filled=True, opacity=0.6)
     return alt.layer(
         *rays(slopes, ends[0][1], ends[1], x, y),
         marks.encode(
@@ -169,21 +170,17 @@ def rays(
         x: makes the horizontal channel of a field (see `measure`).
         y: the vertical one.
     """
-    at = {
-        label: min(wide, max(end / s for end in upwards) if s else wide)
-        for label, s in slopes.items()
-    }
-    lines = chart(
-        [{"label": k, "zero": 0.0, "x": end, "y": slopes[k] * end} for k, end in at.items()]
-    )
-    return [
-        lines.mark_rule(strokeDash=DASHED, color=style.GREY).encode(
-            x=x("zero"), y=y("zero"), x2="x:Q", y2="y:Q"
-        ),
-        lines.mark_text(align="right", baseline="bottom", dx=-10).encode(
-            x=x("x"), y=y("y"), text="label:N"
-        ),
-    ]
+    lines, texts = [], []
+    for label, slope in slopes.items():
+        end = min(wide, max(edge / slope for edge in upwards)) if slope else wide
+        line = chart([{"label": label, "zero": 0.0, "x": end, "y": slope * end}])
+        lines.append(line.mark_rule(strokeDash=DASHED, color=style.GREY))
+        where = {"align": "left", "dx": 6} if end < wide / 2 else {"align": "right", "dx": -12}
+        at = {"x": x("x"), "y": y("y")}
+        near = line.transform_calculate(x="0.92 * datum.x", y="0.92 * datum.y")
+        texts.append(near.mark_text(baseline="bottom", **where).encode(text="label:N", **at))
+    ends = {"x": x("zero"), "y": y("zero"), "x2": "x:Q", "y2": "y:Q"}
+    return [*(line.encode(**ends) for line in lines), *texts]
 
 
 def estimate(interval: Interval, number: str = ".2f") -> Row:

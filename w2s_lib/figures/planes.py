@@ -331,7 +331,7 @@ def misfit_explorer(
         path.mark_circle(size=22, color=GREY).encode(x=x("misfit"), y=y("gain")),
         point.encode(x=x("misfit"), y=y("gain"), tooltip=[f"{name}:Q" for name in fields]),
         said(here).add_params(*sliders),
-        width=WIDTH - 60,
+        width=WIDTH - 50,
         height=HEIGHT,
         usermeta={"narrow": True},
         description=(

@@ -175,7 +175,8 @@ def ordered_pairs(
     def seeds(own: Codes) -> Floats:
         """An arm's means over its seeds: as they are, then over seeds drawn anew."""
         again = own[rng.integers(len(own), size=(n_resamples, len(own)))]
-        return both[:, np.concatenate([own[None], again])].mean(axis=2)
+        found: Floats = both[:, np.concatenate([own[None], again])].mean(axis=2)
+        return found
 
     means = np.stack([seeds(own) for own in of_arm], axis=-1)
     drawn = rng.integers(len(of_arm), size=means.shape[1:])

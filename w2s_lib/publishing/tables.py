@@ -115,7 +115,7 @@ def published(arms: Iterable[RunSpec], seeds: Iterable[int], folder: Path | None
 
 
 def taught_runs(folder: Path | None = None) -> pd.DataFrame:
-    """Every published run that learned a supervisor's labels, a row each, with both models' predictions.
+    """Every published run that learned a supervisor's labels, with both models' predictions.
 
     Random errors (`Flip`) are no supervisor's labels: their students are left out. Chapter: foretelling.
 
@@ -123,25 +123,27 @@ def taught_runs(folder: Path | None = None) -> pd.DataFrame:
         folder: as in `published_runs`.
 
     Returns:
-        The columns of `Results.frame`; `weak_record`, the supervisor's; `arm`, a number that runs share
-        which differ in their seed alone; and arrays over test rows by row: `label`, `p` and `weak_p` (P(y = 1) of the student and
-        of its supervisor), `answer` and `weak_answer` (0 or 1, at the median of P on validation texts).
+        The columns of `Results.frame`; `weak_record`, the supervisor's; `arm`, a number that runs
+        share which differ in their seed alone; and arrays over test rows by row: `label`, `p` and
+        `weak_p` (P(y = 1) of the student and of its supervisor), `answer` and `weak_answer` (0 or
+        1, at the median of P on validation texts).
     """
     records = {path.stem: _read(path) for path in _records(folder)}
-    kinds = (FromRun, Hard, Centred)
-    found = [record for record in records.values() if isinstance(record.spec.labels, kinds)]
-    frame, more = Results(found).frame, []
-    for record in found:
-        pair = {"student": [record], "supervisor": [records[record.spec.labels.run.run_id]]}
-        (p, label, _), (held, *_) = joined(pair), joined(pair, "validation")
-        answer = (p > np.median(held, axis=2, keepdims=True)).astype(np.int8)
-        more.append((pair["supervisor"][0], label, *p[:, 0], *answer[:, 0]))
+    found, more = list[Record](), []
+    for record in records.values():
+        if isinstance(labels := record.spec.labels, (FromRun, Hard, Centred)):
+            weak = records[labels.run.run_id]
+            pair = {"student": [record], "supervisor": [weak]}
+            (p, label, _), (held, *_) = joined(pair), joined(pair, "validation")
+            answer = (p > np.median(held, axis=2, keepdims=True)).astype(np.int8)
+            found.append(record)
+            more.append((weak, label, *p[:, 0], *answer[:, 0]))
     arms = [record.spec.with_seed(0).to_json() for record in found]
     names = ["weak_record", "label", "p", "weak_p", "answer", "weak_answer"]
     columns = {
         name: list(values) for name, values in zip(names, zip(*more, strict=True), strict=True)
     }
-    return frame.assign(arm=pd.factorize(pd.Series(arms))[0], **columns)
+    return Results(found).frame.assign(arm=pd.factorize(pd.Series(arms))[0], **columns)
 
 
 def profile_states(folder: Path | None = None) -> pd.DataFrame:
