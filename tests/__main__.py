@@ -32,12 +32,14 @@ CHECKS = [
 ]
 TORTURE = [
     "tests/experiments/test_torture.py",
+    "tests/experiments/test_workers.py",
+    "tests/experiments/test_ray.py",
     "tests/experiments/test_many.py",
     "tests/experiments/test_endurance.py",
     "tests/rehearsal/test_cluster.py",
     "tests/publishing/test_audit.py",
     "tests/models/test_embedded_files.py",
-    "tests/publishing/test_execution.py::test_a_book_killed_at_any_moment",
+    "tests/publishing/test_execution.py",
 ]
 # In a chapter an import stands where it is first needed, and a last expression is there to be shown.
 LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]

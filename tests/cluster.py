@@ -128,7 +128,7 @@ class ObjectStore:
         self.files = s3fs.S3FileSystem(
             endpoint_url=self.environment["AWS_ENDPOINT_URL"], key="none", secret="none"
         )
-        self.files.mkdir("w2s")
+        self.files.makedirs("w2s", exist_ok=True)  # servers of one process share what they hold
 
     def _start(self, port: int) -> None:
         from moto.server import ThreadedMotoServer

@@ -28,12 +28,16 @@ _WHERE = {
         "reverse_xent_loss window_loss xent_loss"
     ),
     "runs.settings": "Lora Recipe Task",
-    "runs.spec": "Centred Continue Flip FromRun GroundTruth Hard NextToken NoisyTruth RunSpec",
+    "runs.spec": (
+        "Centred CoinErrors Continue Flip FromRun GroundTruth Hard LengthErrors ModelErrors "
+        "NextToken NoisyTruth RaterErrors RunSpec WordErrors"
+    ),
     "runs.model_names": "short_name",
     "experiments.arms": "ceiling chain generative probe student supervisor transfer zero_shot",
     "models.pins": "pin",
     "tasks.table": "default_task load_table resolve_task splits",
     "tasks.hub": "Example hub_task",
+    "tasks.labels": "dissent training_labels",
     "measures.metrics": "Agreement Interval accuracy agreement collapsed pgr",
     "training.baselines": "linear_probe",
     "runs.record": "Record predicted_label",

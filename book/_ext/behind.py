@@ -23,6 +23,8 @@ FILES = {}
 """Name of a file -> the rows that go into it when the build ends."""
 MOST_ROWS = 100
 """Of a table that is read; more are in the file alone."""
+MOST_RUNS = 60
+"""Of a list that is read; more are a file."""
 RUN_ROW = re.compile(r"<tr>(?=(?:(?!<tr>).)*?<td>([0-9a-f]{16})</td>)", re.S)
 
 
@@ -55,19 +57,26 @@ def line_under(spec, name, cell, made, *, folded):
         if len(rows) <= MOST_ROWS:
             parts.append(f"<details><summary>table</summary>{data_table(spec)}</details>")
     if cell.id in made.get("figures", {}):
-        parts.append(runs(made["figures"][cell.id], made["runs"], mine))
+        parts.append(runs(made["figures"][cell.id], made["runs"], f"{cell.id}-runs.csv", mine))
     code = "code above" if not folded else highlighted(cell.source)
     parts.append(f'<span class="w2s-code" {mine}>{code}</span>' if not folded else
                  f'<details class="w2s-code" {mine}><summary>code</summary>{code}</details>')  # fmt: skip
     return f'<div class="w2s-behind">{"".join(parts)}</div>'
 
 
-def runs(ids, known, mine):
-    """The runs by arm; each that is published leads to its row on the scorecard."""
+def runs(ids, known, name, mine):
+    """The runs by arm, each that is published with a link to its row on the scorecard; many as a file."""
     if not ids:
         return f'<span class="w2s-runs" {mine}>no runs</span>'
+    ids = sorted(ids, key=lambda run: (known[run]["arm"], known[run]["seed"]))
+    if len(ids) > MOST_RUNS:
+        FILES[name] = [
+            {key: known[run][key] for key in ("arm", "seed")} | {"run": run} for run in ids
+        ]
+        about = 'aria-label="the runs of this figure as a CSV file"'
+        return f'<a class="w2s-runs" {mine} href="{FOLDER}/{name}" {about} download>{len(ids)} runs</a>'
     arms = {}
-    for run in sorted(ids, key=lambda run: (known[run]["arm"], known[run]["seed"])):
+    for run in ids:
         arms.setdefault(known[run]["arm"], []).append(link(run, known[run]))
     lines = "".join(f"<li>{html.escape(arm)}: {', '.join(all_)}</li>" for arm, all_ in arms.items())
     summary = f"{len(ids)} run{'s' if len(ids) > 1 else ''}"

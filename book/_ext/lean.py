@@ -20,6 +20,9 @@ DROPPED = re.compile(
 UNSTYLED = re.compile(r"\s*<(?:link|script)[^>]*(?:sphinx-design|design-tabs)[^>]*>(?:</script>)?")
 SIDEBAR = '<div class="bd-sidebar-primary'
 MAP = re.compile(r"\s*(?:/\*|//)# sourceMappingURL=\S+(?: ?\*/)?")
+COLOUR = re.compile(
+    r'data-theme="(\w+)"\] \.highlight (?:\.(\w+) )?{ (?:background: #\w+; )?color: (#\w+) }'
+)
 FORMULA = re.compile(r"<math.*?</math>", re.S)
 NAMED = re.compile(r"[\w.-]+\.\w+")
 ITALIC = {unicodedata.normalize("NFKC", c): c for c in map(chr, range(0x1D434, 0x1D7CC))
@@ -34,9 +37,10 @@ def lighten(app, error):
     site = Path(app.outdir)
     pages = {path: path.read_text(encoding="utf-8") for path in sorted(site.rglob("*.html"))}
     pages = {path: page for path, page in pages.items() if site / "_static" not in path.parents}
+    plain = uncoloured((site / "_static" / "pygments.css").read_text(encoding="utf-8"))
     designed = any(re.search(r'class="[^"]*\bsd-', page) for page in pages.values())
     for path, page in pages.items():
-        page = DROPPED.sub("", page)
+        page = plain.sub(r"\1", DROPPED.sub("", page))
         page = page.replace(SIDEBAR, SIDEBAR.replace("div", 'div role="region" aria-label="Book"'))
         pages[path] = page if designed else UNSTYLED.sub("", page)
         path.write_text(pages[path], encoding="utf-8")
@@ -59,6 +63,16 @@ def lighten(app, error):
     for folder in sorted((p for p in (site / "_static").rglob("*") if p.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def uncoloured(css):
+    """Parts of code that have the colour of all code, by day and by night: half of what code weighs."""
+    themes = {}
+    for theme, kind, colour in COLOUR.findall(css):
+        themes.setdefault(theme, {})[kind] = colour
+    alike = [{kind for kind in kinds if kinds[kind] == kinds[""]} for kinds in themes.values()]
+    plain = set.intersection(*alike) - {""}
+    return re.compile(rf'<span class="(?:{"|".join(sorted(plain))})">([^<]*)</span>')
 
 
 def write_font(static, pages):

@@ -21,25 +21,41 @@ BANDS, BAND = {"type": "band", "paddingInner": 0.5, "paddingOuter": 0.4}, 56
 
 
 def narrow(spec, width=WIDTH):
-    """What a chart `width` pixels wide has instead; None where it has nothing.
-
-    A chart that says so in its `usermeta` is narrow by itself.
-    """
+    """The chart `width` pixels wide. One that says so in its `usermeta` is narrow by itself."""
     if spec.get("usermeta", {}).get("narrow"):
-        return {}
+        return spec
     small = copy.deepcopy({key: spec[key] for key in spec if key not in ("datasets", "config")})
     aside, panels = _taken_out(small, "margin", spec), [small]
+    small.pop("padding", None)
     for group in set(GROUPS) & set(small):
         panels = small.pop(group)
-        small |= {"vconcat": panels, "columns": None, "padding": None, group: None} | (
-            {"vconcat": panels} if group == "vconcat" else {}
-        )
+        small.pop("columns", None)
+        small["vconcat"] = panels
     for panel in panels:
         _fit(panel, width if panels == [small] else width - 75, spec.get("datasets", {}))
     _wrap_title(small, width, aside)
     if panels == [small]:
-        small |= {"autosize": {"type": "fit-x", "contains": "padding"}, "padding": None}
-    return {key: value for key, value in small.items() if spec.get(key) != value}
+        small["autosize"] = {"type": "fit-x", "contains": "padding"}
+    return small | {key: spec[key] for key in ("datasets", "config") if key in spec}
+
+
+def changes(old, new):
+    """What makes one spec of another, for `charts.js`: None where the new one has nothing."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) >= len(new):
+        old, new = ({"length": len(parts), **_places(parts, len(new))} for parts in (old, new))
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    if any(new[key] is None and old[key] is not None for key in old.keys() & new.keys()):
+        raise ValueError(f"None says that nothing is left, so it cannot be new: {new}")
+    gone = dict.fromkeys(old.keys() - new.keys())
+    kept = {key: part for key, part in new.items() if key not in old or old[key] != part}
+    return gone | {
+        key: changes(old[key], part) if key in old else part for key, part in kept.items()
+    }
+
+
+def _places(parts, n):
+    return {str(i): part for i, part in enumerate(parts[:n])}
 
 
 def _channels(panel):

@@ -13,7 +13,8 @@ from pathlib import Path
 import nbformat
 import vl_convert
 from chart_data import alternative, parts
-from narrow import narrow
+from drawing import light
+from narrow import changes, narrow
 from sphinx.util import logging
 
 from w2s_lib.figures.style import MIME, VEGALITE
@@ -25,20 +26,11 @@ WARNS = "console.warn(`The compiled spec uses Vega "
 Vega 6 with it, which draws the same. It has no option that would silence this alone."""
 HEARD = '<p class="visually-hidden" aria-live="polite"></p>'
 """Where `charts.js` says what a slider has changed."""
-INSIDE = re.compile(
-    r'(?: aria-label="[^"]*")? role="graphics-\w+" aria-roledescription="[^"]*"'
-    r'| font-family="[^"]*"| opacity="1"|(?<=fill="#[0-9A-Fa-f]{6}") stroke-width="\d+"'
-)
-"""Weight alone: what marks say of themselves in a picture that is read as a whole, the font that the
-style sheet says, what is so anyhow, how wide the line would be that they do not have."""
-PLACE, LONG = re.compile(r' (?:d|transform|[xy][12])="[^"]*"'), re.compile(r"\d+\.\d{2,}")
-"""Where a mark is, in pixels, of which a tenth is enough."""
 
 
 def still(spec, name, text):
     """An SVG drawing, with what it says to a reader who does not see it."""
-    svg = INSIDE.sub("", vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE))
-    svg = PLACE.sub(lambda place: LONG.sub(lambda x: f"{float(x[0]):.1f}", place[0]), svg)
+    svg = light(vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE))
     # Ids are unique in a page, not in a drawing: two charts may both hold "clip0".
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
     return svg.replace("<svg ", f'<svg role="img" aria-label="{text}" ', 1)
@@ -55,16 +47,31 @@ def figure(spec):
         LOG.warning(
             "A chart has neither a description nor a title; a screen reader has nothing to read."
         )
-    changes = narrow(spec)
-    small = {key: value for key, value in {**spec, **changes}.items() if value is not None}
+    small, label = narrow(spec), f'data-chart="{name}" data-label="{text}"'
+    drawings = f"<div>{still(spec, f'c{name}', text)}</div>"
+    if small != spec:
+        drawings = drawings.replace("<div>", '<div class="w2s-wide">', 1)
+        drawings += f'<div class="w2s-narrow">{still(small, f"n{name}", text)}</div>'
     # No "<": the words "<!--<script>" in it would hide its end from the page.
-    data = json.dumps([spec, changes], sort_keys=True).replace("<", "\\u003c")
+    data = json.dumps(
+        short([spec, changes(spec, small)]),
+        ensure_ascii=False,
+        separators=(",", ":"),
+        sort_keys=True,
+    ).replace("<", "\\u003c")
     return (
-        f'<div class="w2s-chart" data-chart="{name}" data-label="{text}"><div class="w2s-chart-view">'
-        f'<div class="w2s-wide">{still(spec, f"c{name}", text)}</div>'
-        f'<div class="w2s-narrow">{still(small, f"n{name}", text)}</div></div>'
+        f'<div class="w2s-chart" {label}><div class="w2s-chart-view">{drawings}</div>'
         f'<script type="application/json">{data}</script>{HEARD if knobs else ""}</div>'
     )
+
+
+def short(node):
+    """A spec with numbers of six digits, of which a drawing shows four."""
+    if isinstance(node, dict):
+        return {key: short(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [short(value) for value in node]
+    return float(f"{node:.6g}") if isinstance(node, float) else node
 
 
 def read_notebook(text):

@@ -14,11 +14,22 @@
     return loading;
   }
 
+  // A spec and what is changed in it: null where nothing is left.
+  function merged(old, changes) {
+    if (!old || typeof old !== "object" || !changes || Array.isArray(changes) || typeof changes !== "object") return changes;
+    const made = Array.isArray(old) ? [...old] : { ...old };
+    for (const [key, change] of Object.entries(changes)) {
+      if (change === null) delete made[key];
+      else made[key] = merged(made[key], change);
+    }
+    return made;
+  }
+
   // In a narrow box stands what the build made for it, as wide as the box (panels keep their width).
   function fitted([wide, changes], width) {
     if (!width) return wide;
-    const small = Object.entries({ ...wide, ...changes, ...(changes.width && { width }) });
-    return Object.fromEntries(small.filter(([, value]) => value !== null));
+    const small = merged(wide, changes);
+    return changes.width ? { ...small, width } : small;
   }
 
   async function draw(box) {

@@ -21,7 +21,8 @@ import w2s_lib as w2s
 from w2s_lib.measures.intervals import Floats
 from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.spec import RunSpec
-from w2s_lib.training.execute import FITS, training_labels
+from w2s_lib.tasks.labels import training_labels
+from w2s_lib.training.execute import FITS
 from w2s_lib.training.finetune import Data
 
 WHOLE, SHALLOW = "smollm2-135m", "smollm2-135m@4"

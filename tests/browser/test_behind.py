@@ -18,6 +18,10 @@ def test_a_figure_leads_to_its_data_its_runs_and_its_code(opened, name):
         assert len((SITE / table).read_text(encoding="utf-8").splitlines()) > 1
     for run in page.locator(".w2s-behind .w2s-runs a").evaluate_all(hrefs):
         assert f'id="{run.partition("#")[2]}"' in rows
+    for many in page.locator(".w2s-behind a.w2s-runs").all():
+        _, *lines = (SITE / many.get_attribute("href")).read_text(encoding="utf-8").splitlines()
+        assert many.inner_text() == f"{len(lines)} runs"
+        assert all(f'id="run-{line.rpartition(",")[2]}"' in rows for line in lines)
     for fold in page.locator(".w2s-behind details").all():
         inside = fold.locator(":scope > :nth-child(2)")
         assert not inside.is_visible()
@@ -28,7 +32,7 @@ def test_a_figure_leads_to_its_data_its_runs_and_its_code(opened, name):
 
 
 def test_a_run_leads_to_its_row(opened):
-    page, wrong = opened("pgr")
+    page, wrong = opened(with_part('<details class="w2s-runs"')[0])
     page.locator(".w2s-runs summary").first.click()
     link = page.locator(".w2s-runs a").first
     run = link.inner_text()

@@ -33,6 +33,13 @@ ALL = TOYS | {
     ),
 }
 
+CURVES = w2s.curves(
+    {"a": {"one": w2s.Interval(0.5, 0.4, 0.6), "two": w2s.Interval(0.6, 0.5, 0.7)}},
+    title="Two curves would be too many for a title on a single line of a telephone",
+    x_title="x",
+    y_title="y",
+    references={"in the margin": 0.45},
+)
 BACK = "(e, start) => { e.value = start; e.dispatchEvent(new Event('input', {bubbles: true})); }"
 SEEN = """(names) => Object.fromEntries(names.map((name) => {
   const toy = document.getElementById(name), said = toy.querySelectorAll('g[class*=" said_"] > :is(text, path)');
@@ -61,9 +68,8 @@ def page(tmp_path_factory, browser, extension):
     for name in ("charts.js", "book.css"):
         shutil.copy(ROOT / "book" / "_static" / name, site)
     site.joinpath("vega.js").write_text(extension.bundle(), encoding="utf-8")
-    figures = {
-        name: extension.figure(make().to_dict() | {"$schema": SCHEMA}) for name, make in ALL.items()
-    }
+    charts = {name: make() for name, make in ALL.items()} | {"curves": CURVES}
+    figures = {n: extension.figure(c.to_dict() | {"$schema": SCHEMA}) for n, c in charts.items()}
     boxes = "".join(f'<div id="{name}">{figure}</div>' for name, figure in figures.items())
     site.joinpath("toys.html").write_text(
         '<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>Toys</title>'
@@ -119,6 +125,18 @@ def test_a_toy_is_no_wider_than_a_phone(page, name):
     box = page.locator(f"#{name} .w2s-chart")
     assert box.evaluate("box => box.scrollWidth <= box.clientWidth && box.clientWidth <= 358")
     assert float(box.locator("svg.marks").get_attribute("width")) <= 358
+
+
+def test_in_a_narrow_box_stands_what_the_build_has_drawn(page, extension):
+    """The build's drawing, and the one that the page makes of the changes to the wide spec."""
+    built = extension.still(extension.narrow(CURVES.to_dict()), "n", "")
+    seen = """(svg) => [svg.getAttribute('height'), ...[...svg.querySelectorAll('text')].map((t) => t.textContent)]"""
+    live = page.locator("#curves svg.marks").evaluate(seen)
+    page.evaluate("svg => document.body.insertAdjacentHTML('beforeend', svg)", built)
+    assert (
+        page.locator("body > svg").evaluate(seen) == live and "Dashed: in the margin: 0.45" in live
+    )
+    page.evaluate("document.querySelector('body > svg').remove()")
 
 
 def test_a_toy_that_cannot_be_heard_or_needs_a_mouse_fails_the_build(extension, monkeypatch):

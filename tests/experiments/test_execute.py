@@ -22,9 +22,10 @@ from w2s_lib.runs.errors import SpecError, StoreError
 from w2s_lib.runs.record import SPLITS
 from w2s_lib.runs.spec import Lora, NoisyTruth, Recipe, RunSpec, Task
 from w2s_lib.runs.store import weights
+from w2s_lib.tasks.labels import training_labels
 from w2s_lib.tasks.table import load_table, splits
 from w2s_lib.training import finetune
-from w2s_lib.training.execute import cost, execute, training_labels
+from w2s_lib.training.execute import cost, execute
 from w2s_lib.training.finetune import Data
 
 pytestmark = [

@@ -146,7 +146,14 @@ def test_a_run_that_raises_costs_itself_and_its_students(
     assert [path.stem for path in own_store.glob("*.parquet")] == [fine.run_id]
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SIGKILL",
+        "SIGINT",
+        *(pytest.param(n, marks=pytest.mark.torture) for n in ("SIGTERM", "SIGHUP")),
+    ],
+)
 def test_workers_end_with_their_parent(
     name: str, script: Callable[..., subprocess.Popen[str]], own_store: Path, endless: RunSpec
 ) -> None:

@@ -37,6 +37,7 @@ from w2s_lib.measures.metrics import (
     pgr_interval,
     predicted_label,
 )
+from w2s_lib.runs.record import Record
 
 
 def accuracy_interval(records):
@@ -70,7 +71,7 @@ def record(correct, *, seed=0, label=None, group=None, rows=None, task="movie"):
         index=[999999],
     )
     spec = SimpleNamespace(seed=seed, task=SimpleNamespace(name=task, sha256=""))
-    return SimpleNamespace(predictions=pd.concat([other, test]), spec=spec)
+    return Record(spec, pd.concat([other, test]), {}, {})
 
 
 def arm(x, **kwargs):
@@ -277,8 +278,13 @@ class TestIntervals:
             x[1] - x[0], x[2] - x[0], np.unique(group, return_inverse=True)[1]
         )
         assert pgr_interval(weak=weak, student=student, ceiling=ceiling) == expected
-        for r in [*weak, *student]:
-            r.predictions = r.predictions.sample(frac=1, random_state=r.spec.seed)
+        weak, student = (
+            [
+                dataclasses.replace(r, predictions=r.predictions.sample(frac=1, random_state=5))
+                for r in records
+            ]
+            for records in (weak, student)
+        )
         shuffled = pgr_interval(
             weak=weak[::-1], student=[student[i] for i in (2, 0, 4, 1, 3)], ceiling=ceiling
         )
@@ -414,7 +420,7 @@ def run(test, label, validation, seed=0):
         }
     )
     spec = SimpleNamespace(seed=seed, task=SimpleNamespace(name="movie", sha256=""))
-    return SimpleNamespace(predictions=frame, spec=spec)
+    return Record(spec, frame, {}, {})
 
 
 class TestMetrics:

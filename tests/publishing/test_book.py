@@ -27,6 +27,7 @@ def test_pages_show_what_the_chapter_made(built):
     assert html.count('class="w2s-chart"') == 2 and html.count('<svg role="img" aria-label=') == 4
     assert 'aria-label="Squares grow' in html and "<mfrac>" in html
     assert len(re.findall(r'href="reads.html"[^>]*><span[^>]*>the other', html)) == 2
+    assert '<span class="kn">import</span>' in html and '<span class="n">' not in html
     assert "Some One" in page(root, "references") and "All works." in page(root, "references")
     assert re.search(r"^one +[\d.]+ +0 +2$", output, re.M), output
     assert re.search(r"^reads +[\d.]+ +0 +0$", output, re.M), output

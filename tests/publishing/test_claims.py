@@ -84,6 +84,8 @@ def test_a_verdict_is_its_outcome_at_a_stricter_level() -> None:
     for one in decisions().values():
         assert one.verdict in (one.outcome, UNDECIDED, HOLDS, FAILS)
         assert {one.verdict, one.outcome} != {HOLDS, FAILS}
+        assert one.strict in (one.verdict, UNDECIDED, HOLDS, FAILS)
+        assert {one.verdict, one.strict} != {HOLDS, FAILS}
 
 
 def test_a_claim_is_decided_from_other_runs_and_arms() -> None:

@@ -17,6 +17,7 @@ from w2s_lib.publishing import execution
 from w2s_lib.publishing.chapters import BookError, Chapter, Job
 
 
+@pytest.mark.torture
 def test_of_two_builds_in_one_checkout_the_second_waits_and_finds_nothing_to_do(copy):
     edit(copy / "book" / "index.md", "A book", "One book")
     line, variables = command(copy, "book")
@@ -34,11 +35,12 @@ def test_of_two_builds_in_one_checkout_the_second_waits_and_finds_nothing_to_do(
     assert "One book" in page(copy, "index")
 
 
+@pytest.mark.torture
 def test_a_book_killed_at_any_moment(copy, record_property):
     """No page mixes old and new, and the next one makes it whole."""
     (line, variables), rng = command(copy, "book"), np.random.default_rng(0)
     title = shown = "Chapter one"
-    for number in range(10 if os.environ.get("W2S_TORTURE") == "all" else 1):
+    for number in range(10):
         edit(copy / "book" / "one.md", f"# {title}", f"# {(title := f'Chapter, draft {number}')}")
         process = subprocess.Popen(line, cwd=copy, env=variables, stdout=subprocess.DEVNULL)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -15,13 +15,32 @@ import vl_convert
 import w2s_lib as w2s
 from tests.figures.test_plots import CELLS, placed, texts
 from w2s_lib.figures.rows import pgr_ruler
-from w2s_lib.figures.style import VEGALITE
+from w2s_lib.figures.style import FONT, VEGALITE
 from w2s_lib.figures.toys import confidence_explorer
 
-FILE = Path(__file__).parents[2] / "book" / "_ext" / "narrow.py"
-found = importlib.util.spec_from_file_location("narrow", FILE)
-narrow = importlib.util.module_from_spec(found)
-found.loader.exec_module(narrow)
+
+def extension(name):
+    """A file of `book/_ext`."""
+    file = Path(__file__).parents[2] / "book" / "_ext" / f"{name}.py"
+    found = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+narrow, drawing = extension("narrow"), extension("drawing")
+UNLIKE = """async (drawings) => {
+  const pixels = await Promise.all(drawings.map(async (svg) => {
+    const image = Object.assign(new Image(), { src: `data:image/svg+xml,${encodeURIComponent(svg)}` });
+    await image.decode();
+    const canvas = new OffscreenCanvas(image.width, image.height).getContext("2d");
+    canvas.drawImage(image, 0, 0);
+    return canvas.getImageData(0, 0, image.width, image.height).data;
+  }));
+  const sum = (values) => values.reduce((all, value) => all + value, 0);
+  return sum([...pixels[0]].map((value, i) => Math.abs(value - pixels[1][i]))) / sum(pixels[0]);
+}"""
+"""How unlike two drawings are, as a share of the first one's ink."""
 
 HALF = w2s.Interval(0.5, 0.4, 0.6)
 LONG = "the student of a supervisor whose errors were dealt out at random"
@@ -48,9 +67,7 @@ def small(chart):
     """The drawing of the narrow form."""
     spec = chart.to_dict()
     before = json.dumps(spec)
-    whole = {
-        key: value for key, value in {**spec, **narrow.narrow(spec)}.items() if value is not None
-    }
+    whole = narrow.narrow(spec)
     assert json.dumps(spec) == before
     return vl_convert.vegalite_to_svg(whole, vl_version=VEGALITE)
 
@@ -82,4 +99,28 @@ def test_what_stood_in_the_margin_stands_under_the_title():
 
 
 def test_panels_come_one_under_another():
-    assert narrow.narrow(CHARTS["panels"].to_dict())["concat"] is None
+    small = narrow.narrow(CHARTS["panels"].to_dict())
+    assert len(small["vconcat"]) == 2 and "concat" not in small
+
+
+def test_only_what_changes_is_said_again():
+    """Here: what is left out, put in or exchanged, in lists too, and that two layers are gone."""
+    old = {"a": 1, "b": [{"c": 2, "d": 3}, 4, 5, 6], "e": "f", "g": [1]}
+    new = {"a": 1, "b": [{"c": 2, "d": 7}, 4], "g": [1, 2], "h": {"i": None}}
+    told = {"b": {"0": {"d": 7}, "length": 2}, "e": None, "g": [1, 2], "h": {"i": None}}
+    assert narrow.changes(old, new) == told and narrow.changes(old, old) == {}
+    with pytest.raises(ValueError, match="nothing is left"):
+        narrow.changes({"a": 1}, {"a": None})
+
+
+def test_a_light_drawing_looks_the_same(browser):
+    """To a tenth of a pixel at the edges, with the font that the page's style sheet gives it."""
+    page = browser.new_page()
+    for name, chart in CHARTS.items():
+        heavy = vl_convert.vegalite_to_svg(chart.to_dict(), VEGALITE)
+        slight = drawing.light(heavy)
+        assert len(slight) < 0.7 * len(heavy), name
+        dressed = f'<svg xmlns="http://www.w3.org/2000/svg" font-family="{FONT}" '
+        unlike = page.evaluate(UNLIKE, [heavy, slight.replace("<svg ", dressed, 1)])
+        assert unlike < 0.04 and texts(slight) == texts(heavy), name
+    page.close()

@@ -20,11 +20,12 @@ from w2s_lib.experiments import arms
 from w2s_lib.runs.description import Description
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.losses import ConfidenceLoss, Loss, ProductLoss
+from w2s_lib.runs.settings import APPLIES
 from w2s_lib.runs.spec import (
-    APPLIES,
     SEMANTICS,
     Centred,
     Continue,
+    Erring,
     Flip,
     FromRun,
     GroundTruth,
@@ -39,6 +40,7 @@ from w2s_lib.runs.spec import (
     Taught,
     XentLoss,
 )
+from w2s_lib.tasks.table import default_task
 
 REPO = Path(__file__).parents[2]
 PINS = Path(__file__).with_name("pinned_ids.json")
@@ -55,6 +57,7 @@ def pinned() -> dict[str, RunSpec]:
     weak = arms.supervisor("smollm2-135m@4", "movie")
     naive = arms.student("smollm2-135m", weak)
     read = arms.generative("smollm2-135m", "movie", corpus="nyt")
+    judged = arms.supervisor("tfidf", default_task("nyt", panel=5, max_rating=1.5))
     all_settings: dict[str, Any] = {
         "recipe": Recipe(epochs=1),
         "lora": Lora(blocks="all"),
@@ -79,6 +82,10 @@ def pinned() -> dict[str, RunSpec]:
         "probe of a student": arms.probe("smollm2-135m@25", "movie", start=naive),
         "zero-shot": arms.zero_shot("smollm2-135m", "tweets"),
         "transfer": arms.transfer(naive, "amazon"),
+        **{
+            f"{kind.__name__}, panel": arms.student("smollm2-135m@14", kind(run=judged))
+            for kind in get_args(Erring)
+        },
     }
 
 
@@ -88,7 +95,7 @@ def test_ids_are_pinned() -> None:
     After that, and for a new spec: `python -m tests.runs.test_spec` rewrites the file.
     """
     found = {name: spec.run_id for name, spec in pinned().items()}
-    assert len(set(found.values())) == 10
+    assert len(set(found.values())) == 15
     steps = [step for spec in pinned().values() for step in spec.lineage()]
     assert {step.kind for step in steps} == set(APPLIES)
     labels = {type(step.labels).__name__ for step in steps}
@@ -114,6 +121,8 @@ ALTERNATIVES: dict[type[Description], dict[str, Any]] = {
         "n_validation": 300,
         "n_test": 800,
         "min_rating": 1.0,
+        "max_rating": 2.0,
+        "panel": 5,
         "template": "So: {text}",
         "label_words": "bad/good",
         "max_tokens": 64,
@@ -390,7 +399,8 @@ def test_json_of_something_else_is_refused(text: str) -> None:
                 "RunSpec.labels",
                 "'Flop'",
                 "did you mean 'Flip'",
-                "GroundTruth, NoisyTruth, FromRun, Hard, Centred, Flip, NextToken",
+                "GroundTruth, NoisyTruth, FromRun, Hard, Centred, Flip, ModelErrors, CoinErrors, "
+                "RaterErrors, WordErrors, LengthErrors, NextToken",
             ],
         ),
         (lambda: RunSpec(), ["RunSpec.model"]),

@@ -12,8 +12,9 @@ import w2s_lib as w2s
 from w2s_lib.runs.record import accuracies
 from w2s_lib.runs.spec import Task
 from w2s_lib.runs.store import find, write
+from w2s_lib.tasks.labels import training_labels
 from w2s_lib.tasks.table import load_table, splits
-from w2s_lib.training.execute import execute, training_labels
+from w2s_lib.training.execute import execute
 
 
 def test_a_tie_at_one_half_is_hardened_to_0(

@@ -17,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 
 import w2s_lib as w2s
 from w2s_lib.models import backbone as models
-from w2s_lib.models.classifier import P_STEP
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import SpecError, TrainingError
+from w2s_lib.runs.record import P_STEP
 from w2s_lib.runs.spec import Continue, Lora, RunSpec, Task
 from w2s_lib.tasks.table import TaskTable, load_table, splits
 from w2s_lib.training import baselines as probing

@@ -277,9 +277,12 @@ def series(
         **line: how the line is drawn.
     """
     shown = [mark for mark in marks if not math.isnan(mark["value"])]
+    bare = [
+        {k: v for k, v in mark.items() if k not in ("low", "high", "interval")} for mark in shown
+    ]
     dots = [
         {**mark, **dot, "x": mark["x"] + beside}
-        for mark in shown
+        for mark in bare
         for dot in mark["seeds"]
         if not math.isnan(dot["value"])
     ]

@@ -126,6 +126,7 @@ def noise_explorer(cell: Mapping[str, Interval]) -> alt.VConcatChart:
             "sliders set how many labels are wrong, how many of these by a pattern, and the number "
             "of texts"
         ),
+        usermeta={"narrow": True},
     ).add_params(*sliders)
 
 

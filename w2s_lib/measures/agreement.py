@@ -63,9 +63,10 @@ def transmitted_errors(x: Floats, group: Codes) -> Interval:
     """How much more often a student errs where its own teacher erred than where another one did.
 
     The other one is the supervisor of another seed: as accurate, as deep, adapted in the same
-    blocks, and not this student's teacher. What is hard for everybody cancels row by row, so the
-    difference is what the labels transmit. With e and w, 1 where student and supervisor err, of
-    seed s on row i:
+    blocks, and not this student's teacher. What is hard for everybody cancels row by row, and so
+    does what all such supervisors get wrong and hand on: the difference is what the labels transmit
+    of this teacher's own errors. With e and w, 1 where student and supervisor err, of seed s on
+    row i:
 
         [E_s,i e w  -  E_s!=t,i e_s w_t] / E w  =  E_i cov_s(e, w) / E w
 

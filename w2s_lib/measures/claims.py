@@ -9,9 +9,12 @@ A rule was written down before the runs that decide it. Its one interval decides
 
 At the smallest alpha at which a claim's interval of level 1 - alpha decides something
 (`intervals.smallest_level`), the claim is decided falsely with at most that probability, whichever
-outcome it is: all of them are read from one confidence set. So these alphas are p-values, and Holm's
-(1979) method over them keeps the chance of any false verdict of an edition at 5%. Chapter:
-scorecard.
+outcome it is: all of them are read from one confidence set. So these alphas are p-values, and claims
+that are all read at alpha / (their number) are all right but for a chance of alpha (Bonferroni).
+The second edition's rules read them by Holm's (1979) method, which promises less than they say: its
+proof is of tests that reject or do not. Here each claim has three answers, so each can be answered
+falsely, also those that are read more loosely since others are decided. In simulation the chance
+of a false verdict is above 20% at worst (`tests/measures/test_claims.py`). Chapter: scorecard.
 """
 
 import math

@@ -235,12 +235,13 @@ def joined(arms: Mapping[str, Arm], split: str = "test") -> tuple[Floats, Labels
             raise ValueError(f"{arm}: the seeds are {found}, those of {next(iter(seeds))} {wanted}")
     first = next(iter(by_seed.values()))[0]
     task, rows, p = first.spec.task, rows_of(first, split), []
+    identity = _identity(rows)
     for arm, record in [(arm, record) for arm, records in by_seed.items() for record in records]:
         other, table = record.spec.task, rows_of(record, split)
         where = f"{arm}, seed {record.spec.seed}"
         if (other.name, other.sha256) != (task.name, task.sha256):
             raise ValueError(f"{where}: task {other.name!r} cannot be joined to task {task.name!r}")
-        if not table[["label", "group"]].equals(rows[["label", "group"]]):
+        if not all(map(np.array_equal, _identity(table), identity)):
             raise ValueError(f"{where}: its {split} rows, labels or groups are not the others'")
         p.append(table["p"].to_numpy(np.float64))
     predicted_label(p)  # refuses what is no probability, NaN among it
@@ -249,10 +250,13 @@ def joined(arms: Mapping[str, Arm], split: str = "test") -> tuple[Floats, Labels
     return np.array(p).reshape(len(arms), len(wanted), len(rows)), label, group
 
 
+def _identity(rows: pd.DataFrame) -> list[npt.NDArray[Any]]:
+    return [rows.index.to_numpy(), rows["label"].to_numpy(), rows["group"].to_numpy()]
+
+
 def rows_of(record: Record, split: str) -> pd.DataFrame:
     """A record's predictions of a split, by row. `ValueError` if there are none, or one twice."""
-    table = record.predictions
-    table = table[table["split"] == split].sort_index()
-    if table.empty or not table.index.is_unique:
+    table = record.by_split.get(split)
+    if table is None or not table.index.is_unique:
         raise ValueError(f"seed {record.spec.seed}: no {split} rows, or a {split} row twice")
     return table

@@ -12,16 +12,10 @@ from w2s_lib.models.backbone import hidden_states
 from w2s_lib.models.families import blocks_of, last_token_exact, window_of
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import merge_adapters, save_adapters
+from w2s_lib.runs.record import P_STEP, FloatArray
 from w2s_lib.runs.spec import RunSpec
 
 PREDICT_BATCH = 64
-P_STEP = 2.0**-16
-"""Predictions are rounded to this.
-
-So records stay small, and a label read from one is the label that was made.
-"""
-
-FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Classifier(nn.Module):

@@ -31,6 +31,7 @@ MEASURES = {"pgr": ".2f"} | dict.fromkeys(DIFFERENCES, "+.3f")
 """What a claim may be about: a method of `Results`, and the format of its answer."""
 
 
+READINGS = ("level", "outcome", "verdict", "strict")
 PENDING = "not yet run"
 """Said of a claim whose records are not all published: it counts among the others all the same."""
 
@@ -105,6 +106,8 @@ class Decision:
     """The smallest alpha at which the interval decides anything."""
     verdict: str = UNDECIDED
     """The outcome at the alpha that Holm's method leaves for it, among all claims of the edition."""
+    strict: str = UNDECIDED
+    """The outcome at 5% divided by the number of claims: all of these are right but for 5%."""
 
     def __str__(self) -> str:
         """The quantity with its interval."""
@@ -162,7 +165,7 @@ def decide(
         if (n_seeds := len({record.spec.seed for record in runs.all_records})) < claim.n_seeds:
             note = f"records of {n_seeds} of {claim.n_seeds} seeds"
             unknown = Interval(math.nan, math.nan, math.nan, note=note)
-            return Decision(claim, unknown, PENDING, 1.0, PENDING)
+            return Decision(claim, unknown, PENDING, 1.0, PENDING, PENDING)
     measured: Interval = getattr(runs, claim.measure)(**given)
     return Decision(claim, measured, claim.rule.outcome(measured), claim.rule.level(measured))
 
@@ -177,9 +180,13 @@ def decisions() -> dict[str, Decision]:
     found = {claim.id: decide(claim) for claim in claims().claims}
     alphas = holm({name: one.level for name, one in found.items()})
     for name, one in found.items():
+        if one.outcome == PENDING:
+            continue
+        strict = one.claim.rule.outcome(one.measured.at(1 - (1 - LEVEL) / len(found)))
+        found[name] = replace(one, strict=strict)
         if alphas[name] or one.outcome == NO_GAP:
             verdict = one.claim.rule.outcome(one.measured.at(1 - alphas[name]))
-            found[name] = replace(one, verdict=verdict)
+            found[name] = replace(found[name], verdict=verdict)
     return found
 
 
@@ -202,7 +209,7 @@ def scorecard() -> pd.DataFrame:
     Returns:
         Columns `id`, `claim`, `source`, `chapter`, `frozen`, `what` (the quantity in words),
         `measured` (as it is printed), `interval`, `expects`, `against`, `margin`, `n_seeds`,
-        `level`, `outcome` (of the 95% interval alone) and `verdict`.
+        `level`, `outcome` (of the 95% interval alone), `verdict` and `strict`.
 
     Raises:
         SpecError: see `decide`; or a source that `references.bib` does not have.
@@ -213,7 +220,7 @@ def scorecard() -> pd.DataFrame:
         said: dict[str, Any] = {"source": _source(claim.source, known), "measured": str(found)}
         said |= {"frozen": claim.frozen.isoformat(), "interval": interval}
         said |= {"n_seeds": interval.n_seeds}
-        said |= {name: getattr(found, name) for name in ("level", "outcome", "verdict")}
+        said |= {name: getattr(found, name) for name in READINGS}
         rows.append({**dict(claim), **dict(claim.rule), **said})
     return pd.DataFrame(rows).drop(columns=["measure", "arms", "rule"])
 

@@ -28,6 +28,12 @@ FORMAT = 3
 """Formats 1 and 2 are the first edition's."""
 _NUMBERS: dict[str, Any] = {"row": np.int32, "label": np.int8, "p": np.float32, "group": np.int32}
 """Columns of the file, beside `split`, and their types."""
+P_STEP = 2.0**-16
+"""Predictions are rounded to this.
+
+So records stay small, and a label read from one is the label that was made.
+"""
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 _UNREADABLE: tuple[type[Exception], ...] = (SpecError, OSError, ValueError, LookupError)
 _UNREADABLE += (TypeError, AttributeError, RecursionError, pa.ArrowException)
 """What a damaged file makes the libraries raise. No bytes are fetched there: an `OSError` is
@@ -72,6 +78,11 @@ class Record:
             h.update(column.tobytes())
         return h.hexdigest()
 
+    @cached_property
+    def by_split(self) -> dict[str, pd.DataFrame]:
+        """The predictions of each split, by rising row: what every measure asks for again."""
+        return {str(name): part.sort_index() for name, part in self.predictions.groupby("split")}
+
     def numbers(self) -> dict[str, npt.NDArray[Any]]:
         """The columns of the file that hold numbers, row among them, in the file's types."""
         frame = self.predictions.reset_index(names="row")
@@ -112,7 +123,7 @@ def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
     splits = predictions["split"].to_numpy()
     return {
         ("accuracy" if name == "test" else f"{name}_accuracy"): float(right[splits == name].mean())
-        for name in dict.fromkeys(splits)
+        for name in predictions["split"].unique()
     }
 
 

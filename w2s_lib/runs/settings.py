@@ -1,4 +1,4 @@
-"""Settings of a run that stand for themselves: the task, the adapters, the recipe."""
+"""Settings of a run that stand for themselves: the task, the adapters, the recipe; which apply."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,6 +9,27 @@ from pydantic_core import ArgsKwargs
 from w2s_lib.runs.description import STRICT, Description
 from w2s_lib.runs.errors import require
 from w2s_lib.runs.losses import Share
+
+Half = Literal["supervisor", "student", "pool"]
+Quantization = Literal["nf4", "none"]
+Precision = Literal["bf16", "fp32"]
+Device = Literal["cpu", "cuda"]
+Role = Literal["supervisor", "student", "ceiling", "baseline", "generative", "transfer"]
+Kind = Literal["classifier", "reader", "tfidf", "probe", "zero_shot", "transfer"]
+
+OF_A_MODEL = ("quantization", "precision", "device")
+"""What a student takes over from its teacher, and any run from the one whose adapters it
+continues."""
+_OF_CLASSIFIER = ("recipe", "lora", *OF_A_MODEL, "loss", "start", "predict_halves")
+APPLIES: dict[Kind, tuple[str, ...]] = {
+    "classifier": _OF_CLASSIFIER,
+    "reader": ("recipe", "lora", *OF_A_MODEL),
+    "probe": ("lora", *OF_A_MODEL, "start", "predict_halves"),
+    "zero_shot": (*OF_A_MODEL, "predict_halves"),
+    "transfer": ("lora", *OF_A_MODEL, "start"),
+    "tfidf": ("predict_halves",),
+}
+"""The settings that mean something to each kind of run, beside its seed; any other is refused."""
 
 EMBEDDED_TASKS = ("movie", "amazon", "nyt", "tweets", "movie-preference")
 """Tasks whose content comes with the library's pinned data, so that their name alone says what it
@@ -38,6 +59,13 @@ class Task(Description):
     min_rating: NotNegative = 0.5
     """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no
     clear label; in comparisons, pairs whose mean ratings are closer than this."""
+    max_rating: NotNegative = 4.0
+    """Embedded tasks but comparisons: rows whose mean human rating is further from 0 are left out,
+    as too clear. Ratings end at 4."""
+    panel: Annotated[int, Field(ge=0)] = 0
+    """Embedded tasks but comparisons: how many of a text's raters, drawn once for everybody, say
+    what is true, by the sign of their mean rating. The others can be supervisors (`RaterErrors`).
+    0: all say what is true. No test row is one that a task without a panel is tested on."""
     template: str = "{text} It was"
     """What the model reads; the state of its last token is classified (Gao et al. 2021 use the same
     ending)."""

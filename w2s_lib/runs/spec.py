@@ -1,8 +1,7 @@
 """What a run is: a frozen, nested, checked description with a canonical JSON form and a hash.
 
-A *run* is one model, fitted on one set of labels, then asked for its predictions. Its labels can
-come from another run, so a supervisor, a chain and a student are one type nested in itself, and
-`RunSpec.run_id` covers the whole lineage.
+A *run* is one model, fitted on one set of labels, then asked for its predictions. Labels can come
+from another run: supervisor, chain and student are one type nested in itself, under one hash.
 """
 
 from __future__ import annotations
@@ -21,31 +20,24 @@ from w2s_lib.runs.description import STRICT, Description, defaults
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.losses import Loss, XentLoss
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, canonical_model, is_folder, is_hub, split_model
-from w2s_lib.runs.settings import EMBEDDED_TASKS, Lora, Recipe, Task
+from w2s_lib.runs.settings import (
+    APPLIES,
+    EMBEDDED_TASKS,
+    OF_A_MODEL,
+    Device,
+    Half,
+    Kind,
+    Lora,
+    Precision,
+    Quantization,
+    Recipe,
+    Role,
+    Task,
+)
 
 SEMANTICS = 2
 """Raised when the same spec would train to different bits. It is part of every id. 1 was the first
 edition's: one stream of random numbers for teacher and student, other test rows."""
-Half = Literal["supervisor", "student", "pool"]
-Quantization = Literal["nf4", "none"]
-Precision = Literal["bf16", "fp32"]
-Device = Literal["cpu", "cuda"]
-Role = Literal["supervisor", "student", "ceiling", "baseline", "generative", "transfer"]
-Kind = Literal["classifier", "reader", "tfidf", "probe", "zero_shot", "transfer"]
-
-OF_A_MODEL = ("quantization", "precision", "device")
-"""What a student takes over from its teacher, and any run from the one whose adapters it
-continues."""
-_OF_CLASSIFIER = ("recipe", "lora", *OF_A_MODEL, "loss", "start", "predict_halves")
-APPLIES: dict[Kind, tuple[str, ...]] = {
-    "classifier": _OF_CLASSIFIER,
-    "reader": ("recipe", "lora", *OF_A_MODEL),
-    "probe": ("lora", *OF_A_MODEL, "start", "predict_halves"),
-    "zero_shot": (*OF_A_MODEL, "predict_halves"),
-    "transfer": ("lora", *OF_A_MODEL, "start"),
-    "tfidf": ("predict_halves",),
-}
-"""The settings that mean something to each kind of run, beside its seed; any other is refused."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -69,10 +61,7 @@ class NoisyTruth(Description):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FromRun(Description):
-    """The labels that another run gives to texts it was not trained on, as they come: P(y=1).
-
-    Naive finetuning (Burns et al. 2023, section 4.2).
-    """
+    """Another run's labels as they come, P(y=1): naive finetuning (Burns et al. 2023, section 4.2)."""
 
     type: Literal["FromRun"] = field(default="FromRun", repr=False)
     run: RunSpec
@@ -90,8 +79,7 @@ class Hard(Description):
 class Centred(Description):
     """Another run's labels, their logits less the median logit over the half: as many yes as no.
 
-    A control for a teacher that prefers one class. It uses no individual label, only that the
-    classes are balanced.
+    A control for a teacher that prefers one class. No individual label enters.
     """
 
     type: Literal["Centred"] = field(default="Centred", repr=False)
@@ -102,15 +90,67 @@ class Centred(Description):
 class Flip(Description):
     """Ground truth, 0 or 1, with as many random errors in either class as `run` makes there.
 
-    A control, beside `Hard`: are a supervisor's errors harder to see through than random ones of
-    the same number? (Burns et al. 2023, simulated supervisors.)
+    A control: are a supervisor's errors harder to see through? (Burns et al. 2023, simulated ones.)
     """
 
     type: Literal["Flip"] = field(default="Flip", repr=False)
     run: RunSpec
 
 
-Taught: TypeAlias = FromRun | Hard | Centred | Flip
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelErrors(Description):
+    """Another run's labels, made 0 or 1 at their median over the half: as many yes as no.
+
+    It errs as often in either class, and the next four kinds as often as it does: they differ in
+    where errors stand alone (Burns et al. 2023, simulated supervisors). Chapter: people.
+    """
+
+    type: Literal["ModelErrors"] = field(default="ModelErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CoinErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, anywhere."""
+
+    type: Literal["CoinErrors"] = field(default="CoinErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RaterErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, a single rater's.
+
+    A row's chance is proportional to the share of its raters who contradict the truth, among those
+    who are not on the panel that says what is true (`Task.panel`).
+    """
+
+    type: Literal["RaterErrors"] = field(default="RaterErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WordErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has: where words weigh most.
+
+    Each word's weight is drawn once for everybody; a text has their mean.
+    """
+
+    type: Literal["WordErrors"] = field(default="WordErrors", repr=False)
+    run: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LengthErrors(Description):
+    """Ground truth, 0 or 1, with as many errors as `ModelErrors` has: the longest texts."""
+
+    type: Literal["LengthErrors"] = field(default="LengthErrors", repr=False)
+    run: RunSpec
+
+
+Erring: TypeAlias = ModelErrors | CoinErrors | RaterErrors | WordErrors | LengthErrors
+"""Labels that are all wrong equally often, in either class."""
+Taught: TypeAlias = FromRun | Hard | Centred | Flip | Erring
 """Labels that come from another run, `labels.run`."""
 
 

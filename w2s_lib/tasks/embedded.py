@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from w2s_lib.runs.assets import Asset, fetch
+from w2s_lib.runs.errors import require
 
 COLUMNS = ["id", "text", "label", "group", "rating", "split"]
 
@@ -102,9 +103,9 @@ DATA = Asset(
 
 
 def read_embedded(
-    task: EmbeddedTask, *, min_rating: float
+    task: EmbeddedTask, *, min_rating: float, max_rating: float = 4.0, panel: int = 0
 ) -> tuple[pd.DataFrame, list[tuple[int, ...]]]:
-    """The rated snippets of a task: its table, and every rater's rating of each row.
+    """The rated snippets of a task: its table, and the ratings of each row.
 
     The label is the sign of the published mean, which is the mean of the published ratings in all
     rows but 199 of `tweets`: families of one tweet with its emphasis varied ("Anger is UGLY!!"),
@@ -114,14 +115,30 @@ def read_embedded(
     Args:
         task: whose set is read; of comparisons the single snippets.
         min_rating: rows whose mean is no further from 0 are left out.
+        max_rating: so are rows whose mean is further from 0.
+        panel: how many of a row's raters make label and mean; 0: all. They are drawn row by row in
+            the order of the file.
+
+    Returns:
+        Columns `COLUMNS`; and of each row the ratings, with a panel those of the other raters.
+
+    Raises:
+        SpecError: a panel as large as a row has raters.
     """
+    rng = np.random.default_rng([panel])
     folder = fetch_data()
     rated = _tab_separated(folder / f"{task.stem}_anonDataRatings.txt", n_columns=4)
     raters = {key: votes for key, _, _, votes in rated}
     records, ratings = [], []
     for key, mean, text in _tab_separated(folder / f"{task.stem}_GroundTruth.txt", n_columns=3):
         rating, votes = float(mean), tuple(json.loads(raters[key]))
-        if abs(rating) > min_rating and abs(rating - sum(votes) / len(votes)) < 1e-4:
+        as_published = abs(rating - sum(votes) / len(votes)) < 1e-4
+        if panel:
+            said = f"Task.panel is {panel}, and {key} of {task.stem} has {len(votes)} raters"
+            require(panel < len(votes), f"{said}: at least one has to be left")
+            drawn = rng.permutation(votes).tolist()
+            rating, votes = sum(drawn[:panel]) / panel, tuple(drawn[panel:])
+        if as_published and min_rating < abs(rating) <= max_rating:
             # Raters saw the characters that the entities stand for; editorials are escaped twice.
             shown = " ".join(html.unescape(html.unescape(text)).split())
             group = key.partition("_")[0] if task.by_document else key

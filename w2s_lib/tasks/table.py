@@ -46,7 +46,8 @@ class TaskTable:
             one group never cross a split), `rating` (mean human rating, -4 to 4; NaN where there is
             none) and `split` ("" where none). A comparison has a second text, `text_b`: label 1
             says that the first is better, `rating` is the difference.
-        ratings: every rater's rating, a tuple a row; empty for comparisons and a user's own data.
+        ratings: every rater's rating, a tuple a row, but for those of `Task.panel`; empty for
+            comparisons and a user's own data.
         digest: sha256 over row, id, text (both), label, group and split of every row.
         n_dropped: rows left out as duplicates of another.
     """
@@ -75,6 +76,8 @@ class TaskTable:
 
 SIZES: dict[str, Any] = {"n_train": 1000, "n_validation": 500, "n_test": 2000}
 """Of a task that declares no others, such as a user's file."""
+NO_LIMITS = (0.0, 4.0, 0)
+"""`min_rating`, `max_rating` and `panel` of a task whose rows nobody has rated."""
 
 
 def default_task(name: str, **overrides: Any) -> Task:
@@ -131,7 +134,7 @@ def resolve_task(task: Task, *, local_only: bool = False) -> Task:
     else:
         if not cached_table(task.name, task.sha256).is_file():
             _require_known(task.name)
-        found = _load(task.name, 0.0, task.sha256, HUB_TASKS.get(task.name)).digest
+        found = _load(task.name, NO_LIMITS, task.sha256, HUB_TASKS.get(task.name)).digest
     changed = f"{task.name} has sha256 {found!r}, not {task.sha256!r}: its content has changed"
     require(task.sha256 in ("", found), changed)
     return dataclasses.replace(task, sha256=found)
@@ -154,7 +157,7 @@ def _cached_digest(name: str) -> str:
     """The digest of a hub task's only table in the cache; "" where it has none, or several."""
     digests = [file.stem[-16:] for file in cached_table(name, "").parent.glob(f"{name}-*.parquet")]
     alone = name in HUB_TASKS and len(digests) == 1
-    return _load(name, 0.0, digests[0], HUB_TASKS[name]).digest if alone else ""
+    return _load(name, NO_LIMITS, digests[0], HUB_TASKS[name]).digest if alone else ""
 
 
 def at_hand(task: Task) -> bool:
@@ -183,18 +186,30 @@ def load_table(task: Task) -> TaskTable:
         AssetError: data that would have to be downloaded and cannot be.
     """
     task = resolve_task(task)
-    min_rating = task.min_rating if task.name in EMBEDDED else 0.0
-    table = _load(task.name, min_rating, task.sha256, HUB_TASKS.get(task.name))
+    limits = (task.min_rating, task.max_rating, task.panel)
+    if task.name not in EMBEDDED:
+        limits = (NO_LIMITS[0], *limits[1:])
+    if task.name not in EMBEDDED or EMBEDDED[task.name].pairs:
+        said = (
+            f"Task.max_rating and Task.panel need raters, and the rows of {task.name!r} have none"
+        )
+        require(limits[1:] == NO_LIMITS[1:], said)
+    table = _load(task.name, limits, task.sha256, HUB_TASKS.get(task.name))
     return dataclasses.replace(table, task=task, frame=table.frame.copy())
 
 
 @lru_cache(maxsize=8)
-def _load(name: str, min_rating: float, sha256: str, declared: HubTask | None) -> TaskTable:
+def _load(
+    name: str, limits: tuple[float, float, int], sha256: str, declared: HubTask | None
+) -> TaskTable:
     ratings: list[tuple[int, ...]] = []
     from_hub: pd.DataFrame | None = None
     if name in EMBEDDED:
-        pairs = EMBEDDED[name].pairs
-        frame, ratings = read_embedded(EMBEDDED[name], min_rating=-1.0 if pairs else min_rating)
+        (min_rating, max_rating, panel), pairs = limits, EMBEDDED[name].pairs
+        least = -1.0 if pairs else min_rating
+        frame, ratings = read_embedded(
+            EMBEDDED[name], min_rating=least, max_rating=max_rating, panel=panel
+        )
         if pairs:
             snippets = frame[rows_to_keep(frame, name)]
             frame, ratings = preferences(snippets, min_gap=min_rating), []
@@ -265,7 +280,8 @@ def splits(table: TaskTable, seed: int) -> Splits:
     """Test and validation, the same whatever the seed, and the two halves that the seed draws.
 
     A `split` column is respected: a split that it names is drawn from that split's rows, the rest
-    from `train`. No test row is one that an earlier edition was tested on (`EmbeddedTask.n_seen`).
+    from `train`. No test row is one that an earlier edition was tested on (`EmbeddedTask.n_seen`);
+    nor, with a panel, one that the task without it is tested on.
 
     Raises:
         SpecError: fewer rows than the task asks for.
@@ -274,10 +290,7 @@ def splits(table: TaskTable, seed: int) -> Splits:
     digest_seed = int(table.digest[:16], 16)
     same_for_all = np.random.default_rng([EDITION, digest_seed])
     train, free = np.isin(own_split, ("", "train")), np.ones(len(own_split), dtype=bool)
-    unseen = np.ones(len(own_split), dtype=bool)
-    if n_seen := EMBEDDED[task.name].n_seen if task.name in EMBEDDED else 0:
-        first = np.random.default_rng(digest_seed)  # as the first edition drew them
-        unseen[_draw_balanced(table, train, {"n_seen": n_seen}, first)[0]] = False
+    unseen = ~_seen(table, train)
     held_out: dict[str, Rows] = {}
     for name, size in (("test", task.n_test), ("validation", task.n_validation)):
         named = own_split == name
@@ -297,6 +310,20 @@ def splits(table: TaskTable, seed: int) -> Splits:
     everything = [seeded.permutation(rows)[:least] for rows in of_class]
     pool = np.sort(np.concatenate(everything))
     return Splits(**held_out, supervisor=supervisor, student=student, pool=pool)
+
+
+def _seen(table: TaskTable, train: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(n,) the rows that an earlier edition was tested on; with a panel, this one too."""
+    task, seen = table.task, np.zeros(len(table.frame), dtype=bool)
+    if task.panel:
+        base = load_table(default_task(task.name))
+        earlier = _seen(base, base.frame["split"].isin(("", "train")).to_numpy())
+        earlier[splits(base, 0).test] = True
+        return table.frame["id"].isin(base.frame["id"][earlier]).to_numpy()
+    if n_seen := EMBEDDED[task.name].n_seen if task.name in EMBEDDED else 0:
+        first = np.random.default_rng(int(table.digest[:16], 16))  # as the first edition drew them
+        seen[_draw_balanced(table, train, {"n_seen": n_seen}, first)[0]] = True
+    return seen
 
 
 def recorded_rows(spec: RunSpec, table: TaskTable, parts: Splits) -> pd.DataFrame:

@@ -12,14 +12,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from w2s_lib.models import backbone as models
-from w2s_lib.models.classifier import (
-    PREDICT_BATCH,
-    Classifier,
-    Fitted,
-    FloatArray,
-    logits_by_row,
-    rounded,
-)
+from w2s_lib.models.classifier import PREDICT_BATCH, Classifier, Fitted, logits_by_row, rounded
 from w2s_lib.models.families import blocks_of, keep_blocks, words_head
 from w2s_lib.models.inputs import row_values
 from w2s_lib.models.lora import merge_adapters
@@ -34,7 +27,7 @@ from w2s_lib.runs.folders import (
     write_checked,
     writing_cache,
 )
-from w2s_lib.runs.record import predicted_label
+from w2s_lib.runs.record import FloatArray, predicted_label
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.tasks.table import TaskTable
 from w2s_lib.training.finetune import Data, adapted

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import expit, logit
 
 from w2s_lib.models.backbone import check
-from w2s_lib.models.classifier import P_STEP, Fitted, FloatArray
+from w2s_lib.models.classifier import Fitted
 from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
-from w2s_lib.runs.record import Record, accuracies, predicted_label
-from w2s_lib.runs.spec import Centred, Continue, Flip, Hard, Kind, NextToken, NoisyTruth, RunSpec
-from w2s_lib.runs.store import find, require_writable, weights, write
+from w2s_lib.runs.record import Record, accuracies
+from w2s_lib.runs.settings import Kind
+from w2s_lib.runs.spec import Continue, NextToken, RunSpec
+from w2s_lib.runs.store import require_writable, weights, write
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED
+from w2s_lib.tasks.labels import training_labels
 from w2s_lib.tasks.table import TaskTable, load_table, recorded_rows, splits, texts_a_row
 from w2s_lib.training import baselines, finetune, next_token
 from w2s_lib.training.finetune import Data
@@ -112,59 +113,6 @@ def _record(spec: RunSpec, table: TaskTable, held: pd.DataFrame, fitted: Fitted)
     predictions = held.assign(p=p)[["split", "label", "p", "group"]]
     provenance = fitted.notes | _provenance(spec, table, fitted.trunk_seconds)
     return Record(spec, predictions, fitted.metrics or accuracies(predictions), provenance)
-
-
-def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) -> FloatArray:
-    """P(y = 1) that a run learns for rows: ground truth or its teacher's, or what is made of them.
-
-    Args:
-        spec: the run.
-        table: its task.
-        rows: (n,) rows that are labeled.
-        half: (m,) all rows of `spec.half`, which say where `Centred` labels have their centre.
-
-    Raises:
-        StoreError: the teacher's record is of another task, or lacks a row.
-    """
-    truth: FloatArray = table.frame["label"].to_numpy(np.float32)[rows]
-    if isinstance(spec.labels, NoisyTruth):
-        return _flipped(truth, dict.fromkeys((0, 1), spec.labels.share), spec)
-    if spec.teacher is None:
-        return truth
-    teacher = find(spec.teacher)
-    if teacher is None:
-        said = f"{spec.teacher.run_id}, which has no record"
-        raise StoreError(f"run {spec.run_id} learns from {said}")
-
-    def given(rows: Any) -> FloatArray:
-        return np.array(teacher.labels(rows, task_digest=table.digest), dtype=np.float32)
-
-    labels = given(rows)
-    if isinstance(spec.labels, Hard):
-        return predicted_label(labels).astype(np.float32)
-    if isinstance(spec.labels, Flip):
-        wrong = predicted_label(labels) != truth
-        return _flipped(truth, {k: float(wrong[truth == k].mean()) for k in (0, 1)}, spec)
-    if isinstance(spec.labels, Centred):
-        centre = np.median(_logit(given(half)))
-        centred: FloatArray = expit(_logit(labels) - centre).astype(np.float32)
-        return centred
-    return labels
-
-
-def _logit(p: FloatArray) -> FloatArray:
-    """In float64; what is rounded to 0 or 1 is taken half a step inside."""
-    inside: FloatArray = logit(p.astype(np.float64).clip(P_STEP / 2, 1 - P_STEP / 2))
-    return inside
-
-
-def _flipped(truth: FloatArray, shares: dict[int, float], spec: RunSpec) -> FloatArray:
-    """0/1 labels, (n,), of which a share of either class is made the other one, drawn at random."""
-    labels, rng = truth.copy(), np.random.default_rng([*spec.stream, 2])
-    for value, share in shares.items():
-        rows = rng.permutation(np.flatnonzero(truth == value))
-        labels[rows[: round(share * len(rows))]] = 1 - value
-    return labels
 
 
 def _provenance(spec: RunSpec, table: TaskTable, trunk_seconds: float) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from w2s_lib.models import backbone as models
-from w2s_lib.models.classifier import Fitted, FloatArray
+from w2s_lib.models.classifier import Fitted
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import save_adapters
 from w2s_lib.models.machine import checkpoint_where_needed
 from w2s_lib.models.trunk import inputs_at
 from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.record import FloatArray
 from w2s_lib.runs.spec import NextToken, RunSpec
 from w2s_lib.tasks.table import default_task, load_table
 from w2s_lib.training.finetune import Data, adapted, all_batches, explained_out_of_memory, optimise

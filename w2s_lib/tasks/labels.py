@@ -1,0 +1,146 @@
+"""What a run learns: ground truth, its teacher's labels, or ground truth with errors of some kind.
+
+Chapter: people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, logit
+
+from w2s_lib.runs.errors import StoreError, require
+from w2s_lib.runs.record import P_STEP, FloatArray, predicted_label
+from w2s_lib.runs.spec import (
+    Centred,
+    CoinErrors,
+    Flip,
+    FromRun,
+    Hard,
+    LengthErrors,
+    ModelErrors,
+    NoisyTruth,
+    RunSpec,
+    WordErrors,
+)
+from w2s_lib.runs.store import find
+from w2s_lib.tasks.table import TaskTable
+
+
+def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) -> FloatArray:
+    """P(y = 1) that a run learns for rows: ground truth or its teacher's, or what is made of them.
+
+    Args:
+        spec: the run.
+        table: its task.
+        rows: (n,) rows that are labeled.
+        half: (m,) all rows of `spec.half`, which say where `Centred` labels have their centre.
+
+    Returns:
+        (n,) float32.
+
+    Raises:
+        StoreError: the teacher's record is of another task, or lacks a row.
+        SpecError: fewer rows of a class with an error of that kind than the teacher makes errors.
+    """
+    truth: FloatArray = table.frame["label"].to_numpy(np.float32)[rows]
+    if isinstance(spec.labels, NoisyTruth):
+        return _flipped(truth, dict.fromkeys((0, 1), spec.labels.share), spec)
+    if spec.teacher is None:
+        return truth
+    teacher = find(spec.teacher)
+    if teacher is None:
+        said = f"{spec.teacher.run_id}, which has no record"
+        raise StoreError(f"run {spec.run_id} learns from {said}")
+
+    def given(rows: Any) -> FloatArray:
+        return np.array(teacher.labels(rows, task_digest=table.digest), dtype=np.float32)
+
+    labels = given(rows)
+    if isinstance(spec.labels, Hard):
+        return predicted_label(labels).astype(np.float32)
+    if isinstance(spec.labels, FromRun):
+        return labels
+    if isinstance(spec.labels, Flip):
+        wrong = predicted_label(labels) != truth
+        return _flipped(truth, {k: float(wrong[truth == k].mean()) for k in (0, 1)}, spec)
+    if isinstance(spec.labels, Centred):
+        centre = np.median(_logit(given(half)))
+        centred: FloatArray = expit(_logit(labels) - centre).astype(np.float32)
+        return centred
+    balanced: FloatArray = (labels > np.median(given(half))).astype(np.float32)
+    if isinstance(spec.labels, ModelErrors):
+        return balanced
+    wrong = balanced != truth
+    shares = {k: float(wrong[truth == k].mean()) for k in (0, 1)}
+    return _wrong_first(truth, shares, _order(spec, table, rows))
+
+
+def _logit(p: FloatArray) -> FloatArray:
+    """In float64; what is rounded to 0 or 1 is taken half a step inside."""
+    inside: FloatArray = logit(p.astype(np.float64).clip(P_STEP / 2, 1 - P_STEP / 2))
+    return inside
+
+
+def _flipped(truth: FloatArray, shares: dict[int, float], spec: RunSpec) -> FloatArray:
+    """0/1 labels, (n,), of which a share of either class is made the other one, drawn at random."""
+    labels, rng = truth.copy(), np.random.default_rng([*spec.stream, 2])
+    for value, share in shares.items():
+        rows = rng.permutation(np.flatnonzero(truth == value))
+        labels[rows[: round(share * len(rows))]] = 1 - value
+    return labels
+
+
+def _wrong_first(truth: FloatArray, shares: dict[int, float], order: Any) -> FloatArray:
+    """0/1 labels, (n,), of which a share of either class is wrong: those of the lowest `order`, (n,).
+
+    Raises:
+        SpecError: some of them have no order: an infinite one.
+    """
+    labels = truth.copy()
+    for value, share in shares.items():
+        rows = np.flatnonzero(truth == value)
+        first = rows[np.argsort(order[rows], kind="stable")][: round(share * len(rows))]
+        there = int(np.isfinite(order[rows]).sum())
+        said = f"{len(first)} of {len(rows)} rows of class {value} are to be labelled wrong, and of"
+        require(len(first) <= there, f"{said} {there} a rater says so: the arms cannot be matched")
+        labels[first] = 1 - value
+    return labels
+
+
+def _order(spec: RunSpec, table: TaskTable, rows: Any) -> Any:
+    """(n,) float: the rows with the lowest are labelled wrong first; infinite: never."""
+    texts = table.frame["text"].iloc[rows]
+    if isinstance(spec.labels, LengthErrors):
+        return -texts.str.len().to_numpy(dtype=float)
+    if isinstance(spec.labels, WordErrors):
+        return -texts.map(_mean_weight).to_numpy(dtype=float)
+    # Of exponential waiting times the shortest: a draw without replacement, their rates the weights.
+    waits = np.random.default_rng([*spec.stream, 3]).exponential(size=len(rows))
+    if isinstance(spec.labels, CoinErrors):
+        return waits
+    require(bool(spec.task.panel), f"RaterErrors needs raters who are on no panel: {spec.task!r}")
+    with np.errstate(divide="ignore"):
+        return waits / dissent(table)[rows]
+
+
+def dissent(table: TaskTable) -> FloatArray:
+    """(rows,) the share of each row's raters whose rating contradicts its label; 0 is neutral.
+
+    Raises:
+        SpecError: the task has no raters.
+    """
+    require(len(table.ratings) > 0, f"the rows of {table.task.name!r} have no raters")
+    against = np.sign(1 - 2 * table.frame["label"].to_numpy(dtype=float))
+    pairs = zip(table.ratings, against, strict=True)
+    return np.array([np.mean(np.sign(ratings) == sign) for ratings, sign in pairs])
+
+
+def _mean_weight(text: str) -> float:
+    """The mean of the weights of a text's words, from 0 to 1: the first bytes of their SHA-256."""
+    words = re.findall(r"\w+", text.lower()) or [""]
+    drawn = [int.from_bytes(hashlib.sha256(word.encode()).digest()[:6], "big") for word in words]
+    return float(np.mean(drawn)) / 2**48
