@@ -144,8 +144,8 @@ def scatter(
     shapes = ("square", "triangle-up", "diamond", "circle")  # a circle's path is the longest
     shape = alt.Shape("kind:N", scale=scale(kinds, shapes), legend=legend)
     numbers = [alt.Tooltip(f"{axis}:Q", format=".3f") for axis in ("x", "y")]
-    size = 22 if len(points) > 100 else 50
-    marks = chart(points).mark_point(size=size, filled=True, opacity=0.6)
+    size = 30 if len(points) > 100 else 50
+    marks = chart(points).mark_point(size=size, filled=True, opacity=0.7)
     return alt.layer(
         *rays(slopes, ends[0][1], ends[1], x, y),
         marks.encode(
