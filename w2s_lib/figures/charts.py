@@ -153,7 +153,7 @@ def scatter(
         ),
         width=270,
         height=HEIGHT,
-        title=style.wrapped(title, 44),
+        title=style.wrapped(title, 36),
         description=title,
         usermeta={"narrow": True},
     )
