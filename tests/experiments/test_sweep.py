@@ -221,6 +221,17 @@ def test_what_is_recorded_is_read_and_nothing_is_trained(
     assert capfd.readouterr().err == ""  # nothing to say
 
 
+def test_what_a_process_killed_at_its_very_end_has_left_is_swept_away(
+    own_store: Path, small_task: Task
+) -> None:
+    """The record is there, and so is the lock: nobody trains, so nobody claims the run again."""
+    spec = w2s.supervisor("tfidf", small_task)
+    sweep([spec], progress=False)
+    (own_store / f".{spec.run_id}.lock").touch()
+    sweep([spec], progress=False)
+    assert left_in(own_store) == [f"{spec.run_id}.parquet"]
+
+
 def test_it_says_what_it_will_cost_before_it_starts(
     swept: SimpleNamespace,
     there: Path,
