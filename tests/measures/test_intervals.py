@@ -183,8 +183,8 @@ class TestJoins:
             ({"rows": [0, 1, 2, 9]}, "test rows"),
             ({"label": [1, 1, 0, 0]}, "labels"),
             ({"group": [0, 0, 1, 1]}, "groups"),
-            ({"task": "amazon"}, "'amazon' cannot be joined to task 'movie'"),
-            ({"seed": 3}, "seeds are"),
+            ({"task": "amazon"}, "'amazon'.*'movie'"),
+            ({"seed": 3}, "seeds"),
             ({"rows": [0, 1, 2, 2]}, "twice"),
         ],
     )
@@ -197,7 +197,7 @@ class TestJoins:
             accuracy_interval([record(self.base), record(self.base)])
         with pytest.raises(ValueError, match="one record a seed"):
             accuracy_interval([])
-        with pytest.raises(ValueError, match="seeds are"):
+        with pytest.raises(ValueError, match="seeds"):
             difference_interval(arm([self.base, self.base]), arm([self.base]))
 
     def test_damaged_probabilities(self):

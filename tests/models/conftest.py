@@ -1,4 +1,4 @@
-"""What several files of this room look at."""
+"""The small task's table."""
 
 from __future__ import annotations
 

@@ -115,6 +115,9 @@ def test_the_head_reads_the_last_real_token_in_float32() -> None:
         torch.testing.assert_close(model(IDS, LENGTH), expected, atol=0.05, rtol=0)
 
 
+# Fitted, on the real model's first three blocks
+
+
 @pytest.fixture(scope="module")
 def fitted(
     small_task: Task, quick: dict[str, Any], table: TaskTable, session_cache: Path

@@ -30,9 +30,6 @@ from w2s_lib.training.finetune import Data, no_rows
 pytestmark = pytest.mark.usefixtures("own_cache", "one_thread")
 
 
-# Whole runs
-
-
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_trained_saved_and_predicts(

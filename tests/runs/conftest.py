@@ -1,4 +1,4 @@
-"""What several files of this room look at."""
+"""A published store."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_labels_by_hand() -> None:
     assert by_hand().labels([2, 9, 4], task_digest="ab" * 32).tolist() == pytest.approx(
         [0.8, 0.6, 0.3]
     )
-    with pytest.raises(StoreError, match="2 rows, the first is 5"):
+    with pytest.raises(StoreError, match=r"\b2\b.*\b5\b"):
         by_hand().labels([4, 5, 6], task_digest="ab" * 32)
 
 
@@ -69,16 +69,14 @@ def test_labels_are_joined_by_row() -> None:
 
 def test_predictions_are_not_joined_across_tasks_or_rows_that_are_not_there() -> None:
     one = record()
-    with pytest.raises(
-        StoreError,
-        match="was made on task abababababab, not on cdcdcdcdcdcd: predictions of different tasks",
-    ):
+    with pytest.raises(StoreError, match="abababababab.*cdcdcdcdcdcd"):
         one.labels(one.predictions.index[:3], task_digest="cd" * 32)
     absent = next(row for row in range(800) if row not in one.predictions.index)
-    with pytest.raises(
-        StoreError, match=f"{SPEC.run_id} has no prediction for 1 rows, the first is {absent}"
-    ):
+    with pytest.raises(StoreError, match=rf"{SPEC.run_id}.*\b1\b.*\b{absent}\b"):
         one.labels([one.predictions.index[0], absent], task_digest="ab" * 32)
+
+
+# What it holds
 
 
 @pytest.mark.parametrize(

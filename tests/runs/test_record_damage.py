@@ -21,8 +21,6 @@ from w2s_lib.runs.record import Record, accuracies, from_parquet, to_parquet
 from w2s_lib.runs.spec import SEMANTICS
 from w2s_lib.runs.store import find, read, weights, write
 
-# Damage
-
 
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
@@ -72,12 +70,9 @@ def test_a_users_damaged_record_is_set_aside_and_counts_as_missing(
 ) -> None:
     path = Path(write(record()).path)
     damage(path)
-    with pytest.raises(DamagedRecord, match=f"damaged record .*{SPEC.run_id}"):
+    with pytest.raises(DamagedRecord, match=SPEC.run_id):
         read(path)
-    with pytest.warns(
-        UserWarning,
-        match=rf"damaged record .* kept as {SPEC.run_id}\.damaged, and the run counts as missing",
-    ):
+    with pytest.warns(UserWarning, match=rf"{SPEC.run_id}\.damaged"):
         assert find(SPEC) is None
     assert not path.exists() and path.with_suffix(".damaged").exists()
     assert find(SPEC) is None  # and says so only once
@@ -91,7 +86,7 @@ def test_a_damaged_published_record_is_an_error(
 ) -> None:
     path = Path(write(record(), store=published).path)
     damage(path)
-    with pytest.raises(DamagedRecord, match=f"damaged record .*{SPEC.run_id}"):
+    with pytest.raises(DamagedRecord, match=SPEC.run_id):
         find(SPEC)
     assert path.exists()
 
@@ -113,7 +108,7 @@ def test_a_damaged_record_of_the_user_gives_way_to_the_published_one(
 ) -> None:
     write(record(), store=published)
     emptied(Path(write(record()).path))
-    with pytest.warns(UserWarning, match="damaged record"):
+    with pytest.warns(UserWarning, match=SPEC.run_id):
         found = find(SPEC)
     assert found is not None and found.path.startswith(str(published))
 
@@ -211,7 +206,7 @@ def test_a_record_that_names_another_folder_as_its_adapters_harms_it_not(own_sto
     for name in (str(mine), "../../mine"):
         forged = dataclasses.replace(record(), provenance={"weights": name})
         (own_store / f"{SPEC.run_id}.parquet").write_bytes(to_parquet(forged))
-        with pytest.warns(UserWarning, match=f"damaged record.*{re.escape(repr(name))}"):
+        with pytest.warns(UserWarning, match=re.escape(repr(name))):
             assert weights(SPEC) is None
         assert (mine / "papers").is_dir()
 

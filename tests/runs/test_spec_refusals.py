@@ -29,8 +29,6 @@ from w2s_lib.runs.spec import (
 )
 
 READER = RunSpec(model="smollm2-135m@20", labels=NextToken(), lora=Lora(blocks=4))
-
-
 values = st.recursive(
     st.one_of(
         st.none(),
@@ -126,15 +124,12 @@ def test_json_of_something_else_is_refused(text: str) -> None:
         (lambda: RunSpec(model="hf:a/b", quantization="nf5"), ["'nf5'", "nf4, none"]),
         (lambda: NoisyTruth(share=0.5), ["NoisyTruth.share", "0.5"]),
         (lambda: NoisyTruth(share=0.0), ["NoisyTruth.share", "0"]),
-        (lambda: FromRun(run=WEAK, hard=True), ["'hard'", "FromRun"]),
         (lambda: RunSpec(model="hf:a/b", seed=True), ["RunSpec.seed", "True"]),
         (lambda: RunSpec(model="hf:a/b", seed=-1), ["RunSpec.seed", "-1", "0"]),
         (lambda: Task(n_train=3), ["Task.n_train", "3", "multiple of 2"]),
         (lambda: Task(name="amazon", n_train=400), ["'amazon'", "n_validation", "n_test"]),
         (lambda: Task(template="It was"), ["Task.template", "{text}", "'It was'"]),
         (lambda: Recipe(learning_rate=math.nan), ["Recipe.learning_rate", "nan"]),
-        (lambda: Recipe(weight_decay=math.inf), ["Recipe.weight_decay", "inf"]),
-        (lambda: Recipe(learning_rate="1"), ["Recipe.learning_rate", "'1'"]),
         (lambda: Lora(blocks="most"), ["Lora.blocks", "'most'", "all", "integer"]),
         (lambda: Lora(blocks=0), ["Lora.blocks", "0", "1"]),
         (
@@ -190,14 +185,10 @@ def test_what_would_be_ignored_is_refused(settings: dict[str, Any], said: str) -
     "teacher, settings, said",
     [
         (WEAK, {"task": Task(n_test=800)}, "of task"),
-        (WEAK, {"seed": 1}, "of seed 0, not 1"),
+        (WEAK, {"seed": 1}, "seed 0.* 1"),
         (WEAK, {"half": "supervisor"}, "supervisor half"),
-        (dataclasses.replace(WEAK, predict_halves=False), {}, "predicts no half"),
-        (
-            dataclasses.replace(WEAK, labels=NextToken(), predict_halves=False),
-            {},
-            "predicts no half",
-        ),
+        (dataclasses.replace(WEAK, predict_halves=False), {}, "predict_halves"),
+        (dataclasses.replace(WEAK, labels=NextToken(), predict_halves=False), {}, "predict_halves"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused(
@@ -211,13 +202,13 @@ def test_a_teacher_that_cannot_teach_is_refused(
     "settings, said",
     [
         ({"model": "smollm2-135m@21"}, "same model"),
-        ({"model": "hf:a/b@20"}, "name 'smollm2-135m', not 'hf:a/b'"),
+        ({"model": "hf:a/b@20"}, "name 'smollm2-135m'.*'hf:a/b'"),
         ({"quantization": "none"}, "quantization"),
         ({"precision": "fp32"}, "precision"),
         ({"device": "cuda"}, "device"),
         ({"lora": Lora(blocks=4, rank=8)}, "lora"),
         ({"half": "supervisor"}, "half"),
-        ({"seed": 1}, "of seed 0, not 1"),
+        ({"seed": 1}, "seed 0.* 1"),
         ({"task": Task(n_test=800)}, "of task"),
         ({"start": Continue(run=dataclasses.replace(READER, labels=GroundTruth()))}, "NextToken"),
         ({"start": Continue(run=RunSpec(model=READER.model, method="probe"))}, "probe"),
@@ -261,7 +252,7 @@ ASKED = {"model": TRAINED.model, "method": "transfer", "lora": TRAINED.lora}
         ({}, "trained on 'movie'"),
         ({"task": Task(n_test=800)}, "trained on 'movie'"),
         ({"model": "smollm2-135m@19"}, "same model"),
-        ({"seed": 1}, "of seed 0, not 1"),
+        ({"seed": 1}, "seed 0.* 1"),
         ({"lora": Lora(blocks=4, rank=8)}, "lora"),
         ({"device": "cuda"}, "device"),
         ({"recipe": Recipe(epochs=1)}, "recipe"),

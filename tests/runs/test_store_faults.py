@@ -30,11 +30,9 @@ def test_an_unwritable_store_is_said_by_name(
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("W2S_STORE", str(tmp_path / "file" / "records"))
     assert find(SPEC) is None
-    with pytest.raises(StoreError, match=r"could not be written to .*file.records: .* W2S_STORE"):
+    with pytest.raises(StoreError, match=r"file.records.*W2S_STORE"):
         write(record())
-    with pytest.raises(
-        StoreError, match=r"the store .*file.records cannot be written: .* Nothing was trained"
-    ):
+    with pytest.raises(StoreError, match="file.records"):
         store.require_writable(store.user_store().folder)
 
 

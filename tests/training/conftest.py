@@ -1,4 +1,4 @@
-"""What several files of this room look at."""
+"""The small task's table, and a run of it on the real model's first blocks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import pytest
 
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.tasks.table import TaskTable, load_table
-
-# The trunk, on the real model's first blocks
 
 
 @pytest.fixture(scope="module")

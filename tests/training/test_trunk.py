@@ -202,8 +202,8 @@ def test_long_texts_lose_one_end_and_the_template_stays_whole(
 
 def test_a_budget_that_cannot_be_met_is_refused(spec: RunSpec, table: TaskTable) -> None:
     for budget, message in (
-        (10_000, "max_tokens is 10000, more than the 8192 that smollm2-135m reads"),
-        (2, r"max_tokens is 2, and the template alone, '\{text\} It was', is as long"),
+        (10_000, "max_tokens.*10000.*8192.*smollm2-135m"),
+        (2, r"max_tokens.*\b2\b.*'\{text\} It was'"),
     ):
         task = dataclasses.replace(spec.task, max_tokens=budget)
         with pytest.raises(SpecError, match=message):
