@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.chapter_text import knobs, script
 from w2s_lib import __main__ as cli
-from w2s_lib.publishing.chapters import Job, chapters, load_profile, resolve
+from w2s_lib.publishing.chapters import Chapter, Job, chapters, load_profile, resolve
 
 MODULE = [sys.executable, "-m"]
 TWO_WORKERS = "-n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0".split()
@@ -66,7 +66,7 @@ def browser(settings: list[str]) -> int:
 
 
 def tried(options: cli.Options) -> tuple[list[Job], int | None]:
-    """Chapters with the profile `quick`: as it is, and with each knob to tweak; how many may train.
+    """Chapters with the profile `quick`: as it is, and with their knobs turned; how many may train.
 
     Without a knob, a chapter of which the profile changes nothing is what `make book` executes.
     """
@@ -76,15 +76,27 @@ def tried(options: cli.Options) -> tuple[list[Job], int | None]:
     jobs, workers = cli.take_jobs(options)
     found = [replace(job, variant=f" {profile}") for job in jobs if job.parameters]
     for job in jobs:
-        for knob in knobs(job.chapter):
-            given = cli.read_settings(knob)
+        for together in turned(job.chapter):
+            given = cli.read_settings(together)
             if "sizes" in given:  # the other sizes stay a sketch's
                 given["sizes"] = sketch.get("sizes", {}) | given["sizes"]
             (changed,) = resolve([job.chapter], profile=profile, overrides=given)
             # As the name of a file, whose braces papermill would fill in.
-            words = re.sub(r"[^\w=.,@-]+", " ", f" {profile} {knob}")
+            words = re.sub(r"[^\w=.,@-]+", " ", f" {profile} {together}")
             found.append(replace(changed, variant=words.rstrip()))
     return found, workers
+
+
+def turned(chapter: Chapter) -> list[str]:
+    """A chapter's knobs in as few rounds as can turn each of them once."""
+    rounds: list[dict[str, str]] = []
+    for knob in knobs(chapter):
+        name = knob.partition("=")[0]
+        free = next((one for one in rounds if name not in one), None)
+        if free is None:
+            rounds.append(free := {})
+        free[name] = knob
+    return [" ".join(one.values()) for one in rounds]
 
 
 def try_out(settings: list[str]) -> int:

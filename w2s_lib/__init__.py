@@ -43,17 +43,17 @@ _WHERE = {
     "runs.record": "Record predicted_label",
     "experiments.results": "Cells Comparison Results",
     "experiments.sweep": "run sweep",
-    "figures.charts": "curves",
+    "figures.charts": "curves scatter",
     "figures.rows": "accuracy_dots bars",
     "figures.table": "table",
     "figures.toys": "confidence_explorer pgr_calculator reward_explorer shares_explorer",
-    "figures.planes": "agreement_explorer noise_explorer probe_explorer",
+    "figures.planes": "agreement_explorer misfit_explorer noise_explorer probe_explorer",
     "figures.style": "use_theme",
     "publishing.claims": "claims decide decisions scorecard untested",
     "publishing.examples": "examples",
     "publishing.tables": (
         "benchmarks last_audit planned_runs profile_states published published_runs "
-        "registered_tasks"
+        "registered_tasks taught_runs"
     ),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}

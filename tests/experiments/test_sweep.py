@@ -22,6 +22,7 @@ from w2s_lib.experiments.sweep import find_missing, sweep, train_missing
 from w2s_lib.models.pins import pin
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import AssetError, DeviceError, SpecError, StoreError, TrainingError
+from w2s_lib.runs.folders import lock_of
 from w2s_lib.runs.spec import SEMANTICS, Lora, Recipe, RunSpec, Task
 from w2s_lib.runs.store import find, read
 
@@ -222,14 +223,17 @@ def test_what_is_recorded_is_read_and_nothing_is_trained(
 
 
 def test_what_a_process_killed_at_its_very_end_has_left_is_swept_away(
-    own_store: Path, small_task: Task
+    own_store: Path, own_cache: Path, small_task: Task
 ) -> None:
     """The record is there, and so is the lock: nobody trains, so nobody claims the run again."""
     spec = w2s.supervisor("tfidf", small_task)
     sweep([spec], progress=False)
     (own_store / f".{spec.run_id}.lock").touch()
+    (trunk := own_cache / "trunks" / "of-nobody").mkdir(parents=True)
+    lock_of(trunk / "000000.npy").touch()
     sweep([spec], progress=False)
-    assert left_in(own_store) == [f"{spec.run_id}.parquet"]
+    assert left_in(own_store) == [f"{spec.run_id}.parquet"] and not left_in(trunk)
+    trunk.rmdir()
 
 
 def test_it_says_what_it_will_cost_before_it_starts(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.figures.test_plots import NO_PGR, placed, svg, texts, values
-from w2s_lib.figures.charts import curves
+from w2s_lib.figures.charts import curves, scatter
 from w2s_lib.figures.toys import confidence_explorer, pgr_calculator, shares_explorer
 from w2s_lib.measures.intervals import Interval
 from w2s_lib.runs.losses import confidence_loss, xent_loss
@@ -301,3 +301,27 @@ class TestShares:
     def test_starts_at_a_row(self):
         with pytest.raises(ValueError, match="no row at"):
             self.drawn(drift=0.3)
+
+
+def test_a_scatter_has_a_mark_a_run_and_lines_that_end_at_its_edge():
+    """x up to 0.4 and y from -0.1 to 0.2, each with 6% more: y = x leaves at the top, y = -x below."""
+    points = [
+        {"x": x, "y": y, "kind": kind, "name": "a run"}
+        for x, y, kind in ((0.1, 0.05, "one"), (0.4, 0.2, "two"), (0.2, -0.1, "one"))
+    ]
+    chart = scatter(
+        points,
+        {"one": "#0072B2", "two": "#767676"},
+        slopes={"all": 1, "none": 0, "lost": -1},
+        title="A finding",
+        x_title="moved",
+        y_title="gain",
+    )
+    rows = values(chart)
+    assert sum(row.get("name") == "a run" for row in rows) == 3
+    ends = {row["label"]: (row["x"], row["y"]) for row in rows if "label" in row}
+    top, bottom, right = 0.2 + 0.06 * 0.3, -0.1 - 0.06 * 0.3, 0.4 * 1.06
+    assert ends["all"] == pytest.approx((top, top))
+    assert ends["lost"] == pytest.approx((-bottom, bottom))
+    assert ends["none"] == pytest.approx((right, 0))
+    assert {"all", "none", "lost", "one", "two", "moved", "gain"} <= set(texts(svg(chart)))

@@ -38,7 +38,14 @@ def chain():
     return eval(compile(ast.Expression(last.value), "bootstrapping", "eval"), names)
 
 
+GRID = [
+    {"features": k, "texts": n, "noise": noise, "gain": k / 100 - noise, "misfit": noise + 1 / n}
+    for k in (10, 20, 30)
+    for n in (4, 8)
+    for noise in (0.0, 0.4, 0.8)
+]
 TOYS = {
+    "misfit": lambda: w2s.misfit_explorer(GRID, start={"features": 20, "texts": 8, "noise": 0.4}),
     "noise": lambda: w2s.noise_explorer(CELL),
     "reward": lambda: w2s.reward_explorer(reward_a=2.0, reward_b=1.0, soft_label=0.9),
     "agreement": lambda: w2s.agreement_explorer(SHARES),
@@ -111,6 +118,14 @@ class TestNoise:
         chart = w2s.noise_explorer(CELL | {"weak": low, "ceiling": low})
         assert {p["name"]: p["value"] for p in chart.to_dict()["params"]}["wrong"] == 0.5
         assert said(chart, wrong=0)[1] == 0.51
+
+
+@pytest.mark.parametrize("row", [GRID[0], GRID[-1], GRID[10]])
+def test_the_sliders_choose_the_students_row(row):
+    """Vega's minus sign is none that `said` reads."""
+    at = {name: row[name] for name in ("features", "texts", "noise")}
+    wanted = [abs(row["gain"]), row["misfit"]]
+    assert said(TOYS["misfit"](), **at) == pytest.approx(wanted, abs=0.0006)
 
 
 @pytest.mark.parametrize("reward_a, reward_b, label", [(2, 1, 0.9), (-3, 3, 0.95), (0.5, 1.5, 0.4)])

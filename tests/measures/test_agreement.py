@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
 from scipy.stats import t
 
 from tests.benchmarks import yardsticks
-from tests.measures.test_metrics import accuracy_interval, arm, difference_interval
+from tests.measures.test_metrics import accuracy_interval, arm, bits, difference_interval
 from w2s_lib.measures import agreement as measures
-from w2s_lib.measures.metrics import agreement, contrast_interval, scores
+from w2s_lib.measures.metrics import accuracy, agreement, contrast_interval, pgr, scores
 
 
 def of_arms(measure):
@@ -224,3 +226,48 @@ def test_every_contrast_joins_by_seed_and_row():
         assert found == excess_agreement_interval(student, [one, other], weak)
     with pytest.raises(ValueError, match="seeds"):
         agreement_interval(student[1:], weak)
+
+
+class TestAgreement:
+    def test_by_hand(self):
+        """Five rows. Where the supervisor is right, the first three, the student repeats it twice: 2/3; where it is
+        wrong, the last two, once: 1/2; overall 3/5."""
+        found = agreement([1, 0, 0, 1, 0], [1, 0, 1, 1, 1], [1, 0, 1, 0, 0])
+        assert dataclasses.astuple(found) == pytest.approx((3 / 5, 2 / 3, 1 / 2))
+
+    def test_no_rows_of_a_kind(self):
+        assert math.isnan(agreement([1, 0], [1, 1], [1, 1]).supervisor_wrong)
+        assert math.isnan(agreement([1, 0], [0, 0], [1, 1]).supervisor_right)
+
+    @given(bits, bits)
+    def test_full_agreement_means_pgr_zero(self, supervisor, label):
+        assert agreement(supervisor, supervisor, label).overall == 1
+        weak = accuracy(supervisor, label)
+        if weak < 1:
+            assert pgr(weak=weak, student=accuracy(supervisor, label), ceiling=1.0) == 0
+
+    @given(bits, bits, bits)
+    def test_the_parts_make_the_whole_and_the_accuracy(self, student, supervisor, label):
+        found = agreement(student, supervisor, label)
+        weak = accuracy(supervisor, label)
+        right, wrong = (
+            0 if math.isnan(v) else v for v in (found.supervisor_right, found.supervisor_wrong)
+        )
+        assert found.overall == pytest.approx(weak * right + (1 - weak) * wrong)
+        assert accuracy(student, label) == pytest.approx(
+            weak * right + (1 - weak) * (1 - wrong)
+        )  # binary labels
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            ([1], [1, 0], [1, 0]),
+            ([0.3, 1], [1, 0], [1, 0]),
+            ([2, 1], [1, 0], [1, 0]),
+            ([], [], []),
+            ([1, 0], [1, np.nan], [1, 0]),
+        ],
+    )
+    def test_bad_input(self, bad):
+        with pytest.raises(ValueError):
+            agreement(*bad)

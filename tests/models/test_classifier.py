@@ -19,7 +19,7 @@ from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora
 from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.spec import Lora, RunSpec, Task
-from w2s_lib.tasks.table import TaskTable, load_table, splits
+from w2s_lib.tasks.table import TaskTable, splits
 from w2s_lib.training import finetune as train
 from w2s_lib.training.finetune import Data
 
@@ -116,11 +116,6 @@ def test_the_head_reads_the_last_real_token_in_float32() -> None:
 
 
 # Fitted, on the real model's first three blocks
-
-
-@pytest.fixture(scope="module")
-def table(small_task: Task) -> TaskTable:
-    return load_table(small_task)
 
 
 @pytest.fixture(scope="module")

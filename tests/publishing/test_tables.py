@@ -15,12 +15,13 @@ from w2s_lib.publishing.tables import (
     published,
     published_runs,
     registered_tasks,
+    taught_runs,
     write_tables,
 )
 from w2s_lib.runs.errors import DamagedRecord
 from w2s_lib.runs.losses import ConfidenceLoss
 from w2s_lib.runs.record import Record, accuracies
-from w2s_lib.runs.spec import Continue, FromRun, Hard, Lora, NextToken, RunSpec, Task
+from w2s_lib.runs.spec import Continue, Flip, FromRun, Hard, Lora, NextToken, RunSpec, Task
 from w2s_lib.runs.store import write
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED
@@ -109,6 +110,23 @@ def test_a_row_a_run_in_the_order_of_an_experiment(folder: Path) -> None:
     ]
     assert runs["next_token_loss"][3] == 3.5
     assert list(runs["supervisor"][:2]) == ["", ""] and runs["lora_blocks"][1] == "all"
+
+
+def test_a_taught_run_has_both_models_predictions_and_its_arm_is_that_of_other_seeds(
+    folder: Path,
+) -> None:
+    """P of .125 on the test text against .25 on the validation text: both answer 0, which is right."""
+    publish(folder, STUDENT.with_seed(1))
+    publish(folder, WEAK.with_seed(1))
+    publish(folder, dataclasses.replace(STUDENT, labels=FromRun(run=WEAK)))
+    publish(folder, dataclasses.replace(STUDENT, labels=Flip(run=WEAK)))  # not its labels
+    runs = taught_runs(folder)
+    assert sorted(runs["labels"]) == ["FromRun", "Hard", "Hard"]
+    hard = runs[runs["labels"] == "Hard"]
+    assert hard["arm"].nunique() == 1 and runs["arm"].nunique() == 2
+    for name, value in {"label": 0, "p": 0.125, "weak_p": 0.125, "answer": 0}.items():
+        assert [list(values) for values in runs[name]] == [[value]] * 3
+    assert {r.spec.run_id for r in hard["weak_record"]} == {WEAK.run_id, WEAK.with_seed(1).run_id}
 
 
 def test_the_files_hold_every_run_and_every_prediction(folder: Path, tmp_path: Path) -> None:

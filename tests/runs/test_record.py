@@ -1,22 +1,25 @@
-"""A record: what it is worth by split, and its labels for others; any one comes back, or is refused."""
+"""A record: what it is worth by split, what its digest covers, its labels for others; any one comes back, or is refused."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.runs.test_store import SPEC, record
 from w2s_lib.runs.errors import DamagedRecord, StoreError
 from w2s_lib.runs.record import SPLITS, Record, accuracies, from_parquet, to_parquet
-from w2s_lib.runs.spec import RunSpec
-
-SPEC = RunSpec(model="smollm2-135m@4", half="supervisor", predict_halves=True)
+from w2s_lib.runs.store import write
 
 
 def by_hand() -> Record:
@@ -50,8 +53,73 @@ def test_labels_by_hand() -> None:
     assert by_hand().labels([2, 9, 4], task_digest="ab" * 32).tolist() == pytest.approx(
         [0.8, 0.6, 0.3]
     )
-    with pytest.raises(StoreError, match="2 rows, the first is 5"):
+    with pytest.raises(StoreError, match=r"\b2\b.*\b5\b"):
         by_hand().labels([4, 5, 6], task_digest="ab" * 32)
+
+
+# Joins
+
+
+def test_labels_are_joined_by_row() -> None:
+    one = record()
+    rows = one.predictions.index.to_numpy()[[7, 3, 300]]
+    found = one.labels(rows, task_digest="ab" * 32)
+    assert found.tolist() == one.predictions["p"].to_numpy()[[7, 3, 300]].tolist()
+
+
+def test_predictions_are_not_joined_across_tasks_or_rows_that_are_not_there() -> None:
+    one = record()
+    with pytest.raises(StoreError, match="abababababab.*cdcdcdcdcdcd"):
+        one.labels(one.predictions.index[:3], task_digest="cd" * 32)
+    absent = next(row for row in range(800) if row not in one.predictions.index)
+    with pytest.raises(StoreError, match=rf"{SPEC.run_id}.*\b1\b.*\b{absent}\b"):
+        one.labels([one.predictions.index[0], absent], task_digest="ab" * 32)
+
+
+# What it holds
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: dataclasses.replace(r, spec=r.spec.with_seed(1)),
+        lambda r: dataclasses.replace(r, metrics={**r.metrics, "accuracy": 0.76}),
+        lambda r: dataclasses.replace(r, provenance={**r.provenance, "seconds": 2}),
+        lambda r: dataclasses.replace(r, rules="ab" * 32),
+        lambda r: dataclasses.replace(
+            r, predictions=r.predictions.assign(p=np.nextafter(r.predictions["p"], np.float32(1)))
+        ),
+        lambda r: dataclasses.replace(
+            r, predictions=r.predictions.assign(label=1 - r.predictions["label"])
+        ),
+        lambda r: dataclasses.replace(r, predictions=r.predictions.assign(group=0)),
+        lambda r: dataclasses.replace(r, predictions=r.predictions.assign(split="test")),
+        lambda r: dataclasses.replace(
+            r, predictions=r.predictions.set_axis(r.predictions.index + 1)
+        ),
+        lambda r: dataclasses.replace(r, predictions=r.predictions.iloc[::-1]),
+        lambda r: dataclasses.replace(r, predictions=r.predictions.iloc[1:]),
+    ],
+)
+def test_the_digest_covers_everything(change: Callable[[Record], Record]) -> None:
+    one = record()
+    assert change(one).digest != one.digest
+    assert dataclasses.replace(one, path="elsewhere").digest == one.digest
+
+
+def test_a_record_holds_no_text_and_no_pickle(own_store: Path) -> None:
+    table = pq.read_table(write(record()).path)
+    assert table.column_names == ["row", "split", "label", "p", "group"]
+    assert [str(kind).partition("<")[0] for kind in table.schema.types] == [
+        "int32",
+        "dictionary",
+        "int8",
+        "float",
+        "int32",
+    ]
+    metadata = table.schema.metadata
+    assert set(metadata) == {b"format", b"spec", b"metrics", b"provenance", b"rules", b"digest"}
+    assert all(json.loads(metadata[key]) for key in (b"spec", b"metrics", b"provenance"))
 
 
 # Any record

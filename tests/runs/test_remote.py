@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import w2s_lib as w2s
-from tests.runs.test_store import DAMAGE, SPEC, record
+from tests.runs.test_record_damage import DAMAGE
+from tests.runs.test_store import SPEC, record
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.record import Record, accuracies
 from w2s_lib.runs.remote import UrlStore

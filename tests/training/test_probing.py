@@ -21,7 +21,7 @@ from w2s_lib.runs import store
 from w2s_lib.runs.errors import SpecError, TrainingError
 from w2s_lib.runs.record import P_STEP
 from w2s_lib.runs.spec import Continue, Lora, RunSpec, Task
-from w2s_lib.tasks.table import TaskTable, load_table, splits
+from w2s_lib.tasks.table import TaskTable, splits
 from w2s_lib.training import baselines as probing
 from w2s_lib.training import finetune as train
 from w2s_lib.training.baselines import (
@@ -37,11 +37,6 @@ from w2s_lib.training.finetune import Data, no_rows
 
 TFIDF = RunSpec(model="tfidf")
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def table(small_task: Task) -> TaskTable:
-    return load_table(small_task)
 
 
 def accuracy(p: Any, table: TaskTable, rows: Any) -> float:

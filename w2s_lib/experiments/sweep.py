@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 from w2s_lib.experiments.results import Results
 from w2s_lib.models.pins import pin
 from w2s_lib.runs.errors import AssetError, SpecError, StoreError, TrainingError, nearest
-from w2s_lib.runs.folders import file_sha256, remove_parts
+from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, RunSpec
-from w2s_lib.runs.store import find, published_store, require_writable, user_store, weights, write
+from w2s_lib.runs.store import find, published_store, remove_left, require_writable, weights, write
 
 SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take a row through a block, forward, for where no record tells more."""
@@ -182,8 +182,7 @@ def _complete(
                         publish(record)
         if failed:
             raise _failure(failed, missing)
-    else:  # who trains tidies up: here nobody did, after a process that was killed at its very end
-        remove_parts(user_store().folder)
+    remove_left()
     return [records[run_id] for run_id in wanted], set(missing)
 
 

@@ -118,6 +118,72 @@ def curves(
     )
 
 
+def scatter(
+    points: Sequence[Row],
+    colours: Mapping[str, str],
+    *,
+    title: str,
+    x_title: str,
+    y_title: str,
+    slopes: Mapping[str, float],
+) -> alt.LayerChart:
+    """A point a run, told apart by kind, and dashed lines through the origin. Chapter: foretelling.
+
+    Args:
+        points: fields `x` (0 or more), `y`, `kind` and, for the tooltip, `name`.
+        colours: kind -> its colour; at most four, each with a shape of its own.
+        title: the finding, in a sentence.
+        x_title: what x is.
+        y_title: what y is.
+        slopes: what stands at the end of a line -> its slope.
+    """
+    ends = [style.padded_domain([0.0, *(point[axis] for point in points)]) for axis in ("x", "y")]
+    x, y = measure(x_title, (0.0, ends[0][1]), alt.X), measure(y_title, ends[1])
+    kinds, legend = list(colours), alt.Legend(title=None, columns=1, labelLimit=0)
+    colour = alt.Color("kind:N", scale=scale(kinds, list(colours.values())), legend=legend)
+    shapes = ("square", "triangle-up", "diamond", "circle")  # a circle's path is the longest
+    shape = alt.Shape("kind:N", scale=scale(kinds, shapes), legend=legend)
+    numbers = [alt.Tooltip(f"{axis}:Q", format=".3f") for axis in ("x", "y")]
+    size = 30 if len(points) > 100 else 50
+    marks = chart(points).mark_point(size=size, filled=True, opacity=0.7)
+    return alt.layer(
+        *rays(slopes, ends[0][1], ends[1], x, y),
+        marks.encode(
+            x=x("x"), y=y("y"), color=colour, shape=shape, tooltip=["name:N", "kind:N", *numbers]
+        ),
+        width=270,
+        height=HEIGHT,
+        title=style.wrapped(title, 36),
+        description=title,
+        usermeta={"narrow": True},
+    )
+
+
+def rays(
+    slopes: Mapping[str, float], wide: float, upwards: tuple[float, float], x: Any, y: Any
+) -> list[alt.Chart]:
+    """Dashed lines from the origin to the edge of a panel, each with its label.
+
+    Args:
+        slopes: label -> slope.
+        wide: where the panel ends on the right.
+        upwards: where it ends below and above.
+        x: makes the horizontal channel of a field (see `measure`).
+        y: the vertical one.
+    """
+    lines, texts = [], []
+    for label, slope in slopes.items():
+        end = min(wide, max(edge / slope for edge in upwards)) if slope else wide
+        line = chart([{"label": label, "zero": 0.0, "x": end, "y": slope * end}])
+        lines.append(line.mark_rule(strokeDash=DASHED, color=style.GREY))
+        where = {"align": "left", "dx": 6} if end < wide / 2 else {"align": "right", "dx": -12}
+        at = {"x": x("x"), "y": y("y")}
+        near = line.transform_calculate(x="0.92 * datum.x", y="0.92 * datum.y")
+        texts.append(near.mark_text(baseline="bottom", **where).encode(text="label:N", **at))
+    ends = {"x": x("zero"), "y": y("zero"), "x2": "x:Q", "y2": "y:Q"}
+    return [*(line.encode(**ends) for line in lines), *texts]
+
+
 def estimate(interval: Interval, number: str = ".2f") -> Row:
     """The fields `value`, `low`, `high` and, as text, `interval`.
 

@@ -1,13 +1,13 @@
 """Planes under sliders: texts as points with what a student or a probe makes of them, and as areas."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import altair as alt
 import numpy as np
 from scipy.special import ndtri
 
-from w2s_lib.figures.charts import DASHED, chart, measure, scale
+from w2s_lib.figures.charts import DASHED, chart, measure, rays, scale
 from w2s_lib.figures.style import COLOURS, GREY, RIVAL, STUDENT, SUPERVISOR
 from w2s_lib.figures.toys import WIDTH, bare, line, said, slider, within
 from w2s_lib.measures.intervals import Interval
@@ -295,6 +295,51 @@ def agreement_explorer(shares: Mapping[str, float]) -> alt.LayerChart:
             "follow from two accuracies and from how many errors are shared, each set by a slider"
         ),
     ).add_params(*sliders)
+
+
+def misfit_explorer(
+    rows: Sequence[Mapping[str, float]], *, start: Mapping[str, float]
+) -> alt.LayerChart:
+    """Gain over misfit of linear students, computed beforehand for a grid: sliders choose the point.
+
+    The dashed line is gain = misfit, where the theorem puts a student of its class; small dots are
+    students of all numbers of features under the other settings. Chapter: `book/foretelling.md`.
+
+    Args:
+        rows: a row a point of the grid: `features`, `texts` and `noise`, each evenly spaced, with
+            `gain` and `misfit`.
+        start: where the three sliders start.
+    """
+    words = ("student's features", "texts to learn from", "noise in labels")
+    fields = dict(zip(("features", "texts", "noise"), words, strict=True))
+    sliders = []
+    for field, word in fields.items():
+        values = sorted({row[field] for row in rows})
+        step = round(values[1] - values[0], 6)
+        sliders.append(slider(field, start[field], (values[0], values[-1], step), word))
+    wide = 1.05 * max(row["misfit"] for row in rows)
+    upwards = min(0.0, *(row["gain"] for row in rows)) - 0.05 * wide, wide
+    x, y = measure("misfit", (0.0, wide), alt.X), measure("gain", upwards)
+    near = [f"abs(datum.{field} - {field}) < 1e-6" for field in fields]
+    path = chart([{name: round(number, 4) for name, number in row.items()} for row in rows])
+    path = path.transform_filter(" && ".join(near[1:]))
+    here = path.transform_filter(near[0]).transform_calculate(
+        said="'gain ' + format(datum.gain, '.3f') + ', misfit ' + format(datum.misfit, '.3f')"
+    )
+    point = here.mark_point(size=130, filled=True, opacity=1, color=STUDENT)
+    return alt.layer(
+        *rays({"gain = misfit": 1.0}, wide, upwards, x, y),
+        path.mark_circle(size=22, color=GREY).encode(x=x("misfit"), y=y("gain")),
+        point.encode(x=x("misfit"), y=y("gain"), tooltip=[f"{name}:Q" for name in fields]),
+        said(here).add_params(*sliders),
+        width=WIDTH - 50,
+        height=HEIGHT,
+        usermeta={"narrow": True},
+        description=(
+            "A linear student's gain over its misfit; sliders set its features, the texts that it "
+            "learns from and the noise in its teacher's labels"
+        ),
+    )
 
 
 def _texts(n: int) -> Iterator[tuple[int, float, float, float]]:

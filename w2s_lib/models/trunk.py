@@ -23,7 +23,7 @@ from w2s_lib.models.families import KNOWN, drop_norm, keep_blocks, skeleton, tru
 from w2s_lib.models.inputs import Inputs, row_values
 from w2s_lib.models.machine import hardware
 from w2s_lib.runs.errors import require
-from w2s_lib.runs.folders import cache_dir, intact, locked, write_checked, writing_cache
+from w2s_lib.runs.folders import cache_dir, intact, lock_of, locked, write_checked, writing_cache
 from w2s_lib.runs.spec import SEMANTICS, RunSpec
 from w2s_lib.tasks.table import TaskTable
 
@@ -140,7 +140,7 @@ class Trunk(Inputs):
         with tqdm(total=len(self.files), desc=title, leave=False, disable=None) as bar:
             for wait in (False, True):
                 for number, file in enumerate(self.files):
-                    with writing_cache(), locked(file.with_suffix(".lock"), wait=wait) as mine:
+                    with writing_cache(), locked(lock_of(file), wait=wait) as mine:
                         if mine and not intact(file):
                             texts = self.order[number * CHUNK :][:CHUNK]
                             states = self._compute(model, below, texts)

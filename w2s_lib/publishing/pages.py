@@ -58,7 +58,9 @@ def assemble(pages: list[Chapter], *, commit: str = "") -> Path:
         if page.is_notebook:
             source.unlink()
             notebook = downloadable(page, notebooks, commit=commit)
-            nbformat.write(notebook, source.with_suffix(".ipynb"))
+            # On one line: nbformat's indentation is a fifth of a notebook with charts.
+            text = json.dumps(notebook, ensure_ascii=False, sort_keys=True)
+            source.with_suffix(".ipynb").write_text(text, encoding="utf-8")
         else:
             text = relinked(source.read_text(encoding="utf-8"), notebooks)
             if page.name == "references":

@@ -11,16 +11,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from w2s_lib.experiments.results import Results
+from w2s_lib.measures.metrics import joined
 from w2s_lib.models.pins import pin
 from w2s_lib.publishing.chapters import load_profile, notebooks, planned_specs
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, split_model
 from w2s_lib.runs.record import Record
-from w2s_lib.runs.spec import RunSpec
+from w2s_lib.runs.spec import Centred, FromRun, Hard, RunSpec
 from w2s_lib.runs.store import read
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED
@@ -110,6 +112,38 @@ def published(arms: Iterable[RunSpec], seeds: Iterable[int], folder: Path | None
     of_seed = [dict.fromkeys(arm.with_seed(seed).run_id for arm in arms) for seed in seeds]
     whole = [ids for ids in of_seed if ids.keys() <= there.keys()]
     return Results(_read(there[run_id]) for ids in whole for run_id in ids)
+
+
+def taught_runs(folder: Path | None = None) -> pd.DataFrame:
+    """Every published run that learned a supervisor's labels, with both models' predictions.
+
+    Random errors (`Flip`) are no supervisor's labels: their students are left out. Chapter: foretelling.
+
+    Args:
+        folder: as in `published_runs`.
+
+    Returns:
+        The columns of `Results.frame`; `weak_record`, the supervisor's; `arm`, a number that runs
+        share which differ in their seed alone; and arrays over test rows by row: `label`, `p` and
+        `weak_p` (P(y = 1) of the student and of its supervisor), `answer` and `weak_answer` (0 or
+        1, at the median of P on validation texts).
+    """
+    records = {path.stem: _read(path) for path in _records(folder)}
+    found, more = list[Record](), []
+    for record in records.values():
+        if isinstance(labels := record.spec.labels, (FromRun, Hard, Centred)):
+            weak = records[labels.run.run_id]
+            pair = {"student": [record], "supervisor": [weak]}
+            (p, label, _), (held, *_) = joined(pair), joined(pair, "validation")
+            answer = (p > np.median(held, axis=2, keepdims=True)).astype(np.int8)
+            found.append(record)
+            more.append((weak, label, *p[:, 0], *answer[:, 0]))
+    arms = [record.spec.with_seed(0).to_json() for record in found]
+    names = ["weak_record", "label", "p", "weak_p", "answer", "weak_answer"]
+    columns = {
+        name: list(values) for name, values in zip(names, zip(*more, strict=True), strict=True)
+    }
+    return Results(found).frame.assign(arm=pd.factorize(pd.Series(arms))[0], **columns)
 
 
 def profile_states(folder: Path | None = None) -> pd.DataFrame:

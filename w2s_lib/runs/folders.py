@@ -162,6 +162,11 @@ def remove_parts(folder: Path, *, of: int = 0) -> None:
             pass
 
 
+def lock_of(file: Path) -> Path:
+    """The lock of who makes a file of the cache: hidden, so that `remove_parts` finds it."""
+    return file.with_name(f".{file.stem}.lock")
+
+
 def sync(path: Path) -> None:
     """Has the system put a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

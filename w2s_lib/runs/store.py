@@ -20,7 +20,16 @@ from pathlib import Path
 from platformdirs import user_data_dir
 
 from w2s_lib.runs.errors import DamagedRecord, StoreError
-from w2s_lib.runs.folders import file_sha256, locked, repository_root, sync, temporary, write_whole
+from w2s_lib.runs.folders import (
+    cache_dir,
+    file_sha256,
+    locked,
+    remove_parts,
+    repository_root,
+    sync,
+    temporary,
+    write_whole,
+)
 from w2s_lib.runs.record import Record, check_content, from_parquet, to_parquet
 from w2s_lib.runs.spec import RunSpec
 
@@ -223,6 +232,13 @@ def find(spec: RunSpec) -> Record | None:
     published = published_store()
     path = published / f"{spec.run_id}.parquet" if published else None
     return read(path) if path and path.is_file() else None
+
+
+def remove_left() -> None:
+    """Removes what dead processes have left in the user's store and among what the cache keeps."""
+    cache = cache_dir()
+    for folder in (user_store().folder, cache / "states", *(cache / "trunks").glob("*")):
+        remove_parts(folder)
 
 
 def recorded() -> set[str]:

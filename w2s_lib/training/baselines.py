@@ -23,6 +23,7 @@ from w2s_lib.runs.folders import (
     cache_dir,
     file_sha256,
     intact,
+    lock_of,
     locked,
     write_checked,
     writing_cache,
@@ -195,7 +196,7 @@ def layer_states(
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     file = cache_dir() / "states" / f"{name}.npz"
     started = time.monotonic()
-    with writing_cache(), locked(file.with_suffix(".lock"), wait=True):
+    with writing_cache(), locked(lock_of(file), wait=True):
         if not intact(file):
             states = _compute_layer_states(run, table, rows, adapters)
             named = {str(layer): values for layer, values in states.items()}
