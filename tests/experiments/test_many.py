@@ -81,4 +81,5 @@ def test_many_runs_in_one_notebook(
     )
     print(f"memory {memory / 2**20:.1f} MiB after 50 runs, {memory_late / 2**20:.1f} at the end")
     print(f"open files {files} after 50 runs, {files_late} at the end")
-    assert abs(memory_late / memory - 1) < 0.05 and files_late <= files
+    # A file that each run leaves open would be 140; the kernel's own come and go.
+    assert abs(memory_late / memory - 1) < 0.05 and files_late < files + 5

@@ -47,7 +47,7 @@ def through_all(
     Args:
         start: starts it.
         nodes: where nothing has been trained.
-        store: its records are under `records`.
+        store: its records are under `rehearsed`.
 
     Returns:
         The records.
@@ -58,23 +58,23 @@ def through_all(
         kept = {}
         while True:  # the last one that began may be done before its node is killed
             killed = begun(nodes, driver)
-            kept |= store.records("records")
+            kept |= store.records("rehearsed")
             nodes.kill(killed.node)
             nodes.add()
-            if killed.run not in store.records("records"):
+            if killed.run not in store.records("rehearsed"):
                 break
         begun(nodes, driver)
-        kept |= store.records("records")
+        kept |= store.records("rehearsed")
         driver.kill()
         driver.communicate()
         driver = start()
         at_the_end.callback(driver.kill)
         begun(nodes, driver)
-        kept |= store.records("records")
+        kept |= store.records("rehearsed")
         store.refuse(SECONDS)
         printed, _ = driver.communicate()
         assert driver.returncode == 0, printed
-    said, done = nodes.said(), store.records("records")
+    said, done = nodes.said(), store.records("rehearsed")
     assert kept.items() <= done.items()
     again = [line for line in said if line.run == killed.run and line.what == "started"]
     assert len(again) > 1 and again[-1].node != killed.node
@@ -93,7 +93,7 @@ def test_a_profile_outlasts_a_node_the_sweep_and_the_store(
     """In the end its records are, to the bit, those of an undisturbed sweep on this machine."""
     store = ObjectStore()
     with stage(tmp_path, models=MODELS, tasks=TASKS) as here:
-        own = here.environment | store.environment | {"W2S_STORE": "s3://w2s/records"}
+        own = here.environment | store.environment | {"W2S_STORE": "s3://w2s/rehearsed"}
         with two_nodes(own) as nodes:
             there = replace(here, environment=here.environment | nodes.environment)
             done = through_all(lambda: there.start(*RUN, "ENGINE=ray"), nodes, store)
