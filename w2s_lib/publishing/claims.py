@@ -32,7 +32,6 @@ MEASURES = {"pgr": ".2f"} | dict.fromkeys(DIFFERENCES, "+.3f")
 """What a claim may be about: a method of `Results`, and the format of its answer."""
 
 
-READINGS = ("level", "outcome", "verdict", "strict")
 PENDING = "not yet run"
 """Said of a claim whose records are not all published: it counts among the others all the same."""
 
@@ -198,18 +197,21 @@ def decisions() -> dict[str, Decision]:
 
 def _decided(edition: ClaimsFile) -> dict[str, Decision]:
     found = {claim.id: decide(claim) for claim in edition.claims}
-    alphas = holm({name: one.level for name, one in found.items()})
-    for name, one in found.items():
-        if one.outcome == PENDING:
-            continue
-        strict = one.claim.rule.outcome(one.measured.at(1 - (1 - LEVEL) / len(found)))
-        found[name] = replace(one, strict=strict)
-        if edition.correction == "Bonferroni":
-            found[name] = replace(found[name], verdict=strict)
-        elif alphas[name] or one.outcome == NO_GAP:
-            verdict = one.claim.rule.outcome(one.measured.at(1 - alphas[name]))
-            found[name] = replace(found[name], verdict=verdict)
-    return found
+    evenly = dict.fromkeys(found, (1 - LEVEL) / len(found)) if found else {}
+    by_holm = holm({name: one.level for name, one in found.items()})
+    alphas = evenly if edition.correction == "Bonferroni" else by_holm
+
+    def read(one: Decision, alpha: float) -> str:
+        if alpha or one.outcome == NO_GAP:
+            return one.claim.rule.outcome(one.measured.at(1 - alpha))
+        return UNDECIDED
+
+    return {
+        name: one
+        if one.outcome == PENDING
+        else replace(one, verdict=read(one, alphas[name]), strict=read(one, evenly[name]))
+        for name, one in found.items()
+    }
 
 
 def claimed_runs() -> dict[str, RunSpec]:
@@ -242,7 +244,7 @@ def scorecard() -> pd.DataFrame:
         said: dict[str, Any] = {"source": _source(claim.source, known), "measured": str(found)}
         said |= {"frozen": claim.frozen.isoformat(), "interval": interval}
         said |= {"n_seeds": interval.n_seeds}
-        said |= {name: getattr(found, name) for name in READINGS}
+        said |= {name: getattr(found, name) for name in ("level", "outcome", "verdict", "strict")}
         rows.append({**dict(claim), **dict(claim.rule), **said})
     return pd.DataFrame(rows).drop(columns=["measure", "arms", "rule"])
 

@@ -48,7 +48,8 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
     """
     truth: FloatArray = table.frame["label"].to_numpy(np.float32)[rows]
     if isinstance(spec.labels, NoisyTruth):
-        return _flipped(truth, dict.fromkeys((0, 1), spec.labels.share), spec)
+        shares = dict.fromkeys((0, 1), spec.labels.share)
+        return _wrong_first(truth, shares, _shuffled(truth, spec))
     if spec.teacher is None:
         return truth
     teacher = find(spec.teacher)
@@ -64,19 +65,19 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
         return predicted_label(labels).astype(np.float32)
     if isinstance(spec.labels, FromRun):
         return labels
-    if isinstance(spec.labels, Flip):
-        wrong = predicted_label(labels) != truth
-        return _flipped(truth, {k: float(wrong[truth == k].mean()) for k in (0, 1)}, spec)
     if isinstance(spec.labels, Centred):
         centre = np.median(_logit(given(half)))
         centred: FloatArray = expit(_logit(labels) - centre).astype(np.float32)
         return centred
-    balanced: FloatArray = (labels > np.median(given(half))).astype(np.float32)
+    if isinstance(spec.labels, Flip):
+        answers = predicted_label(labels).astype(np.float32)
+    else:
+        answers = (labels > np.median(given(half))).astype(np.float32)
     if isinstance(spec.labels, ModelErrors):
-        return balanced
-    wrong = balanced != truth
+        return answers
+    wrong = answers != truth
     shares = {k: float(wrong[truth == k].mean()) for k in (0, 1)}
-    return _wrong_first(truth, shares, _order(spec, table, rows))
+    return _wrong_first(truth, shares, _order(spec, table, rows, truth))
 
 
 def _logit(p: FloatArray) -> FloatArray:
@@ -85,13 +86,13 @@ def _logit(p: FloatArray) -> FloatArray:
     return inside
 
 
-def _flipped(truth: FloatArray, shares: dict[int, float], spec: RunSpec) -> FloatArray:
-    """0/1 labels, (n,), of which a share of either class is made the other one, drawn at random."""
-    labels, rng = truth.copy(), np.random.default_rng([*spec.stream, 2])
-    for value, share in shares.items():
+def _shuffled(truth: FloatArray, spec: RunSpec) -> Any:
+    """(n,) an order of the rows of either class, drawn at random."""
+    order, rng = np.empty(len(truth)), np.random.default_rng([*spec.stream, 2])
+    for value in (0, 1):
         rows = rng.permutation(np.flatnonzero(truth == value))
-        labels[rows[: round(share * len(rows))]] = 1 - value
-    return labels
+        order[rows] = np.arange(len(rows))
+    return order
 
 
 def _wrong_first(truth: FloatArray, shares: dict[int, float], order: Any) -> FloatArray:
@@ -111,18 +112,18 @@ def _wrong_first(truth: FloatArray, shares: dict[int, float], order: Any) -> Flo
     return labels
 
 
-def _order(spec: RunSpec, table: TaskTable, rows: Any) -> Any:
+def _order(spec: RunSpec, table: TaskTable, rows: Any, truth: FloatArray) -> Any:
     """(n,) float: the rows with the lowest are labelled wrong first; infinite: never."""
+    if isinstance(spec.labels, (Flip, CoinErrors)):
+        return _shuffled(truth, spec)
     texts = table.frame["text"].iloc[rows]
     if isinstance(spec.labels, LengthErrors):
         return -texts.str.len().to_numpy(dtype=float)
     if isinstance(spec.labels, WordErrors):
         return -texts.map(_mean_weight).to_numpy(dtype=float)
+    require(bool(spec.task.panel), f"RaterErrors needs raters who are on no panel: {spec.task!r}")
     # Of exponential waiting times the shortest: a draw without replacement, their rates the weights.
     waits = np.random.default_rng([*spec.stream, 3]).exponential(size=len(rows))
-    if isinstance(spec.labels, CoinErrors):
-        return waits
-    require(bool(spec.task.panel), f"RaterErrors needs raters who are on no panel: {spec.task!r}")
     with np.errstate(divide="ignore"):
         return waits / dissent(table)[rows]
 

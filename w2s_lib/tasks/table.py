@@ -14,7 +14,7 @@ import json
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +186,11 @@ def load_table(task: Task) -> TaskTable:
         AssetError: data that would have to be downloaded and cannot be.
     """
     task = resolve_task(task)
-    limits = (task.min_rating, task.max_rating, task.panel)
-    if task.name not in EMBEDDED:
-        limits = (NO_LIMITS[0], *limits[1:])
-    if task.name not in EMBEDDED or EMBEDDED[task.name].pairs:
-        said = (
-            f"Task.max_rating and Task.panel need raters, and the rows of {task.name!r} have none"
-        )
-        require(limits[1:] == NO_LIMITS[1:], said)
+    min_rating = task.min_rating if task.name in EMBEDDED else 0.0
+    limits = (min_rating, task.max_rating, task.panel)
+    rated = task.name in EMBEDDED and not EMBEDDED[task.name].pairs
+    said = f"Task.max_rating and Task.panel need raters, and the rows of {task.name!r} have none"
+    require(rated or limits[1:] == NO_LIMITS[1:], said)
     table = _load(task.name, limits, task.sha256, HUB_TASKS.get(task.name))
     return dataclasses.replace(table, task=task, frame=table.frame.copy())
 
@@ -316,14 +313,20 @@ def _seen(table: TaskTable, train: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool
     """(n,) the rows that an earlier edition was tested on; with a panel, this one too."""
     task, seen = table.task, np.zeros(len(table.frame), dtype=bool)
     if task.panel:
-        base = load_table(default_task(task.name))
-        earlier = _seen(base, base.frame["split"].isin(("", "train")).to_numpy())
-        earlier[splits(base, 0).test] = True
-        return table.frame["id"].isin(base.frame["id"][earlier]).to_numpy()
+        return table.frame["id"].isin(_tested(task.name)).to_numpy()
     if n_seen := EMBEDDED[task.name].n_seen if task.name in EMBEDDED else 0:
         first = np.random.default_rng(int(table.digest[:16], 16))  # as the first edition drew them
         seen[_draw_balanced(table, train, {"n_seen": n_seen}, first)[0]] = True
     return seen
+
+
+@cache
+def _tested(name: str) -> frozenset[str]:
+    """The ids of an embedded task's rows that were test rows, without a panel, in either edition."""
+    table = load_table(default_task(name))
+    tested = _seen(table, table.frame["split"].isin(("", "train")).to_numpy())
+    tested[splits(table, 0).test] = True
+    return frozenset(table.frame["id"][tested])
 
 
 def recorded_rows(spec: RunSpec, table: TaskTable, parts: Splits) -> pd.DataFrame:
