@@ -179,10 +179,11 @@ def shares_explorer(
     sliders: Mapping[str, str],
     start: Mapping[str, float],
     colours: Mapping[str, str],
+    x_title: str = "share of repetitions",
 ) -> alt.LayerChart:
     """Bars of shares, computed beforehand for a grid of settings: sliders choose the point of it.
 
-    Chapter: `book/lessons.md`.
+    Chapters: `book/lessons.md`, `book/people.md`.
 
     Args:
         rows: a row a bar and point of the grid: the field `bar` (its name), a number for each
@@ -190,6 +191,7 @@ def shares_explorer(
         sliders: field -> what stands beside its slider. The values of a field are evenly spaced.
         start: field -> where its slider starts.
         colours: what a share is of -> its colour, from left to right.
+        x_title: what all shares are of.
 
     Raises:
         ValueError: a slider starts where there is no row.
@@ -211,7 +213,7 @@ def shares_explorer(
     )
     x = alt.X(
         "share:Q",
-        title="share of repetitions",
+        title=x_title,
         stack="zero",
         scale=alt.Scale(domain=[0, 1]),
         axis=alt.Axis(format=".0%", grid=False, tickCount=5),
