@@ -19,16 +19,19 @@ from w2s_lib.publishing.claims import (
     claims,
     decide,
     decisions,
+    editions,
     scorecard,
     untested,
 )
 from w2s_lib.runs.errors import SpecError
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "book" / "claims" / "second.yaml"
-FROZEN = "ad5e6add05745d8ed25de52736d783dd8d648582a9b887efef90f2500a11e17d"
-"""SHA-256 of the rules as they were committed before the first published run."""
-OWN = claims().claims
+FROZEN = {
+    "second": "ad5e6add05745d8ed25de52736d783dd8d648582a9b887efef90f2500a11e17d",
+    "beyond": "9287437353578d8edaf066b7fb9ba5368d0bb7392bc69f67af4d9f21281f7288",
+}
+"""SHA-256 of each edition's rules as they were committed before its first published run."""
+OWN = [claim for edition in FROZEN for claim in claims(edition).claims]
 GIVEN = {
     "id": "better",
     "claim": "A is better than B.",
@@ -51,12 +54,14 @@ def write(folder: Path, *given: dict[str, object], **top: object) -> Path:
 
 def test_the_rules_are_those_that_were_frozen() -> None:
     """And every published record was made under them, says `verify` (`test_audit.py`)."""
-    assert hashlib.sha256(RULES.read_bytes()).hexdigest() == FROZEN
+    files = {name: ROOT / "book" / "claims" / f"{name}.yaml" for name in editions()}
+    found = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+    assert found == FROZEN
 
 
 def test_arms_are_the_runs_that_the_rules_mean() -> None:
     """Under the first seed, by the ids that were frozen with the rules."""
-    frozen = claims().runs
+    frozen = {name: run for edition in FROZEN for name, run in claims(edition).runs.items()}
     named = {
         f"{claim.chapter}.{name}"
         for claim in OWN
