@@ -37,7 +37,7 @@ _WHERE = {
     "models.pins": "pin",
     "tasks.table": "default_task load_table resolve_task splits",
     "tasks.hub": "Example hub_task",
-    "tasks.labels": "dissent training_labels",
+    "tasks.labels": "dissent own_texts training_labels",
     "measures.metrics": "Agreement Interval accuracy agreement collapsed pgr",
     "training.baselines": "linear_probe",
     "runs.record": "Record predicted_label",

@@ -115,6 +115,18 @@ def test_pgr_refuses_to_compare_unlike_with_like(runs):
             more.pgr(weak=WEAK, student=NAIVE, ceiling=other)
 
 
+def test_what_is_right_is_told_text_by_text(runs):
+    """By hand, at the median of the validation texts; its mean is the accuracy."""
+    found = runs.right(CONFIDENT)
+    assert list(found.columns) == [0, 2, 4]
+    for one in runs.records(CONFIDENT):
+        own = one.predictions
+        test, held = (own[own["split"] == split] for split in ("test", "validation"))
+        by_hand = (test["p"] > held["p"].median()) == (test["label"] == 1)
+        assert found.index.equals(test.index) and found[one.spec.seed].eq(by_hand).all()
+    assert found.to_numpy().mean() == pytest.approx(runs.accuracy(CONFIDENT).value)
+
+
 def test_a_shift_of_all_answers_is_taken_out_by_the_medians():
     """P moved towards yes: at one half accuracy falls; at the validation median it is as without the shift."""
     plain = w2s.Results(records(TOP, [0]))

@@ -92,6 +92,21 @@ def test_each_kind_has_as_many_errors_as_the_supervisor_in_either_class(kind: ty
     assert learned(kind)[2].tolist() == labels.tolist()
 
 
+def test_what_a_run_was_told_beside_what_it_says() -> None:
+    """Of a student, row by row of the half that it learned from: truth, label, own answer."""
+    teach(WEAK)
+    spec, rows, labels = learned(RaterErrors)
+    with pytest.raises(SpecError, match=f"{spec.run_id} answers no texts"):
+        w2s.own_texts(teach(spec))
+    own = w2s.own_texts(student := teach(dataclasses.replace(spec, predict_halves=True)))
+    frame, p = load_table(spec.task).frame, student.predictions
+    median = p.loc[p["split"] == "validation", "p"].median()
+    assert own.index.tolist() == rows.tolist() and own["told"].tolist() == labels.tolist()
+    assert own["truth"].tolist() == frame["label"].iloc[rows].tolist()
+    assert own["said"].tolist() == (p["p"].loc[rows] > median).astype(int).tolist()
+    assert 0.05 < (own["said"] != own["truth"]).mean() < 0.3
+
+
 def test_where_errors_of_a_kind_stand() -> None:
     teach(WEAK)
     spec, rows, by_length = learned(LengthErrors)

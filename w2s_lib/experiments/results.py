@@ -75,6 +75,13 @@ class Results(Shown):
         found = self._of(arm)
         return [found[seed] for seed in sorted(found)]
 
+    def right(self, arm: Arm) -> pd.DataFrame:
+        """Whether each test text is answered rightly, at the median: a row a text, a column a seed."""
+        records = self.records(arm)
+        found = metrics.scores("accuracy", arm=records)[0][0].astype(bool)
+        rows = metrics.rows_of(records[0], "test").index
+        return pd.DataFrame(found.T, rows, [record.spec.seed for record in records])
+
     def accuracy(self, arm: Arm) -> Interval:
         """Test accuracy; the threshold is the model's own median on validation texts."""
         return self.contrast([(1, arm)])

@@ -10,10 +10,12 @@ import re
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit, logit
 
+from w2s_lib.measures.metrics import rows_of
 from w2s_lib.runs.errors import StoreError, require
-from w2s_lib.runs.record import P_STEP, FloatArray, predicted_label
+from w2s_lib.runs.record import P_STEP, FloatArray, Record, predicted_label
 from w2s_lib.runs.spec import (
     Centred,
     CoinErrors,
@@ -27,7 +29,7 @@ from w2s_lib.runs.spec import (
     WordErrors,
 )
 from w2s_lib.runs.store import find
-from w2s_lib.tasks.table import TaskTable
+from w2s_lib.tasks.table import TaskTable, load_table, splits
 
 
 def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) -> FloatArray:
@@ -78,6 +80,29 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
     wrong = answers != truth
     shares = {k: float(wrong[truth == k].mean()) for k in (0, 1)}
     return _wrong_first(truth, shares, _order(spec, table, rows, truth))
+
+
+def own_texts(record: Record) -> pd.DataFrame:
+    """The texts that a run learned from: what it was told, what is true, what it says itself.
+
+    Args:
+        record: of a run with `predict_halves`.
+
+    Returns:
+        By row of the task's table: `truth`, 0 or 1; `told`, P(y = 1) that it learned; `said`, its
+        own answer, 0 or 1, at the median of its P on validation texts.
+
+    Raises:
+        SpecError: it has not been asked about them; see `training_labels`.
+    """
+    spec, table = record.spec, load_table(record.spec.task)
+    require(spec.predict_halves, f"run {spec.run_id} answers no texts that it learned from")
+    half: Any = getattr(splits(table, spec.seed), spec.half)
+    median = rows_of(record, "validation")["p"].median()
+    rows = rows_of(record, spec.half).loc[half]
+    told = training_labels(spec, table, half, half=half)
+    said = (rows["p"] > median).astype(int)
+    return pd.DataFrame({"truth": rows["label"].astype(int), "told": told, "said": said})
 
 
 def _logit(p: FloatArray) -> FloatArray:
