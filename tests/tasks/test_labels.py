@@ -88,6 +88,14 @@ def test_each_kind_has_as_many_errors_as_the_supervisor_in_either_class(kind: ty
     for value in (0, 1):
         of_class = truth == value
         assert (model != truth)[of_class].sum() == (labels != truth)[of_class].sum() > 20
+        if (
+            kind != ModelErrors
+        ):  # and of other rows as large a share, whatever the model says of them
+            others = splits(load_table(spec.task), spec.seed).validation
+            told = training_labels(spec, load_table(spec.task), others, half=rows)
+            beside = load_table(spec.task).frame["label"].to_numpy()[others]
+            share = (labels != truth)[of_class].mean()
+            assert (told != beside)[beside == value].sum() == round(share * (beside == value).sum())
     assert (labels != model).any() == (kind != ModelErrors)
     assert learned(kind)[2].tolist() == labels.tolist()
 

@@ -39,7 +39,8 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
         spec: the run.
         table: its task.
         rows: (n,) rows that are labeled.
-        half: (m,) all rows of `spec.half`, which say where `Centred` labels have their centre.
+        half: (m,) all rows of `spec.half`: there `Centred` labels have their centre, and kinds of
+            errors their number.
 
     Returns:
         (n,) float32.
@@ -72,13 +73,13 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
         centred: FloatArray = expit(_logit(labels) - centre).astype(np.float32)
         return centred
     if isinstance(spec.labels, Flip):
-        answers = predicted_label(labels).astype(np.float32)
+        wrong, of = predicted_label(labels) != truth, truth
     else:
-        answers = (labels > np.median(given(half))).astype(np.float32)
-    if isinstance(spec.labels, ModelErrors):
-        return answers
-    wrong = answers != truth
-    shares = {k: float(wrong[truth == k].mean()) for k in (0, 1)}
+        of, own = table.frame["label"].to_numpy()[half], given(half)
+        if isinstance(spec.labels, ModelErrors):
+            return (labels > np.median(own)).astype(np.float32)
+        wrong = (own > np.median(own)) != of
+    shares = {k: float(wrong[of == k].mean()) for k in (0, 1)}
     return _wrong_first(truth, shares, _order(spec, table, rows, truth))
 
 
