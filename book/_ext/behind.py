@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import vega_charts
-from chart_data import chart_rows, data_table
+from chart_data import chart_rows, data_tables
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
@@ -55,7 +55,7 @@ def line_under(spec, name, cell, made, *, folded):
         about = 'aria-label="the data of this figure as a CSV file"'
         parts = [f'<a class="w2s-data" {mine} href="{FOLDER}/{name}" {about} download>data</a>']
         if len(rows) <= MOST_ROWS:
-            parts.append(f"<details><summary>table</summary>{data_table(spec)}</details>")
+            parts.append(f"<details><summary>table</summary>{data_tables(spec)}</details>")
     if cell.id in made.get("figures", {}):
         parts.append(runs(made["figures"][cell.id], made["runs"], f"{cell.id}-runs.csv", mine))
     code = "code above" if not folded else highlighted(cell.source)

@@ -12,8 +12,8 @@ from bs4 import BeautifulSoup
 
 TABLE = re.compile(r'(role="region"[^>]*>\s*)?(<table\b.*?</table>)', re.S)
 UNSAID = ' aria-label="Toggle hidden content"'
-LONG = 40
-"""Characters of a cell that gets a line of its own in a card."""
+LINE, LONG = 24, 40
+"""Characters of a cell that needs more than one line, and of one that gets its own in a card."""
 
 
 def boxed(found):
@@ -22,6 +22,8 @@ def boxed(found):
     heads = [cell.get_text(" ", strip=True) for cell in table.select("thead th")]
     rows = [row.find_all(["th", "td"], recursive=False) for row in table.select("tbody tr")]
     widest = max((len(cell.get_text()) for row in rows for cell in row), default=0)
+    for cell in (cell for row in rows for cell in row if len(cell.get_text()) > LINE):
+        cell["class"] = [*cell.get("class", []), "w2s-lines"]
     if len(heads) > 2 and widest > 1.5 * LONG:
         table["class"] = [*table.get("class", []), "w2s-cards"]
         # Laid out as blocks, a table is none to a screen reader, unless it says so.

@@ -4,8 +4,10 @@ A chart's data are what its tooltips say; where no mark has one, what its marks 
 """
 
 import html
+import math
 
 from w2s_lib.figures.table import plain
+from w2s_lib.measures.intervals import minus
 from w2s_lib.publishing.pages import finding
 
 GROUPS = ("layer", "concat", "hconcat", "vconcat")
@@ -84,17 +86,41 @@ def alternative(spec):
 def shown(value):
     """A value as text."""
     if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "−")
+        return minus(f"{value:.4g}")
     return "" if value is None else plain(str(value)).replace("\xa0", " ")
 
 
-def data_table(spec):
-    """The rows as an HTML table; nothing where there are none."""
+def data_tables(spec):
+    """The rows as HTML: a table of the estimates, whose text says their numbers, and one of the rest."""
     rows = chart_rows(spec)
+    estimates = [{k: v for k, v in row.items() if k not in NUMBERS} for row in rows if "low" in row]
+    others = [row for row in rows if "low" not in row]
+    return "".join(html_table(part) for part in (estimates, others) if part)
+
+
+def html_table(rows):
+    """Rows as an HTML table, without columns that are empty in every row."""
     named = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in named)
+    columns = {name: evenly([row.get(name) for row in rows]) for name in named}
+    columns = {name: texts for name, texts in columns.items() if any(texts)}
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(shown(r.get(c)))}</td>" for c in named) + "</tr>"
-        for r in rows
+        f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
+        for row in zip(*columns.values(), strict=True)
     )
-    return rows and f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" or ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def evenly(values):
+    """The values of a column as texts; its numbers with as many decimals as the largest has digits for.
+
+    Three digits, or fewer where that loses nothing.
+    """
+    numbers = [abs(value) for value in values if isinstance(value, float)]
+    largest = max(numbers, default=0.0) or 1.0
+    wanted = max(0, 2 - math.floor(math.log10(largest)))
+    needed = max((len(f"{n:.6f}".rstrip("0").partition(".")[2]) for n in numbers), default=0)
+    return [
+        minus(f"{value:z.{min(wanted, needed)}f}") if isinstance(value, float) else shown(value)
+        for value in values
+    ]

@@ -17,6 +17,8 @@ NAMES = re.compile(r"(\[.*\])\[datum\.value\]", re.S)
 GROUPS = ("concat", "hconcat", "vconcat")
 BARE = {"ticks": False, "domain": False, "labelLimit": 0, "labelPadding": 0, "zindex": 1}
 ABOVE = BARE | {"labelBaseline": "line-bottom", "labelOffset": -13}
+BESIDE = 11, 19
+"""Pixels of a row, above and below its middle, that its name leaves free."""
 BANDS, BAND = {"type": "band", "paddingInner": 0.5, "paddingOuter": 0.4}, 56
 
 
@@ -74,6 +76,7 @@ def _fit(panel, width, datasets):
             _wrap_axis(panel, name, channel, width, datasets)
         elif name in ("color", "shape", "size"):
             _stack_legend(channel, width)
+    _cut_rules(panel)
     _wrap_title(panel, width)
 
 
@@ -113,6 +116,24 @@ def _wrap_axis(panel, name, channel, width, datasets):
         listed = channel.get("sort") or ()  # a field that the chart computes has no rows
         bands = len({row[channel["field"]] for row in rows if channel["field"] in row} or listed)
         panel["height"] = BAND * (bands - BANDS["paddingInner"] + 2 * BANDS["paddingOuter"])
+
+
+def _cut_rules(panel):
+    """Of a rule across all rows leaves what is beside their marks: between them stand their names."""
+    shared = [channel for name, channel in _channels(panel) if name == "y" and "axis" in channel]
+    listed = [(y, NAMES.fullmatch((y["axis"] or {}).get("labelExpr", ""))) for y in shared]
+    for same, names in [pair for pair in listed if pair[1]][:1]:
+        n = len(json.loads(names[1]))
+        above, below = (pixels * (n + 0.25) / panel["height"] for pixels in BESIDE)
+        cut = [{"calculate": f"sequence({n})", "as": "row"}, {"flatten": ["row"]}]
+        cut.append({"calculate": f"datum.row - {above:.4f}", "as": "from"})
+        cut.append({"calculate": f"datum.row + {below:.4f}", "as": "to"})
+        y = {"field": "from", "type": "quantitative", "scale": same["scale"], "axis": None}
+        for unit in panel["layer"]:
+            across = unit["mark"]["type"] == "rule" and not unit["encoding"].keys() & {"x2", "y"}
+            if across:
+                unit |= {"transform": cut}
+                unit["encoding"] |= {"y": y, "y2": {"field": "to"}}
 
 
 def _stack_legend(channel, width):

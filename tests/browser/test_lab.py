@@ -126,7 +126,7 @@ def prose(page):
 def check_shown(page):
     """Numbers in the prose, no raw field, live charts, answers folded."""
     text = prose(page)
-    assert re.search(r"it recovers -?\d+% \[.+%\]", text)
+    assert re.search(r"it recovers [−]?\d+% \[.+%\]", text)
     assert not re.search(r"\{\{|\{glue|\{cite|\{doc", text)
     assert page.locator(".jp-Notebook .vega-embed canvas, .vega-embed svg").count() >= 3
     answers = page.locator(".jp-RenderedMarkdown details")

@@ -93,6 +93,12 @@ class TestTheme:
             "http://www.w3.org/1999/xlink",
         }
 
+    def test_numbers_in_a_title_have_the_sign_of_the_charts_own(self):
+        chart = ruler(title=f"A loss of {-0.004:+.3f} is weak-to-strong, too")
+        spec = mime(chart)["application/vnd.vegalite.v5+json"]
+        assert spec["description"] == "A loss of −0.004 is weak-to-strong, too"
+        assert " ".join(spec["title"]["text"]) == spec["description"]
+
     def test_same_chart_same_bytes(self):
         one, two = (mime(ruler(seeds={"no gap": [0.86]})) for _ in range(2))
         assert json.dumps(one, sort_keys=True) == json.dumps(two, sort_keys=True)

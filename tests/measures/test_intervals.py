@@ -20,7 +20,7 @@ from tests.benchmarks.coverage import (
     truth_of,
 )
 from tests.measures.test_metrics import accuracy_interval, arm, difference_interval, record
-from w2s_lib.measures.intervals import mean_interval, ratio_interval
+from w2s_lib.measures.intervals import mean_interval, minus, ratio_interval
 from w2s_lib.measures.metrics import METRICS, Interval, contrast_interval, pgr, pgr_interval
 
 
@@ -215,13 +215,25 @@ class TestFormat:
             f"{one:.2f}" == str(one) == "0.41 [0.33,\xa00.49]"
             and f"{one:.1%}" == "41.2% [33.3%,\xa048.7%]"
         )
-        assert str(Interval(-0.0004, -0.01, 0.01)) == "0.00 [-0.01,\xa00.01]"
+        assert str(Interval(-0.0004, -0.01, 0.01)) == "0.00 [−0.01,\xa00.01]"
+
+    @pytest.mark.parametrize(
+        ("typed", "read"),
+        [
+            ("-0.5", "−0.5"),
+            ("from -.3% to [-3, -inf]", "from −.3% to [−3, −inf]"),
+            ("gain:-1", "gain:−1"),
+            ("weak-to-strong-2, smollm2-135m@4, 2026-11-28, 300-301, --n -x", None),
+        ],
+    )
+    def test_a_negative_number_has_a_minus_sign_and_all_else_its_hyphen(self, typed, read):
+        assert minus(typed) == (read or typed)
 
     def test_a_bound_that_rounds_to_zero_keeps_its_sign(self):
         """On which side of zero it lies decides a verdict; a bound that is zero has no sign."""
         assert str(Interval(0.2, 0.0004, 0.5)) == "0.20 [+0.00,\xa00.50]"
-        assert f"{Interval(-0.2, -0.5, -0.0004):+.3f}" == "-0.200 [-0.500,\xa0-0.000]"
-        assert f"{Interval(-0.2, -0.5, -0.0004):.1%}" == "-20.0% [-50.0%,\xa0-0.0%]"
+        assert f"{Interval(-0.2, -0.5, -0.0004):+.3f}" == "−0.200 [−0.500,\xa0−0.000]"
+        assert f"{Interval(-0.2, -0.5, -0.0004):.1%}" == "−20.0% [−50.0%,\xa0−0.0%]"
         assert str(Interval(0.2, 0.0, 0.5)) == "0.20 [0.00,\xa00.50]"
         assert str(Interval(math.nan, math.nan, math.nan)) == "not available"
 

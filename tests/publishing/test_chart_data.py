@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 from pathlib import Path
 
 import altair as alt
@@ -30,8 +31,20 @@ def test_estimates_seeds_and_notes_of_a_chart():
         chart_data.alternative(chart.to_dict())
         == "Half. a: 0.50 [0.40, 0.60]; b: no gap to recover"
     )
-    table = chart_data.data_table(chart.to_dict())
-    assert table.count("<tr>") == 1 + len(rows) and '<th scope="col">low</th>' in table
+    table = chart_data.data_tables(chart.to_dict())
+    means, seeds = re.findall("<table>.*?</table>", table)
+    heads = [re.findall('<th scope="col">(.*?)</th>', part) for part in (means, seeds)]
+    assert heads == [["name", "95% interval"], ["name", "value"]]
+    assert table.count("<tr>") == 2 + len(rows) and "<td>no gap to recover</td>" in means
+
+
+def test_a_column_of_a_table_has_even_digits_or_is_left_out():
+    """Three digits of the largest, fewer where that loses nothing; zero has no sign."""
+    assert chart_data.evenly([0.8307, 0.82, None]) == ["0.831", "0.820", ""]
+    assert chart_data.evenly([300.0, 70.0]) == ["300", "70"]
+    assert chart_data.evenly([-0.0131, 0.00001]) == ["−0.0131", "0.0000"]
+    table = chart_data.html_table([{"a": "x", "b": None}, {"a": "y", "b": ""}])
+    assert "<th" in table and ">b<" not in table
 
 
 def test_curves_say_where_each_estimate_stands():
@@ -47,12 +60,12 @@ def test_a_chart_that_a_chapter_builds_is_read_once_however_many_marks_it_has():
     base = alt.Chart(frame).encode(x="seconds:Q", y="way:N")
     spec = alt.hconcat(base.mark_bar() + base.mark_text().encode(text="seconds:Q")).to_dict()
     assert chart_data.chart_rows(spec) == frame.to_dict("records")
-    assert "<td>&lt;slow&gt;</td><td>300</td>" in chart_data.data_table(spec)
+    assert "<td>&lt;slow&gt;</td><td>300</td>" in chart_data.data_tables(spec)
 
 
 def test_behind_sliders_the_rows_are_what_the_page_begins_with():
     spec = pgr_calculator().to_dict()
-    assert chart_data.chart_rows(spec) == [] and chart_data.data_table(spec) == ""
+    assert chart_data.chart_rows(spec) == [] and chart_data.data_tables(spec) == ""
     grid = [{"n": n, "bar": "one", "yes": n / 4, "no": 1 - n / 4} for n in (1, 2)]
     spec = shares_explorer(
         grid, sliders={"n": "seeds"}, start={"n": 1}, colours={"yes": "blue", "no": "grey"}

@@ -87,6 +87,19 @@ def test_names_and_numbers_stand_above_their_rows():
     assert at["four blocks teach thirty"] < 10 and "PGR 0.43 [0.31,\xa00.55]" in at
 
 
+def test_a_reference_is_drawn_beside_the_marks_and_through_no_words():
+    """In two rows it is two strokes; names and numbers stand between them."""
+    drawn = small(CHARTS["dots"])
+    place = r'transform="translate\(([-\d.]+),([-\d.]+)\)"'
+    strokes = re.findall(rf'<line [^>]*{place} x2="0" y2="([-\d.]+)"[^>]*stroke-dasharray', drawn)
+    spans = sorted(sorted([float(y), float(y) + float(dy)]) for _, y, dy in strokes)
+    assert len(spans) == 2 and spans[0][1] < spans[1][0]
+    middles = re.findall(rf'aria-roledescription="point"[^>]*{place}', drawn)
+    assert len(middles) == 2
+    for (top, bottom), middle in zip(spans, sorted(float(y) for _, y in middles), strict=True):
+        assert middle - narrow.BESIDE[0] - 1 < top < middle < bottom < middle + narrow.BESIDE[1] + 1
+
+
 def test_rows_of_a_computed_field_have_room():
     """No row of data has that field."""
     panel = narrow.narrow(w2s.probe_explorer(accuracy=0.8).to_dict())["vconcat"][1]

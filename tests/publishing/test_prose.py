@@ -27,6 +27,7 @@ NAMES = {
         ("len(arms['top']):,", "3"),
         ("sum(weak > x for x in arms['top'])", "0"),
         ("'above' if weak > .5 else 'below'", "above"),
+        ("0.2 - weak:+.2f", "−0.51"),
         ("none:.2f", NO_GAP),
         ("text", "&lt;script&gt;alert(1)&lt;/script&gt;"),
     ],

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import altair as alt
 
 from w2s_lib.figures import style
-from w2s_lib.measures.intervals import Interval
+from w2s_lib.measures.intervals import Interval, minus
 
 Row = dict[str, Any]
 X = TypeVar("X", float, str)
@@ -143,7 +143,8 @@ def scatter(
     colour = alt.Color("kind:N", scale=scale(kinds, list(colours.values())), legend=legend)
     shapes = ("square", "triangle-up", "diamond", "circle")  # a circle's path is the longest
     shape = alt.Shape("kind:N", scale=scale(kinds, shapes), legend=legend)
-    numbers = [alt.Tooltip(f"{axis}:Q", format=".3f") for axis in ("x", "y")]
+    named = {"x": x_title, "y": y_title}
+    numbers = [alt.Tooltip(f"{axis}:Q", title=named[axis], format=".3f") for axis in named]
     size = 30 if len(points) > 100 else 50
     marks = chart(points).mark_point(size=size, filled=True, opacity=0.7)
     return alt.layer(
@@ -151,11 +152,10 @@ def scatter(
         marks.encode(
             x=x("x"), y=y("y"), color=colour, shape=shape, tooltip=["name:N", "kind:N", *numbers]
         ),
-        width=270,
+        width=WIDEST,
         height=HEIGHT,
-        title=style.wrapped(title, 36),
+        title=style.wrapped(title),
         description=title,
-        usermeta={"narrow": True},
     )
 
 
@@ -163,6 +163,9 @@ def rays(
     slopes: Mapping[str, float], wide: float, upwards: tuple[float, float], x: Any, y: Any
 ) -> list[alt.Chart]:
     """Dashed lines from the origin to the edge of a panel, each with its label.
+
+    The label stands outside the panel, where no mark is: above it or at its right. Below it there
+    is the axis, so that of a line that ends there stands inside.
 
     Args:
         slopes: label -> slope.
@@ -176,10 +179,16 @@ def rays(
         end = min(wide, max(edge / slope for edge in upwards)) if slope else wide
         line = chart([{"label": label, "zero": 0.0, "x": end, "y": slope * end}])
         lines.append(line.mark_rule(strokeDash=DASHED, color=style.GREY))
-        where = {"align": "left", "dx": 6} if end < wide / 2 else {"align": "right", "dx": -12}
-        at = {"x": x("x"), "y": y("y")}
-        near = line.transform_calculate(x="0.92 * datum.x", y="0.92 * datum.y")
-        texts.append(near.mark_text(baseline="bottom", **where).encode(text="label:N", **at))
+        share = end / wide
+        if math.isclose(slope * end, upwards[1]):
+            align = "left" if share < 0.3 else "right" if share > 0.7 else "center"
+            where: Row = {"baseline": "bottom", "dy": -4, "align": align}
+        elif share == 1:
+            where = {"baseline": "middle", "dx": 6, "align": "left"}
+        else:
+            side: Row = {"dx": 8, "align": "left"} if share < 0.3 else {"dx": -8, "align": "right"}
+            where = {"baseline": "bottom", "dy": -2, **side}
+        texts.append(line.mark_text(**where).encode(x=x("x"), y=y("y"), text="label:N"))
     ends = {"x": x("zero"), "y": y("zero"), "x2": "x:Q", "y2": "y:Q"}
     return [*(line.encode(**ends) for line in lines), *texts]
 
@@ -190,13 +199,7 @@ def estimate(interval: Interval, number: str = ".2f") -> Row:
     The numbers or, without them, the note.
     """
     text = format(interval, number)
-    text = text if math.isnan(interval.value) else minus(text)
     return {"value": interval.value, "low": interval.low, "high": interval.high, "interval": text}
-
-
-def minus(number: str) -> str:
-    """A number as Vega writes it, with the minus sign instead of the hyphen."""
-    return number.replace("-", "−")
 
 
 def chart(rows: Sequence[Row]) -> alt.Chart:

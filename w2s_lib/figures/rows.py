@@ -18,7 +18,7 @@ from w2s_lib.figures.charts import (
     name_axis,
     scale,
 )
-from w2s_lib.measures.intervals import Interval
+from w2s_lib.measures.intervals import Interval, minus
 
 Who: TypeAlias = Literal["supervisor", "student", "ceiling", "rival"]
 WHO = style.MEANING | {"rival": style.RIVAL}
@@ -177,7 +177,7 @@ def bars(
     ]
     ends = style.padded_domain([start, *extent(marks), *(row["value"] for row in others)])
     x = measure(x_title, (start, ends[1]), alt.X)
-    shown = [format(interval.value, number) for interval in intervals.values()]
+    shown = [minus(format(interval.value, number)) for interval in intervals.values()]
     colour, every = alt.Color("colour:N", scale=None), chart(marks)
     tip_of_tick = ["name:N", "what:N", alt.Tooltip("value:Q", format=number)]
     layers = [

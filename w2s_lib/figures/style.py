@@ -15,6 +15,8 @@ import altair as alt
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from w2s_lib.measures.intervals import minus
+
 VEGALITE = "5.21"
 """Of the versions that JupyterLab 4 draws live (none of 6), the one that vl-convert compiles."""
 MIME = "application/vnd.vegalite.v5+json"
@@ -103,9 +105,17 @@ def _theme() -> alt.theme.ThemeConfig:
 def _mime_bundle(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     import vl_convert  # only drawing needs it, and only the book's extra installs it
 
-    spec = {**spec, "$schema": SCHEMA}
+    said = {key: _said(spec[key]) for key in ("title", "description") if key in spec}
+    spec = {**spec, **said, "$schema": SCHEMA}
     png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, scale=1)
     return {MIME: spec, "image/png": b64encode(deflated(png)).decode()}
+
+
+def _said(words: Any) -> Any:
+    """A title or a description, its numbers with the sign that the chart's own have."""
+    if isinstance(words, dict):
+        return words | {"text": _said(words["text"])}
+    return minus(words) if isinstance(words, str) else [minus(line) for line in words]
 
 
 def deflated(png: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from w2s_lib.measures.intervals import Interval
+from w2s_lib.measures.intervals import Interval, minus
 
 Format: TypeAlias = str | Callable[[Any], str]
 LINE = 80
@@ -94,7 +94,7 @@ def _text(value: Any, how: Format) -> str:
     if not isinstance(value, (Interval, str)) and pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     if callable(how):
-        return how(value)
+        return minus(str(how(value)))
     if isinstance(value, str):
         return value
-    return format(value, how or (".2f" if isinstance(value, (float, Interval)) else ""))
+    return minus(format(value, how or (".2f" if isinstance(value, (float, Interval)) else "")))

@@ -27,6 +27,7 @@ problems in interval estimation", Journal of the Royal Statistical Society B 16.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -38,12 +39,22 @@ from scipy.special import stdtrit
 LEVEL = 0.95
 POWER = 0.80
 NO_GAP = "no gap to recover"
+HYPHEN = re.compile(r"(?<![\w)\]-])-(?=\.?\d|inf\b)")
+"""Before a number, and nothing but its sign: not that of a range, a date or a name."""
 ROWS_ONLY = "test rows only"
 """One seed says nothing of the variation over seeds, and the interval must admit it."""
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 Bounds = Callable[[float], tuple[float, float] | None]
 """The bounds at a level in (0, 1); None where there are none."""
+
+
+def minus(text: str) -> str:
+    """A text for a reader: the sign of its negative numbers is a minus sign, as charts write it.
+
+    Files, JSON and ids keep the hyphen.
+    """
+    return HYPHEN.sub("\N{MINUS SIGN}", text)
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ class Interval:
         """Applies a number format, such as `.2f` or `.1%`, to all three numbers.
 
         A value that rounds to zero is printed without a sign, but a bound with its own: on which
-        side of zero it lies decides verdicts.
+        side of zero it lies decides verdicts. The sign is that of `minus`.
         """
         if math.isnan(self.value):
             return self.note or "not available"
@@ -100,7 +111,8 @@ class Interval:
             return format(end, f"+{digits}" if zero else plain)
 
         # no-break space: both bounds stay on one line
-        return f"{self.value:{plain}} [{bound(self.low)},\N{NO-BREAK SPACE}{bound(self.high)}]"
+        text = f"{self.value:{plain}} [{bound(self.low)},\N{NO-BREAK SPACE}{bound(self.high)}]"
+        return minus(text)
 
     def __str__(self) -> str:
         """Two decimals."""

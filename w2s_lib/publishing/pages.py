@@ -27,7 +27,7 @@ NOT_PAGES = shutil.ignore_patterns(
 )
 CHAPTER_LINK = re.compile(r"\]\(([\w/.-]+)\.md\)")
 LABELS = {"parameters": "Parameters", "specs": "Set-up: the runs"}
-"""What the page calls these folded cells."""
+"""What the page calls these cells, folded and unfolded."""
 INSTALL = """\
 # This notebook needs w2s_lib, the library of the book that it comes from.
 from importlib.util import find_spec
@@ -106,7 +106,8 @@ def downloadable(page: Chapter, notebooks: set[str], *, commit: str = "") -> Any
     notebook = nbformat.read(page.executed, as_version=4)
     for cell in notebook.cells:
         for tag in LABELS.keys() & set(cell.metadata.get("tags", [])):
-            cell.metadata["mystnb"] = {"code_prompt_show": LABELS[tag]}
+            prompts = ("code_prompt_show", "code_prompt_hide")
+            cell.metadata["mystnb"] = dict.fromkeys(prompts, LABELS[tag])
         if cell.cell_type == "markdown":
             cell.source = relinked(cell.source, notebooks)
         for output in cell.get("outputs", []):

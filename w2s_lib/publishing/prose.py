@@ -7,7 +7,7 @@ Numbers: a notebook cell whose body is Markdown, and whose numbers are the noteb
 
 `%load_ext w2s_lib` loads the magic. A field is `{{expression}}` or `{{expression:format}}`: any
 Python expression, and Python's format specification. What a field gives is text: HTML in it is
-escaped.
+escaped, and a negative number has the minus sign of the charts.
 
 A citation is a plain link to a work of `book/references.bib`:
 `[Burns et al. 2023](https://arxiv.org/abs/2312.09390)`. Its words are the authors and the year in
@@ -22,6 +22,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from w2s_lib.measures.intervals import minus
 from w2s_lib.runs.errors import nearest
 
 FIELD = re.compile(r"\{\{(.*?)\}\}", re.S)
@@ -97,10 +98,12 @@ def _value(field: str, names: Mapping[str, Any]) -> str:
         raise ProseError(f"{{{{{field}}}}}: {type(error).__name__}: {error}") from None
     if not shown.strip() or NOTHING.search(shown):
         raise ProseError(f"{{{{{field}}}}}: would show {shown!r}; give words for this case")
-    return shown
+    return minus(shown)
 
 
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+BARE, ESCAPE = re.compile(r"(?<![\[(])https?://[^\s()\[\]]*\w"), "\\"
+"""An address that is no part of a link, and what stands before its dots."""
 
 
 @dataclass(frozen=True)
@@ -125,17 +128,21 @@ def works(path: Path) -> dict[str, Work]:
 
 
 def listing(path: Path) -> str:
-    """All works as a Markdown list, each under the words that cite it, in their order."""
+    """All works as a Markdown list, each under the words that cite it, in their order.
+
+    An address in what is said of a work is a link too.
+    """
     from pybtex.plugin import find_plugin
 
     style = find_plugin("pybtex.style.formatting", "plain")()
     backend = find_plugin("pybtex.backends", "markdown")()
     entries, known = _entries(path), works(path)
-    lines = [
-        f"- **{known[entry.key].link}.** {' '.join(entry.text.render(backend).split())}"
-        for entry in style.format_entries(entries.values())
-    ]
-    return "\n".join(sorted(lines, key=str.casefold)) + "\n"
+    lines = {}
+    for entry in style.format_entries(entries.values()):
+        work, text = known[entry.key], " ".join(entry.text.render(backend).split())
+        said = BARE.sub(lambda url: f"[{url[0]}]({url[0].replace(ESCAPE, '')})", text)
+        lines[work.words] = f"- **{work.link}{'.' if work.words[-1] != '.' else ''}** {said}"
+    return "\n".join(lines[words] for words in sorted(lines, key=str.casefold)) + "\n"
 
 
 def _entries(path: Path) -> dict[str, Any]:
