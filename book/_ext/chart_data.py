@@ -91,11 +91,12 @@ def shown(value):
 
 
 def data_tables(spec):
-    """The rows as HTML: a table of the estimates, whose text says their numbers, and one of the rest."""
-    rows = chart_rows(spec)
-    estimates = [{k: v for k, v in row.items() if k not in NUMBERS} for row in rows if "low" in row]
-    others = [row for row in rows if "low" not in row]
-    return "".join(html_table(part) for part in (estimates, others) if part)
+    """The rows as HTML, a table a kind. Of an estimate it has the text, which says the numbers."""
+    kinds = {}
+    for row in chart_rows(spec):
+        said = {k: v for k, v in row.items() if "low" not in row or k not in NUMBERS}
+        kinds.setdefault("low" not in row, {}).setdefault(tuple(said), []).append(said)
+    return "".join(html_table(rows) for part in sorted(kinds) for rows in kinds[part].values())
 
 
 def html_table(rows):

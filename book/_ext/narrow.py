@@ -19,6 +19,8 @@ BARE = {"ticks": False, "domain": False, "labelLimit": 0, "labelPadding": 0, "zi
 ABOVE = BARE | {"labelBaseline": "line-bottom", "labelOffset": -13}
 BESIDE = 11, 19
 """Pixels of a row, above and below its middle, that its name leaves free."""
+STROKE = {"strokeDash": [4, 3], "strokeWidth": 1.5}
+"""Of a rule as short as that."""
 BANDS, BAND = {"type": "band", "paddingInner": 0.5, "paddingOuter": 0.4}, 56
 
 
@@ -132,7 +134,7 @@ def _cut_rules(panel):
         for unit in panel["layer"]:
             across = unit["mark"]["type"] == "rule" and not unit["encoding"].keys() & {"x2", "y"}
             if across:
-                unit |= {"transform": cut}
+                unit |= {"transform": cut, "mark": unit["mark"] | STROKE}
                 unit["encoding"] |= {"y": y, "y2": {"field": "to"}}
 
 

@@ -28,6 +28,8 @@ def test_a_figure_leads_to_its_data_its_runs_and_its_code(opened, name):
         fold.locator("summary").focus()
         page.keyboard.press("Enter")
         expect(inside).to_be_visible()
+    for box in page.locator(".w2s-behind .w2s-scroll").all():
+        assert box.bounding_box()["height"] < 400
     assert page.evaluate("document.documentElement.scrollWidth") <= 390 and wrong == []
 
 

@@ -23,14 +23,18 @@ CHAPTERS = [
 MIDDLE = "icon => { const box = icon.getBoundingClientRect(); return box.y + box.height / 2; }"
 SMALLEST = 10  # CSS pixels of a chart's text
 WIDER = """() => {
+  document.querySelectorAll('.w2s-behind details').forEach((fold) => (fold.open = true));
   const found = [], article = document.querySelector('.bd-article') ?? document.body;
   const name = (e) => `${e.tagName}.${e.getAttribute('class')}: ${e.textContent.trim().slice(0, 40)}`;
+  const bare = (e) => getComputedStyle(e).backgroundColor === 'rgba(0, 0, 0, 0)';
   const right = article.getBoundingClientRect().right;
   if (document.documentElement.scrollWidth > innerWidth) found.push('the page');
   for (const e of article.querySelectorAll('*')) {
     if (e.closest('svg, .visually-hidden, thead') || !e.getClientRects().length) continue;
-    const scrolls = e.scrollWidth > e.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(e).overflowX);
-    if (scrolls && (e.tabIndex < 0 || !getComputedStyle(e).backgroundImage.includes('gradient'))) found.push(`unmarked ${name(e)}`);
+    const style = getComputedStyle(e), more = {X: e.scrollWidth > e.clientWidth + 1, Y: e.scrollHeight > e.clientHeight + 1};
+    const scrolls = Object.keys(more).some((way) => more[way] && /auto|scroll/.test(style[`overflow${way}`]));
+    const shaded = style.backgroundImage.split('gradient').length > 8 && [...e.querySelectorAll('table, tr, th, td')].every(bare);
+    if (scrolls && e !== article && (e.tabIndex < 0 || !shaded)) found.push(`unmarked ${name(e)}`);
     let box = e.parentElement;
     while (box !== article && !/auto|scroll|hidden/.test(getComputedStyle(box).overflowX)) box = box.parentElement;
     if (box === article && e.getBoundingClientRect().right > right + 1) found.push(`wide ${name(e)}`);
@@ -70,8 +74,8 @@ def test_a_page_is_whole_at_every_width(opened, name, theme, width):
     """Opened on a phone by day and on a desk by night, then turned to the other widths.
 
     Nothing is wider than its place: charts are drawn anew to fit without being scrolled or shrunk,
-    what must scroll is a box that a keyboard reaches, no text of a drawing is cut. Formulas and
-    icons are drawn. axe-core finds nothing but what is minor.
+    what must scroll is a box that a keyboard reaches, with shades at its edges that no row hides.
+    No text of a drawing is cut. Formulas and icons are drawn. axe-core finds nothing but what is minor.
     """
     page, wrong = opened(name, theme=theme, width=width, query="?q=gap" if name == "search" else "")
     if name == "search":

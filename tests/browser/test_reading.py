@@ -38,8 +38,10 @@ def test_a_keyboard_reaches_all_and_sees_where_it_is(opened, width):
         assert where["seen"] and where["left"] >= 0 and where["right"] <= width + 1, where["html"]
         if where["tag"] == "SUMMARY":
             reached += 1
+            named = page.evaluate("document.activeElement.innerText")
             page.keyboard.press("Enter")
             assert page.evaluate("document.activeElement.parentElement.open")
+            assert page.evaluate("document.activeElement.innerText") == named
             page.keyboard.press("Enter")
         page.keyboard.press("Tab")
     else:

@@ -8,7 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from w2s_lib.measures.intervals import NO_GAP, Interval
-from w2s_lib.publishing.prose import ProseError, render
+from w2s_lib.publishing.prose import ProseError, listing, render
 
 NAMES = {
     "weak": np.float32(0.7123),
@@ -85,3 +85,17 @@ def test_the_magic_shows_markdown_in_a_notebook(shell):
     assert [output.data["text/markdown"] for output in captured.outputs] == ["It is 50.0%."]
     with capture_output():
         assert isinstance(shell.run_cell("%%prose\n{{acuracy}}").error_in_exec, ProseError)
+
+
+def test_references_are_in_order_of_their_words_and_every_address_is_a_link(tmp_path):
+    """A work without an address stands where its name does; an author without a year has one stop."""
+    bib = tmp_path / "works.bib"
+    bib.write_text(
+        "@misc{b, author={Beck, Ann}, title={T}, year={n.d.}, note={Code at https://github.com/a/b-c}}\n"
+        "@misc{a2001, author={Abel, Bo}, title={T}, year={2001}}\n"
+        "@misc{c2002, author={Cole, Cy}, title={T}, year={2002}, url={https://c.org/x}}\n"
+    )
+    first, second, third = listing(bib).splitlines()
+    assert first.startswith("- **Abel 2001.** ") and second.startswith("- **Beck n.d.** ")
+    assert "(https://github.com/a/b-c)" in second and "<" not in second
+    assert third.startswith("- **[Cole 2002](https://c.org/x).** ") and third.count("](") == 2

@@ -86,8 +86,7 @@ def curves(
         for x, interval in points.items()
     ]
     domain = style.padded_domain([*extent(marks), *known.values()] or [0.0, 1.0])
-    columns = int(MARGIN // (style.CHARACTER_WIDTH * max(map(len, lines)) + 30))
-    legend = alt.Legend(title=None, labelLimit=0, columns=max(1, min(len(lines), columns)))
+    legend = _legend(list(lines))
     labels = int(pixels / style.CHARACTER_WIDTH)
     axis = (
         _number_axis(sorted(places.values()))
@@ -137,9 +136,13 @@ def scatter(
         y_title: what y is.
         slopes: what stands at the end of a line -> its slope.
     """
-    ends = [style.padded_domain([0.0, *(point[axis] for point in points)]) for axis in ("x", "y")]
-    x, y = measure(x_title, (0.0, ends[0][1]), alt.X), measure(y_title, ends[1])
-    kinds, legend = list(colours), alt.Legend(title=None, columns=1, labelLimit=0)
+    wide = style.padded_domain([0.0, *(point["x"] for point in points)])[1]
+    low, high = style.padded_domain([0.0, *(point["y"] for point in points)])
+    if any(slope < 0 for slope in slopes.values()):
+        low -= (high - low) * 1.5 * style.LABEL_HEIGHT / HEIGHT  # a line of text below the marks
+    x, y = measure(x_title, (0.0, wide), alt.X), measure(y_title, (low, high))
+    kinds = list(colours)
+    legend = _legend(kinds)
     colour = alt.Color("kind:N", scale=scale(kinds, list(colours.values())), legend=legend)
     shapes = ("square", "triangle-up", "diamond", "circle")  # a circle's path is the longest
     shape = alt.Shape("kind:N", scale=scale(kinds, shapes), legend=legend)
@@ -148,7 +151,7 @@ def scatter(
     size = 30 if len(points) > 100 else 50
     marks = chart(points).mark_point(size=size, filled=True, opacity=0.7)
     return alt.layer(
-        *rays(slopes, ends[0][1], ends[1], x, y),
+        *rays(slopes, wide, (low, high), x, y),
         marks.encode(
             x=x("x"), y=y("y"), color=colour, shape=shape, tooltip=["name:N", "kind:N", *numbers]
         ),
@@ -164,8 +167,8 @@ def rays(
 ) -> list[alt.Chart]:
     """Dashed lines from the origin to the edge of a panel, each with its label.
 
-    The label stands outside the panel, where no mark is: above it or at its right. Below it there
-    is the axis, so that of a line that ends there stands inside.
+    The label stands outside the panel, where no mark is: above it or at its right. That of a line
+    that ends at a corner, or below where the axis is, stands inside.
 
     Args:
         slopes: label -> slope.
@@ -179,15 +182,15 @@ def rays(
         end = min(wide, max(edge / slope for edge in upwards)) if slope else wide
         line = chart([{"label": label, "zero": 0.0, "x": end, "y": slope * end}])
         lines.append(line.mark_rule(strokeDash=DASHED, color=style.GREY))
-        share = end / wide
-        if math.isclose(slope * end, upwards[1]):
-            align = "left" if share < 0.3 else "right" if share > 0.7 else "center"
-            where: Row = {"baseline": "bottom", "dy": -4, "align": align}
-        elif share == 1:
-            where = {"baseline": "middle", "dx": 6, "align": "left"}
-        else:
-            side: Row = {"dx": 8, "align": "left"} if share < 0.3 else {"dx": -8, "align": "right"}
-            where = {"baseline": "bottom", "dy": -2, **side}
+        share, at_top = end / wide, math.isclose(slope * end, upwards[1])
+        where: Row = {"baseline": "middle", "dx": 6, "align": "left"}
+        if at_top and share > 0.7:
+            where = {"baseline": "top", "dy": 4, "dx": -24, "align": "right"}
+        elif at_top:
+            where = {"baseline": "bottom", "dy": -4, "align": "left" if share < 0.3 else "center"}
+        elif share < 1:
+            where = {"baseline": "bottom", "dy": -2, "dx": 8 if share < 0.3 else -8}
+            where["align"] = "left" if share < 0.3 else "right"
         texts.append(line.mark_text(**where).encode(x=x("x"), y=y("y"), text="label:N"))
     ends = {"x": x("zero"), "y": y("zero"), "x2": "x:Q", "y2": "y:Q"}
     return [*(line.encode(**ends) for line in lines), *texts]
@@ -353,6 +356,12 @@ def _check(
         if unknown := [x for x in points if x not in lines.get(name, {})]:
             raise ValueError(f"seeds of {name!r} at {unknown}, where the lines have no estimate")
     return numeric
+
+
+def _legend(names: Sequence[str]) -> alt.Legend:
+    """As many names a row as there is room for."""
+    columns = int(MARGIN // (style.CHARACTER_WIDTH * max(map(len, names)) + 30))
+    return alt.Legend(title=None, labelLimit=0, columns=max(1, min(len(names), columns)))
 
 
 def _number_axis(xs: Sequence[float]) -> alt.Axis:

@@ -223,7 +223,7 @@ def pgr_ruler(
             for value in (seeds or {}).get(name, ())
         ]
         ticks += [
-            {"row": i, "cell": name, "role": label, "value": value, "interval": f"{value:.3f}"}
+            {"row": i, "cell": name, "role": label, "value": value}
             for label, value in (references or {}).get(name, {}).items()
         ]
     domain = style.padded_domain([*extent(marks), *(row["value"] for row in [*dots, *ticks])])
@@ -233,7 +233,7 @@ def pgr_ruler(
         scale=scale(list(ROLES.values()), (style.SUPERVISOR, style.STUDENT, style.GREY)),
         legend=alt.Legend(title=None, orient="top"),
     )
-    tip = ["cell:N", "role:N", INTERVAL_TIP]
+    tip, of_dot = ["cell:N", "role:N", INTERVAL_TIP], alt.Tooltip("value:Q", format=".3f")
     gaps, every = chart(reach), chart(marks)
     layers = [
         gaps.mark_rule(color=style.GREY, opacity=0.6).encode(x=x("weak"), x2="ceiling:Q"),
@@ -242,10 +242,10 @@ def pgr_ruler(
         ),
         chart(ticks)
         .mark_tick(color=style.GREY, thickness=2, size=16)
-        .encode(x=x("value"), tooltip=tip),
+        .encode(x=x("value"), tooltip=["cell:N", "role:N", of_dot]),
         chart(dots)
         .mark_circle(size=14, opacity=0.6, color=style.STUDENT)
-        .encode(x=x("value"), tooltip=["cell:N", alt.Tooltip("value:Q", format=".3f")]),
+        .encode(x=x("value"), tooltip=["cell:N", of_dot]),
         *_estimates(every, x, colour, tip, size=90),
     ]
     texts = ["PGR " * (row["value"] == row["value"]) + row["interval"] for row in reach]
