@@ -35,6 +35,8 @@ def test_numbers_are_formatted_and_what_is_missing_is_blank():
     }
     assert list(w2s.table(frame[["share"]]).rows["share"]) == ["0.26", ""]
     signs = pd.DataFrame({"gain": [-0.5], "model": ["smollm2-135m@4"]})
-    assert w2s.table(signs).rows.to_dict("records") == [{"gain": "−0.50", "model": "smollm2-135m@4"}]
+    assert w2s.table(signs).rows.to_dict("records") == [
+        {"gain": "−0.50", "model": "smollm2-135m@4"}
+    ]
     with pytest.raises(KeyError, match="shar"):
         w2s.table(frame, formats={"shar": ".2f"})

@@ -105,7 +105,9 @@ def _theme() -> alt.theme.ThemeConfig:
 def _mime_bundle(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     import vl_convert  # only drawing needs it, and only the book's extra installs it
 
-    said = {key: _said(spec[key]) for key in ("title", "description") if key in spec}
+    said: dict[str, Any] = {
+        key: _said(spec[key]) for key in ("title", "description") if key in spec
+    }
     spec = {**spec, **said, "$schema": SCHEMA}
     png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, scale=1)
     return {MIME: spec, "image/png": b64encode(deflated(png)).decode()}
