@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import vega_charts
-from chart_data import chart_rows, data_tables
+from chart_data import MOST_ROWS, chart_rows, data_tables
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
@@ -21,8 +21,6 @@ from w2s_lib.publishing.sources import KEY
 FOLDER = "_static/data"
 FILES = {}
 """Name of a file -> the rows that go into it when the build ends."""
-MOST_ROWS = 100
-"""Of a table that is read; more are in the file alone."""
 MOST_RUNS = 60
 """Of a list that is read; more are a file."""
 RUN_ROW = re.compile(r"<tr>(?=(?:(?!<tr>).)*?<td>([0-9a-f]{16})</td>)", re.S)

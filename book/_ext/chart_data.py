@@ -11,6 +11,8 @@ from w2s_lib.measures.intervals import minus
 from w2s_lib.publishing.pages import finding
 
 GROUPS = ("layer", "concat", "hconcat", "vconcat")
+MOST_ROWS = 100
+"""Of a table that is read, or heard; more are in the file alone."""
 NUMBERS = ("value", "low", "high")
 """Columns of an estimate, whose text says them too."""
 
@@ -72,7 +74,8 @@ def chart_rows(spec):
 def alternative(spec):
     """The finding and the data, for a reader who does not see the chart.
 
-    Of a chart of estimates these; of one with sliders, whose numbers move, the sentence alone.
+    Of a chart of estimates these; of one with sliders, whose numbers move, the sentence alone; of
+    more than are listened to, how many there are.
     """
     rows = [] if any("bind" in p for p in spec.get("params", [])) else chart_rows(spec)
     rows = [row for row in rows if "low" in row] or rows
@@ -80,6 +83,8 @@ def alternative(spec):
         ": ".join(shown(v) for k, v in row.items() if "low" not in row or k not in NUMBERS)
         for row in rows
     ]
+    if len(said) > MOST_ROWS:
+        said = [f"{len(said)} rows of data, in the file under the figure"]
     return ". ".join(filter(None, [finding(spec), "; ".join(said)]))
 
 

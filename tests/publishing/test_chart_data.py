@@ -72,3 +72,11 @@ def test_behind_sliders_the_rows_are_what_the_page_begins_with():
     ).to_dict()
     assert [row["yes"] for row in chart_data.chart_rows(spec)] == [0.25, 0.5]
     assert chart_data.alternative(spec) == spec["description"]
+
+
+def test_of_many_rows_a_reader_hears_how_many_there_are():
+    points = [{"x": i / 9, "y": 0.1, "kind": "one", "name": f"run {i}"} for i in range(101)]
+    named = {"title": "Flat", "x_title": "x", "y_title": "y", "slopes": {}}
+    few, many = (w2s.scatter(points[:n], {"one": "#0072B2"}, **named).to_dict() for n in (2, 101))
+    assert chart_data.alternative(few).startswith("Flat. run 0: one: 0: 0.1; run 1: one")
+    assert chart_data.alternative(many) == "Flat. 101 rows of data, in the file under the figure"
