@@ -88,6 +88,24 @@ def test_what_it_may_not_use_is_named() -> None:
         w2s.entry(len, "smollm2-135m@29", w2s.supervisor("tfidf", "movie"))  # type: ignore[arg-type]
 
 
+def test_settings_stand_after_a_star_and_in_the_id() -> None:
+    weak = w2s.supervisor("smollm2-135m@4", "movie")
+    constant = Method(
+        source="def constant(states, labels, unlabeled, seed, *, p=0.5, word='a'):\n"
+        "    return [p] * len(unlabeled)"
+    )
+    changed = constant.set(word="b", p=0.25)
+    assert str(changed) == "constant(p=0.25, word='b')" and str(constant) == "constant"
+    assert constant.set(p=0.25).set(word="b") == changed == Method.from_json(changed.to_json())
+    assert (called(constant, given()) == 0.5).all() and (called(changed, given()) == 0.25).all()
+    ids = {w2s.entry(one, "smollm2-135m@29", weak).run_id for one in (constant, changed)}
+    assert len(ids) == 2
+    with pytest.raises(SpecError, match="'constant' has no setting 'word2'.*'word'"):
+        constant.set(word2="b")
+    with pytest.raises(SpecError, match="settings with a default"):
+        Method(source="def own(states, labels, unlabeled, seed, *, p):\n    return labels")
+
+
 def test_it_answers_as_when_it_is_called_here() -> None:
     arrays = given()
     p = called(regression, arrays)

@@ -7,16 +7,17 @@ the hands of whoever trains the run again. Chapter: leaderboard.
 import ast
 import builtins
 import inspect
+import json
 import symtable
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import field
-from typing import Any, Literal
+from dataclasses import field, replace
+from typing import Any, Literal, Self
 
 from pydantic.dataclasses import dataclass
 
 from w2s_lib.runs.description import STRICT, Description
-from w2s_lib.runs.errors import SpecError, require
+from w2s_lib.runs.errors import SpecError, nearest, require
 
 TAKES = "states, labels, unlabeled, seed"
 """The arguments of every method."""
@@ -30,12 +31,19 @@ class Method(Description):
     source: str
     """One function, from its `def` on. It uses its arguments, builtins and what it imports
     itself."""
+    settings: str = "{}"
+    """Arguments after `*` that are not at their default, as a JSON object, names in order."""
 
     def __post_init__(self) -> None:
         made = self._function
-        given = ast.unparse(made.args)
+        given, own = ast.unparse(made.args), [argument.arg for argument in made.args.kwonlyargs]
         said = f"method {made.name!r} takes ({given}), and has to take ({TAKES})"
-        require(given == TAKES, said)
+        fits = given.partition(", *, ")[0] == TAKES and None not in made.args.kw_defaults
+        require(fits, f"{said}, and settings with a default after a *")
+        for name in self.given:
+            require(
+                name in own, f"method {made.name!r} has no setting {name!r}: {nearest(name, own)}"
+            )
         scope = symtable.symtable(self.source, "<method>", "exec")
         outside = sorted({*_from_outside(scope)} - {made.name, *dir(builtins)})
         said = (
@@ -58,6 +66,24 @@ class Method(Description):
         """The function's."""
         return self._function.name
 
+    def __str__(self) -> str:
+        """Its name, and the settings that are not at their default."""
+        given = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
+        return f"{self.name}({given})" if given else self.name
+
+    def set(self, **settings: bool | int | float | str) -> Self:
+        """The same with other settings: what its function takes after `*`."""
+        return replace(self, settings=json.dumps(self.given | settings, sort_keys=True))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings by name."""
+        try:
+            found: dict[str, Any] = dict(json.loads(self.settings))
+        except ValueError as error:
+            raise SpecError(f"Method.settings is {self.settings!r:.100}: {error}") from None
+        return found
+
     def __call__(self, states: Any, labels: Any, unlabeled: Any, seed: int) -> Any:
         """Calls it here and now, such as to try it out.
 
@@ -72,7 +98,7 @@ class Method(Description):
         """
         space: dict[str, Any] = {}
         exec(compile(self.source, f"<method {self.name}>", "exec"), space)  # noqa: S102
-        return space[self.name](states, labels, unlabeled, seed)
+        return space[self.name](states, labels, unlabeled, seed, **self.given)
 
 
 def method(function: Callable[..., Any]) -> Method:
@@ -80,8 +106,8 @@ def method(function: Callable[..., Any]) -> Method:
 
     Args:
         function: takes `states` (n, hidden) float32, `labels` (n,) P(y = 1) of a supervisor,
-            `unlabeled` (m, hidden) and `seed`, and gives P(y = 1), (m,). It imports what it needs
-            itself.
+            `unlabeled` (m, hidden) and `seed`, and gives P(y = 1), (m,). After a `*` it may take
+            settings, each with a default. It imports what it needs itself.
 
     Raises:
         SpecError: other arguments; a closure or a global; no function whose source is at hand.

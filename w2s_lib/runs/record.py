@@ -254,7 +254,7 @@ def row_of(record: Record) -> dict[str, Any]:
     same = ("run_id", "role", "model", "depth", "quantization", "half", "seed", "device")
     return {
         **{name: getattr(spec, name) for name in same},
-        "method": spec.method if isinstance(spec.method, str) else spec.method.name,
+        "method": str(spec.method),
         "labels": _words(spec.labels),
         "supervisor": teacher.model if teacher else "",
         "supervisor_run": teacher.run_id if teacher else "",

@@ -24,13 +24,14 @@ from w2s_lib.training.finetune import Data
 SECONDS = 120
 """How long a method may take."""
 ALONE = """
-import sys, numpy
-source, name, given, found = sys.argv[1:]
+import json, sys, numpy
+source, name, settings, given, found = sys.argv[1:]
 space = {}
 exec(compile(source, "<method>", "exec"), space)
 with numpy.load(given) as arrays:
     seed = int(arrays["seed"])
-    p = space[name](arrays["states"], arrays["labels"], arrays["unlabeled"], seed)
+    own = json.loads(settings)
+    p = space[name](arrays["states"], arrays["labels"], arrays["unlabeled"], seed, **own)
 numpy.save(found, numpy.asarray(p, dtype=float), allow_pickle=False)
 """
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -64,7 +65,7 @@ def called(method: Method, given: dict[str, Any], *, seconds: float = SECONDS) -
     with tempfile.TemporaryDirectory() as folder:
         there, found = Path(folder) / "given.npz", Path(folder) / "found.npy"
         np.savez(there, **given)
-        command = [sys.executable, "-I", "-c", ALONE, method.source, method.name]
+        command = [sys.executable, "-I", "-c", ALONE, method.source, method.name, method.settings]
         try:
             done = subprocess.run(
                 [*command, str(there), str(found)],
