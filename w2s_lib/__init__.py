@@ -27,13 +27,16 @@ _WHERE = {
         "adaptive_confidence_loss alpha_at confidence_loss entropy_loss harden product_loss "
         "reverse_xent_loss window_loss xent_loss"
     ),
+    "runs.method": "method",
     "runs.settings": "Lora Recipe Task",
     "runs.spec": (
         "Centred CoinErrors Continue Flip FromRun GroundTruth Hard LengthErrors ModelErrors "
         "NextToken NoisyTruth RaterErrors RunSpec WordErrors"
     ),
     "runs.model_names": "short_name",
-    "experiments.arms": "ceiling chain generative probe student supervisor transfer zero_shot",
+    "experiments.arms": (
+        "ceiling chain entry generative probe student supervisor transfer zero_shot"
+    ),
     "models.pins": "pin",
     "tasks.table": "default_task load_table resolve_task splits",
     "tasks.hub": "Example hub_task",

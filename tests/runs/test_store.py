@@ -17,6 +17,7 @@ import pytest
 
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import StoreError
+from w2s_lib.runs.folders import cache_dir
 from w2s_lib.runs.record import SPLITS, Record, accuracies
 from w2s_lib.runs.spec import Hard, RunSpec
 from w2s_lib.runs.store import find, read, weights, write
@@ -158,6 +159,14 @@ def test_where_the_users_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.chdir(tmp_path)  # never the working directory
     assert store.user_store().folder == REPO / ".w2s" / "records"
     assert store.published_store() == REPO / "book" / "results"
+
+
+@pytest.mark.parametrize("name", ["W2S_STORE", "W2S_CACHE", "W2S_PUBLISHED"])
+def test_the_home_of_nobody_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = {"W2S_STORE": store.user_store, "W2S_CACHE": cache_dir}.get(name, store.published_store)
+    monkeypatch.setenv(name, "~no-such-user/somewhere")
+    with pytest.raises(StoreError, match=f"{name} is '~no-such-user/somewhere'"):
+        where()
 
 
 def test_where_the_stores_are_without_a_checkout(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from w2s_lib.runs.spec import Task
 from w2s_lib.tasks import hub as registry
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.catalogue import HUB_TASKS
-from w2s_lib.tasks.hub import Example, frame_of
+from w2s_lib.tasks.hub import Example, cached_table, frame_of
 from w2s_lib.tasks.table import default_task, load_table, resolve_task, splits
 
 PAPER = {
@@ -194,6 +194,21 @@ def test_what_was_read_once_needs_neither_hub_nor_function(
     assert load_table(task).digest == digest and len(hub) == n
     with pytest.raises(SpecError, match="unknown task 'twice'"):
         default_task(twice)
+
+
+@pytest.mark.parametrize("left", [0, 1, 100, -1])
+def test_a_kept_table_that_was_cut_off_is_read_anew(
+    left: int, hub: list[tuple[Any, ...]], twice: str
+) -> None:
+    task = resolve_task(default_task(twice, **SMALL))
+    digest = load_table(task).digest
+    n, file = len(hub), cached_table(twice, digest)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:left])
+    tasks._load.cache_clear()
+    with pytest.warns(UserWarning, match=f"{file.name} is damaged"):
+        assert load_table(task).digest == digest
+    assert len(hub) > n and file.read_bytes() == whole
 
 
 def test_a_task_declared_anew_is_read_anew(hub: list[tuple[Any, ...]], twice: str) -> None:

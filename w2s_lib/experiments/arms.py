@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.losses import XentLoss
+from w2s_lib.runs.method import Method
 from w2s_lib.runs.model_names import split_revision
 from w2s_lib.runs.settings import APPLIES, OF_A_MODEL, Kind, Task
 from w2s_lib.runs.spec import Continue, FromRun, GroundTruth, NextToken, NoisyTruth, RunSpec, Taught
@@ -202,6 +203,27 @@ def probe(
         raise SpecError("a probe needs a task, or a teacher that has one")
     given = {"labels": labels, "half": "student", "method": "probe"}
     return _spec("probe", model, task, settings, teacher=taught, **given)
+
+
+def entry(method: Method, model: str, teacher: RunSpec | Taught, **settings: Any) -> RunSpec:
+    """A student of your own: a function of the frozen model's states. Chapter: leaderboard.
+
+    It inherits as `student` does, and is never given ground truth.
+
+    Args:
+        method: what `@w2s.method` has made of a function.
+        model: the depth is the layer whose states it is given, as in `smollm2-135m@29`.
+        teacher: the run whose labels it learns.
+        **settings: `quantization`, `precision`, `device`, `seed`.
+
+    Raises:
+        SpecError: see `student`.
+    """
+    if not isinstance(method, Method):
+        raise SpecError(f"an entry's method is a function under @w2s.method, not {method!r:.100}")
+    labels = _labels(teacher)
+    given = {"labels": labels, "half": "student", "method": method}
+    return _spec("method", model, labels.run.task, settings, teacher=labels.run, **given)
 
 
 def zero_shot(model: str, task: Task | str, **settings: Any) -> RunSpec:

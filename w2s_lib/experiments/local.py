@@ -281,10 +281,10 @@ def _needed(jobs: dict[str, Job]) -> dict[str, set[str]]:
 
 
 def _order(spec: RunSpec) -> tuple[int, float]:
-    """Probes of the untouched model first, of finetuned ones last, both from the lowest block up.
+    """What reads the untouched model's states first, finetuned ones' last, from the lowest block up.
 
     A trunk goes on from the states that a lower one has kept: so each block is computed once.
     """
-    if spec.method != "probe":
+    if spec.kind not in ("probe", "method"):
         return 0, 0
     return (1 if isinstance(spec.start, Continue) else -1), spec.depth or math.inf

@@ -17,7 +17,7 @@ from typing import IO
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
-from w2s_lib.runs.errors import AssetError
+from w2s_lib.runs.errors import AssetError, StoreError
 
 _PART = ".part-"
 _DAY = 24 * 3600
@@ -33,7 +33,19 @@ def repository_root() -> Path | None:
 def cache_dir() -> Path:
     """The folder of converted assets: `W2S_CACHE` if it is set, else the platform's."""
     chosen = os.environ.get("W2S_CACHE") or user_cache_dir("w2s", appauthor=False)
-    return Path(chosen).expanduser().absolute()
+    return named_folder(chosen, "W2S_CACHE")
+
+
+def named_folder(path: str, variable: str) -> Path:
+    """A folder that somebody named in an environment variable; `~` is their home.
+
+    Raises:
+        StoreError: `~name`, and nobody here has that name.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise StoreError(f"{variable} is {path!r}: {error}") from None
 
 
 def file_sha256(path: Path) -> str:

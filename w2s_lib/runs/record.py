@@ -251,9 +251,10 @@ def row_of(record: Record) -> dict[str, Any]:
     spec, metrics, made = record.spec, record.metrics, record.provenance
     teacher = spec.teacher
     start = spec.start.run.run_id if isinstance(spec.start, Continue) else ""
-    same = ("run_id", "role", "model", "depth", "method", "quantization", "half", "seed", "device")
+    same = ("run_id", "role", "model", "depth", "quantization", "half", "seed", "device")
     return {
         **{name: getattr(spec, name) for name in same},
+        "method": str(spec.method),
         "labels": _words(spec.labels),
         "supervisor": teacher.model if teacher else "",
         "supervisor_run": teacher.run_id if teacher else "",

@@ -15,7 +15,7 @@ Quantization = Literal["nf4", "none"]
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda"]
 Role = Literal["supervisor", "student", "ceiling", "baseline", "generative", "transfer"]
-Kind = Literal["classifier", "reader", "tfidf", "probe", "zero_shot", "transfer"]
+Kind = Literal["classifier", "reader", "tfidf", "probe", "method", "zero_shot", "transfer"]
 
 OF_A_MODEL = ("quantization", "precision", "device")
 """What a student takes over from its teacher, and any run from the one whose adapters it
@@ -25,6 +25,7 @@ APPLIES: dict[Kind, tuple[str, ...]] = {
     "classifier": _OF_CLASSIFIER,
     "reader": ("recipe", "lora", *OF_A_MODEL),
     "probe": ("lora", *OF_A_MODEL, "start", "predict_halves"),
+    "method": OF_A_MODEL,
     "zero_shot": (*OF_A_MODEL, "predict_halves"),
     "transfer": ("lora", *OF_A_MODEL, "start"),
     "tfidf": ("predict_halves",),

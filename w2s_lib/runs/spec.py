@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from w2s_lib.runs.description import STRICT, Description, defaults
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.losses import Loss, XentLoss
+from w2s_lib.runs.method import Method
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, canonical_model, is_folder, is_hub, split_model
 from w2s_lib.runs.settings import (
     APPLIES,
@@ -205,10 +206,10 @@ class RunSpec(Description):
     )
     recipe: Recipe = field(default_factory=Recipe)
     lora: Lora = field(default_factory=Lora)
-    method: Literal["finetune", "probe", "zero_shot", "transfer"] = "finetune"
+    method: Literal["finetune", "probe", "zero_shot", "transfer"] | Method = "finetune"
     """"finetune", "probe" (logistic regression on the last token's state after `model`'s depth),
-    "zero_shot" (label-word odds) or "transfer" (the finetuned `start`, asked about another
-    task)."""
+    "zero_shot" (label-word odds), "transfer" (the finetuned `start`, asked about another task), or
+    a function of those states, `w2s_lib.method`."""
     predict_halves: bool = False
     """Whether the halves are predicted as well as test and validation: a teacher's have to be."""
     quantization: Quantization = "nf4"
@@ -296,6 +297,8 @@ class RunSpec(Description):
     @property
     def kind(self) -> Kind:
         """What is fitted; it says which settings apply (`APPLIES`)."""
+        if isinstance(self.method, Method):
+            return "method"
         if self.method != "finetune":
             return self.method
         if isinstance(self.labels, NextToken):

@@ -24,6 +24,7 @@ from w2s_lib.runs.folders import (
     cache_dir,
     file_sha256,
     locked,
+    named_folder,
     remove_parts,
     repository_root,
     sync,
@@ -204,7 +205,7 @@ def user_store() -> Store:
 
         return UrlStore(chosen)
     if chosen:
-        return FolderStore(Path(chosen.removeprefix("file://")).expanduser().absolute())
+        return FolderStore(named_folder(chosen.removeprefix("file://"), "W2S_STORE"))
     if root := repository_root():
         return FolderStore(root / ".w2s" / "records")
     return FolderStore(Path(user_data_dir("w2s", appauthor=False)) / "records")
@@ -214,7 +215,7 @@ def published_store() -> Path | None:
     """The folder `W2S_PUBLISHED`; else `book/results/` in the repository; None: "0", or neither."""
     chosen, root = os.environ.get("W2S_PUBLISHED", ""), repository_root()
     if chosen not in ("", "1"):
-        return None if chosen == "0" else Path(chosen).expanduser().absolute()
+        return None if chosen == "0" else named_folder(chosen, "W2S_PUBLISHED")
     return root / "book" / "results" if root else None
 
 

@@ -213,19 +213,28 @@ def _load(
     elif is_file(name):
         frame = read_file(Path(name).expanduser())
     else:
-        file = cached_table(name, sha256)
-        frame = (
-            pd.read_parquet(file) if file.is_file() else read_hub_task(declared or HUB_TASKS[name])
-        )
-        from_hub = frame
+        cached = _cached(cached_table(name, sha256))
+        frame = read_hub_task(declared or HUB_TASKS[name]) if cached is None else cached
+        from_hub = frame if cached is None else None
     kept = rows_to_keep(frame, name)
     ratings = [ratings[row] for row in np.flatnonzero(kept)] if ratings else []
     frame = frame[kept].reset_index(drop=True)
     digest = _digest(frame)
     # Kept, so that nobody needs the network or the task's function again.
-    if from_hub is not None and not (file := cached_table(name, digest)).is_file():
-        write_cached(file, from_hub.to_parquet)
+    if from_hub is not None:
+        write_cached(cached_table(name, digest), from_hub.to_parquet)
     return TaskTable(Task(name=name, **SIZES), frame, tuple(ratings), digest, int((~kept).sum()))
+
+
+def _cached(file: Path) -> pd.DataFrame | None:
+    """A hub task's table as it was kept; None where there is none, or where the file is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{file} is damaged, its task is read again: {error}", stacklevel=2)
+        return None
 
 
 def _digest(frame: pd.DataFrame) -> str:

@@ -153,18 +153,16 @@ def fit_probe(spec: RunSpec, data: Data) -> Baseline:
     """
     models.check(spec)
     table, rows = data.table, data.rows
-    config = models.load_config(spec.name, spec.revision)
-    depth = spec.depth or config.num_hidden_layers
     if isinstance(spec.start, Continue):
         assert data.adapters is not None
         asked = data.asked if len(data.asked) else np.arange(len(table.frame))
         asked = np.union1d(asked, rows)
         states, seconds = layer_states(spec.start.run, table, asked, data.adapters)
-        known = np.zeros((len(table.frame), states[depth].shape[1]), dtype=np.float32)
-        known[asked] = states[depth]
+        layer = states[depth_of(spec)]
+        known = np.zeros((len(table.frame), layer.shape[1]), dtype=np.float32)
+        known[asked] = layer
     else:
-        trunk = Trunk(spec, table, depth, last=only_last(spec, table, config))
-        known, seconds = trunk.last_states(np.arange(len(table.frame))), trunk.seconds
+        known, seconds = frozen_states(spec, table)
     probe = linear_probe(
         known[rows],
         data.labels,
@@ -172,6 +170,19 @@ def fit_probe(spec: RunSpec, data: Data) -> Baseline:
         centred=table.texts_a_row == 1,
     )
     return Baseline(probe.predict(known), seconds)
+
+
+def depth_of(spec: RunSpec) -> int:
+    """The layer whose states are meant: the last one, where the model's name does not say."""
+    depth: int = spec.depth or models.load_config(spec.name, spec.revision).num_hidden_layers
+    return depth
+
+
+def frozen_states(spec: RunSpec, table: TaskTable) -> tuple[FloatArray, float]:
+    """The last token's state of each row in the untouched model, (rows, hidden); and the seconds."""
+    config = models.load_config(spec.name, spec.revision)
+    trunk = Trunk(spec, table, depth_of(spec), last=only_last(spec, table, config))
+    return trunk.last_states(np.arange(len(table.frame))), trunk.seconds
 
 
 def layer_states(

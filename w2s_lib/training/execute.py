@@ -25,7 +25,7 @@ from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.labels import training_labels
 from w2s_lib.tasks.table import TaskTable, load_table, recorded_rows, splits, texts_a_row
-from w2s_lib.training import baselines, finetune, next_token
+from w2s_lib.training import baselines, entry, finetune, next_token
 from w2s_lib.training.finetune import Data
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
@@ -66,6 +66,7 @@ FITS: dict[Kind, Callable[[RunSpec, Data], Fitted]] = {
     "reader": next_token.fit_next_token,
     "tfidf": baselines.fit_tfidf,
     "probe": baselines.fit_probe,
+    "method": entry.fit_entry,
     "zero_shot": baselines.fit_zero_shot,
     "transfer": finetune.load,
 }

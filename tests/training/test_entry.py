@@ -1,0 +1,167 @@
+"""The open slot: a function becomes a run, knows only what a student may know, and is refused in one sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import w2s_lib as w2s
+from w2s_lib.runs.errors import SpecError, TrainingError
+from w2s_lib.runs.method import Method
+from w2s_lib.runs.record import P_STEP
+from w2s_lib.runs.spec import RunSpec
+from w2s_lib.training.baselines import frozen_states
+from w2s_lib.training.entry import called
+
+OUTSIDE = 3
+N, M, WIDTH = 40, 30, 4
+
+
+@w2s.method
+def regression(states, labels, unlabeled, seed):
+    """Least squares on the labels' side of one half."""
+    import numpy as np
+
+    def centred(x):
+        return x - states.mean(axis=0)
+
+    weights, *_ = np.linalg.lstsq(centred(states), labels - 0.5, rcond=None)  # a comment stays
+    return (centred(unlabeled) @ weights + 0.5).clip(0, 1)
+
+
+def given(**changes: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    arrays = {"states": (N, WIDTH), "labels": (N,), "unlabeled": (M, WIDTH)}
+    made = {name: rng.random(shape, dtype=np.float32) for name, shape in arrays.items()}
+    return made | {"seed": np.array(7)} | changes
+
+
+def of(body: str) -> Method:
+    return Method(source=f"def own(states, labels, unlabeled, seed):\n    {body}")
+
+
+def test_a_function_is_its_source() -> None:
+    assert regression.name == "regression"
+    assert regression.source.startswith("def regression(states, labels, unlabeled, seed):\n    ")
+    assert "a comment stays" in regression.source and "@" not in regression.source.splitlines()[0]
+    assert Method.from_json(regression.to_json()) == regression
+    weak = w2s.supervisor("smollm2-135m@4", "movie")
+    spec = w2s.entry(regression, "smollm2-135m@29", weak)
+    assert (spec.kind, spec.role, spec.teacher) == ("method", "student", weak)
+    assert RunSpec.from_json(spec.to_json()) == spec
+    other = w2s.entry(of("return labels"), "smollm2-135m@29", weak)
+    assert other.run_id != spec.run_id != w2s.probe("smollm2-135m@29", teacher=weak).run_id
+
+
+def test_what_it_may_not_use_is_named() -> None:
+    inside = 4
+
+    def closed(states, labels, unlabeled, seed):
+        return np.full(len(unlabeled), inside)
+
+    def reaching(states, labels, unlabeled, seed):
+        return np.full(len(unlabeled), OUTSIDE)
+
+    def short(states, labels, unlabeled):
+        return labels
+
+    def preset(states, labels, unlabeled, seed=OUTSIDE):
+        return labels
+
+    for function, said in (
+        (closed, "'closed' uses inside, np, which"),
+        (reaching, "'reaching' uses OUTSIDE, np, which"),
+        (short, r"'short' takes \(states, labels, unlabeled\)"),
+        (preset, "'preset' takes .*seed=OUTSIDE"),
+        (len, "no function whose source"),
+        (lambda states, labels, unlabeled, seed: labels, "no function"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            w2s.method(function)
+    with pytest.raises(SpecError, match="own.*os"):
+        of("return os.environ")
+    with pytest.raises(SpecError, match="@w2s.method"):
+        w2s.entry(len, "smollm2-135m@29", w2s.supervisor("tfidf", "movie"))  # type: ignore[arg-type]
+
+
+def test_settings_stand_after_a_star_and_in_the_id() -> None:
+    weak = w2s.supervisor("smollm2-135m@4", "movie")
+    constant = Method(
+        source="def constant(states, labels, unlabeled, seed, *, p=0.5, word='a'):\n"
+        "    return [p] * len(unlabeled)"
+    )
+    changed = constant.set(word="b", p=0.25)
+    assert str(changed) == "constant(p=0.25, word='b')" and str(constant) == "constant"
+    assert constant.set(p=0.25).set(word="b") == changed == Method.from_json(changed.to_json())
+    assert (called(constant, given()) == 0.5).all() and (called(changed, given()) == 0.25).all()
+    ids = {w2s.entry(one, "smollm2-135m@29", weak).run_id for one in (constant, changed)}
+    assert len(ids) == 2
+    with pytest.raises(SpecError, match="'constant' has no setting 'word2'.*'word'"):
+        constant.set(word2="b")
+    with pytest.raises(SpecError, match="settings with a default"):
+        Method(source="def own(states, labels, unlabeled, seed, *, p):\n    return labels")
+
+
+def test_it_answers_as_when_it_is_called_here() -> None:
+    arrays = given()
+    p = called(regression, arrays)
+    assert p.dtype == np.float32 and p.shape == (M,)
+    here = regression(arrays["states"], arrays["labels"], arrays["unlabeled"], 7)
+    assert np.abs(p - here).max() <= P_STEP
+    drawn = of("import numpy as np; return np.random.default_rng(seed).random(len(unlabeled))")
+    assert (called(drawn, given()) == called(drawn, given())).all()
+    assert (called(drawn, given()) != called(drawn, given(seed=np.array(8)))).any()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return labels", rf"shape \({N},\), not \({M},\)"),
+        ("return unlabeled", rf"shape \({M}, {WIDTH}\)"),
+        ("return [float('nan')] * len(unlabeled)", f"nan and the like for {M} of {M}"),
+        ("return [0.5] * (len(unlabeled) - 1) + [1.5]", "1.5 and the like for 1 of"),
+        ("return 1 / 0", "failed: ZeroDivisionError"),
+        ("import nothing_of_that_name", "failed: ModuleNotFoundError"),
+        ("return open('nothing')", "failed: FileNotFoundError"),
+        ("import os; os._exit(3)", "ended with 3"),
+    ],
+)
+def test_a_wrong_answer_is_refused(body: str, said: str) -> None:
+    with pytest.raises(TrainingError, match=f"method 'own'.*{said}"):
+        called(of(body), given())
+
+
+def test_a_slow_one_is_stopped() -> None:
+    with pytest.raises(TrainingError, match="'own' took more than 1 seconds"):
+        called(of("while True: pass"), given(), seconds=1)
+
+
+def test_a_run_of_it_knows_states_and_weak_labels_alone(tiny_models: Path) -> None:
+    """Its record holds what it answers to them; where that fails there is no record."""
+    task = w2s.default_task("amazon", n_train=64, n_validation=20, n_test=40)
+    weak = w2s.supervisor("tfidf", task)
+    spec = w2s.entry(regression, f"{tiny_models / 'llama'}@2", weak, quantization="none")
+    runs = w2s.sweep([spec], workers=1, progress=False)
+    table = w2s.load_table(task)
+    parts, (one,) = w2s.splits(table, 0), runs.records(spec)
+    states, _ = frozen_states(one.spec, table)
+    labels = w2s.training_labels(one.spec, table, parts.student, half=parts.student)
+    rows = one.predictions.index.to_numpy()
+    assert set(one.predictions["split"]) == {"test", "validation"}
+    here = regression(states[parts.student], labels, states[rows], 0)
+    assert np.abs(one.predictions["p"] - here).max() <= P_STEP
+    assert runs.frame["method"].tolist() == ["regression"] and one.spec.method == regression
+    broken = w2s.entry(of("return 1 / 0"), f"{tiny_models / 'llama'}@2", weak, quantization="none")
+    with pytest.raises(TrainingError, match="'own' failed: ZeroDivisionError"):
+        w2s.sweep([broken], workers=1, progress=False)
+    assert not (Path(os.environ["W2S_STORE"]) / f"{w2s.pin(broken).run_id}.parquet").exists()
+
+
+def test_it_sees_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_hidden")
+    seen = "import os; return [float('HF_TOKEN' in os.environ)] * len(unlabeled)"
+    assert (called(of(seen), given()) == 0).all()

@@ -1,0 +1,132 @@
+"""A student as a function of states and weak labels: what `@w2s.method` makes of one.
+
+A method is its source. It is part of a run's description, so it is in the id, in the record, and in
+the hands of whoever trains the run again. Chapter: leaderboard.
+"""
+
+import ast
+import builtins
+import inspect
+import json
+import symtable
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import field, replace
+from typing import Any, Literal, Self
+
+from pydantic.dataclasses import dataclass
+
+from w2s_lib.runs.description import STRICT, Description
+from w2s_lib.runs.errors import SpecError, nearest, require
+
+TAKES = "states, labels, unlabeled, seed"
+"""The arguments of every method."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Method(Description):
+    """A function of states, weak labels, further states and a seed; it gives P(y = 1)."""
+
+    type: Literal["Method"] = field(default="Method", repr=False)
+    source: str
+    """One function, from its `def` on. It uses its arguments, builtins and what it imports
+    itself."""
+    settings: str = "{}"
+    """Arguments after `*` that are not at their default, as a JSON object, names in order."""
+
+    def __post_init__(self) -> None:
+        made = self._function
+        given, own = ast.unparse(made.args), [argument.arg for argument in made.args.kwonlyargs]
+        said = f"method {made.name!r} takes ({given}), and has to take ({TAKES})"
+        fits = given.partition(", *, ")[0] == TAKES and None not in made.args.kw_defaults
+        require(fits, f"{said}, and settings with a default after a *")
+        for name in self.given:
+            require(
+                name in own, f"method {made.name!r} has no setting {name!r}: {nearest(name, own)}"
+            )
+        scope = symtable.symtable(self.source, "<method>", "exec")
+        outside = sorted({*_from_outside(scope)} - {made.name, *dir(builtins)})
+        said = (
+            f"method {made.name!r} uses {', '.join(outside)}, which it neither is given nor imports"
+        )
+        require(not outside, f"{said}: its id would not cover that")
+
+    @property
+    def _function(self) -> ast.FunctionDef:
+        try:
+            (made,) = ast.parse(self.source).body
+        except (SyntaxError, ValueError) as error:
+            raise SpecError(f"Method.source is not one function: {error}") from None
+        if not isinstance(made, ast.FunctionDef):
+            raise SpecError(f"Method.source is no function: {self.source!r:.100}")
+        return made
+
+    @property
+    def name(self) -> str:
+        """The function's."""
+        return self._function.name
+
+    def __str__(self) -> str:
+        """Its name, and the settings that are not at their default."""
+        given = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
+        return f"{self.name}({given})" if given else self.name
+
+    def set(self, **settings: bool | int | float | str) -> Self:
+        """The same with other settings: what its function takes after `*`."""
+        return replace(self, settings=json.dumps(self.given | settings, sort_keys=True))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings by name."""
+        try:
+            found: dict[str, Any] = dict(json.loads(self.settings))
+        except ValueError as error:
+            raise SpecError(f"Method.settings is {self.settings!r:.100}: {error}") from None
+        return found
+
+    def __call__(self, states: Any, labels: Any, unlabeled: Any, seed: int) -> Any:
+        """Calls it here and now, such as to try it out.
+
+        Args:
+            states: (n, hidden) float32, last-token states of the texts that the supervisor labelled.
+            labels: (n,) float32, its P(y = 1).
+            unlabeled: (m, hidden) float32, states of the texts that are asked about.
+            seed: an int for whatever is drawn at random.
+
+        Returns:
+            (m,) P(y = 1).
+        """
+        space: dict[str, Any] = {}
+        exec(compile(self.source, f"<method {self.name}>", "exec"), space)  # noqa: S102
+        return space[self.name](states, labels, unlabeled, seed, **self.given)
+
+
+def method(function: Callable[..., Any]) -> Method:
+    """Makes a function a row of the leaderboard: a decorator.
+
+    Args:
+        function: takes `states` (n, hidden) float32, `labels` (n,) P(y = 1) of a supervisor,
+            `unlabeled` (m, hidden) and `seed`, and gives P(y = 1), (m,). After a `*` it may take
+            settings, each with a default. It imports what it needs itself.
+
+    Raises:
+        SpecError: other arguments; a closure or a global; no function whose source is at hand.
+    """
+    try:
+        text = textwrap.dedent(inspect.getsource(function))
+        (made,) = ast.parse(text).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        said = "is no function whose source can be found: define it with `def`, in a cell or a file"
+        raise SpecError(f"{function!r} {said}") from None
+    lines = text.splitlines()[made.lineno - 1 : made.end_lineno]  # without its decorators
+    return Method(source="\n".join(line.rstrip() for line in lines))
+
+
+def _from_outside(scope: symtable.SymbolTable) -> Iterator[str]:
+    """The names that code uses and does not define: of a module, and of all that is in it."""
+    top = scope.get_type() == "module"
+    for symbol in scope.get_symbols():
+        if symbol.is_global() if not top else not symbol.is_assigned():
+            yield symbol.get_name()
+    for inner in scope.get_children():
+        yield from _from_outside(inner)
