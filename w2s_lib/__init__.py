@@ -55,7 +55,7 @@ _WHERE = {
     "publishing.claims": "claims decide decisions scorecard untested",
     "publishing.examples": "examples",
     "publishing.tables": (
-        "benchmarks last_audit planned_runs profile_states published published_runs "
+        "benchmarks chapter_names last_audit planned_runs profile_states published published_runs "
         "registered_tasks taught_runs"
     ),
 }

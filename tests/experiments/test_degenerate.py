@@ -56,7 +56,7 @@ def test_one_class_to_finetune_on_is_marked(one_sided: RunSpec, tiny: dict[str, 
     taught = pinned(**tiny, labels=Hard(run=one_sided), seed=1)
     runs = w2s.sweep([taught], workers=1, progress=False)
     assert w2s.collapsed(runs.records(taught)[0]) and runs.collapsed(taught) == [1]
-    assert runs.metrics({"taught": taught})["collapsed"].tolist() == ["1"]
+    assert runs.metrics({"taught": taught})["collapsed"].tolist() == ["1 of 1 (1)"]
 
 
 def test_equal_predictions_are_marked_and_have_no_pgr(tmp_path: Path) -> None:

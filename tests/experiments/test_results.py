@@ -150,9 +150,10 @@ def test_metrics_of_arms_and_those_that_collapsed(runs):
     more = w2s.Results([*runs.all_records, *one_sided, record(CONFIDENT.with_seed(3))])
     assert more.collapsed(CONFIDENT) == [1, 2] and runs.collapsed(NAIVE) == []
     table = more.metrics({"naive": NAIVE, "confident": CONFIDENT}).set_index("arm")
-    assert list(table) == ["accuracy", "auc", "accuracy_at_half", "log_loss", "brier", "collapsed"]
-    assert table["auc"]["naive"] == more.auc(NAIVE)
-    assert table["collapsed"].to_dict() == {"naive": "", "confident": "1, 2"}
+    names = ["accuracy", "AUC", "accuracy at 1/2", "log-loss", "Brier score", "collapsed"]
+    assert list(table) == names
+    assert table["AUC"]["naive"] == more.auc(NAIVE)
+    assert table["collapsed"].to_dict() == {"naive": "0 of 5", "confident": "2 of 5 (1, 2)"}
 
 
 def test_yardsticks_are_asked_by_arm(runs):

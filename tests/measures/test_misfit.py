@@ -13,6 +13,7 @@ from w2s_lib.measures.misfit import (
     gain_and_misfit,
     measures_of,
     ordered_pairs,
+    with_measures,
 )
 
 LABEL = np.array([1, 1, 0, 0, 1])
@@ -102,6 +103,30 @@ def test_agreement_with_others_by_hand():
     """The second agrees with the first on 3 of 4, with the third on 2."""
     answers = [[0, 1, 1, 0], [0, 1, 1, 1], [1, 1, 0, 1]]
     assert agreement_with_others(answers) == pytest.approx([(3 + 1) / 8, (3 + 2) / 8, (1 + 2) / 8])
+
+
+def test_runs_get_their_measures_and_how_much_steadier_they_are_than_their_teachers():
+    """Two students give the same five answers, their teachers three the same; in the second arm it is the other way round.
+
+    The teacher that is right once has a student that is right three times.
+    """
+    others = {"answer": STUDENT, "weak_answer": np.array([0, 0, 0, 1, 0])}
+    rows = [
+        {
+            "arm": arm,
+            "label": LABEL,
+            "p": P,
+            "weak_p": P_WEAK,
+            "answer": STUDENT,
+            "weak_answer": WEAK,
+        }
+        | changed
+        for arm, changed in ((0, {}), (0, others), (1, {}), (1, {"answer": others["weak_answer"]}))
+    ]
+    found = with_measures(pd.DataFrame(rows, index=[7, 3, 5, 4]))
+    assert list(found["steadier than its teachers"]) == pytest.approx([0.4, 0.4, -0.4, -0.4])
+    assert found.loc[7, list(measured())].to_dict() == pytest.approx(measured())
+    assert found.loc[3, "gain, answers"] == pytest.approx(0.4)
 
 
 def frame(x, y, **columns):

@@ -29,6 +29,15 @@ from w2s_lib.runs.spec import NextToken, RunSpec
 SAME = ("recipe", "lora", "precision", "quantization", "device")
 """In what a student and its ceiling must not differ, for their PGR to mean something."""
 
+WRITTEN = {
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "accuracy_at_half": "accuracy at 1/2",
+    "log_loss": "log-loss",
+    "brier": "Brier score",
+}
+"""What a reader sees of the name of a metric."""
+
 LISTENERS: list[Callable[[Iterable[Record]], None]] = []
 """Told of the records that a measure or a frame is made of: a page says which are behind it."""
 
@@ -178,11 +187,18 @@ class Results(Shown):
         return [seed for seed, record in sorted(self._of(arm).items()) if metrics.collapsed(record)]
 
     def metrics(self, arms: Mapping[str, Arm]) -> pd.DataFrame:
-        """Every metric of every arm, an `Interval` each, and its collapsed seeds; a row an arm."""
+        """Every metric of every arm, a row an arm.
+
+        Columns `arm`; each of `METRICS` by its name in `WRITTEN`, an `Interval` each; and
+        `collapsed`, how many of the arm's runs, and under which seeds: "2 of 3 (300, 302)".
+        """
         rows = []
         for label, arm in arms.items():
-            values = {metric: self.contrast([(1, arm)], metric=metric) for metric in METRICS}
-            rows.append({"arm": label, **values, "collapsed": _seeds(self.collapsed(arm))})
+            values = {WRITTEN[m]: self.contrast([(1, arm)], metric=m) for m in METRICS}
+            seeds = self.collapsed(arm)
+            which = f" ({_seeds(seeds)})" if seeds else ""
+            counted = f"{len(seeds)} of {len(self._found(arm))}{which}"
+            rows.append({"arm": label, **values, "collapsed": counted})
         return pd.DataFrame(rows)
 
     def by_seed(self, measure: str, *args: Any, **kwargs: Any) -> dict[int, float]:
@@ -304,7 +320,7 @@ class Comparison(Shown):
         """A row a comparison, a line at no difference. Options: `figures.rows.accuracy_dots`."""
         from w2s_lib.figures.rows import accuracy_dots  # loads altair
 
-        options.setdefault("x_title", f"difference in test {self.metric}")
+        options.setdefault("x_title", f"difference in test {WRITTEN[self.metric]}")
         usual = {"references": {"no difference": 0.0}, "number": "+.3f", "seeds": self.seeds}
         return accuracy_dots(self.intervals, title=title, **usual | options)
 
@@ -341,12 +357,13 @@ class Cells(Shown):
         """A ruler an experiment. Options: `figures.rows.pgr_ruler`."""
         from w2s_lib.figures.rows import pgr_ruler  # loads altair
 
-        options.setdefault("x_title", f"test {self.metric}")
+        options.setdefault("x_title", f"test {WRITTEN[self.metric]}")
         return pgr_ruler(self.intervals, title=title, **{"seeds": self.seeds} | options)
 
     def _table(self) -> Table:
         places = dict.fromkeys(("weak", "student", "ceiling"), ".3f")
-        return table(self.frame, formats=places | {"gain": "+.3f", "pgr": ".2f"})
+        rows = self.frame.rename(columns={"pgr": "PGR"})
+        return table(rows, formats=places | {"gain": "+.3f", "PGR": ".2f"})
 
 
 VARIANTS = ("labels", "loss", "method", "start", "lora_blocks", "quantization", "device")

@@ -138,6 +138,23 @@ def agreement_with_others(answers: npt.ArrayLike) -> Floats:
     return others
 
 
+def with_measures(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs with `measures_of` each, and "steadier than its teachers", which needs no labels either.
+
+    That is how much more often it answers as its arm's other students than their teachers as each other.
+
+    Args:
+        runs: a row a run, as of `publishing.tables.taught_runs`; two at least of each `arm`.
+    """
+    columns = ["label", "p", "weak_p", "answer", "weak_answer"]
+    each = [measures_of(*run) for run in runs[columns].to_numpy()]
+    found = runs.join(pd.DataFrame(each, runs.index))
+    for _, arm in runs.groupby("arm"):
+        own, its = (agreement_with_others([*arm[name]]) for name in ("answer", "weak_answer"))
+        found.loc[arm.index, "steadier than its teachers"] = own - its
+    return found
+
+
 def ordered_pairs(
     runs: pd.DataFrame, predictor: str, outcome: str, *, within: str, n_resamples: int = 1000
 ) -> Interval:

@@ -53,6 +53,12 @@ class Chapter:
         """The executed notebook that the page is made of."""
         return self.root / "_build" / "executed" / f"{self.name}.ipynb"
 
+    @property
+    def title(self) -> str:
+        """Its first heading."""
+        text = self.source.read_text(encoding="utf-8")
+        return text.partition("\n# ")[2].partition("\n")[0]
+
     def notebook(self) -> Any:
         """The chapter as a notebook, not executed."""
         import jupytext

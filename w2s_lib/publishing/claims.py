@@ -21,9 +21,9 @@ from w2s_lib.experiments.sweep import rules_beside
 from w2s_lib.measures.claims import UNDECIDED, Rule, holm
 from w2s_lib.measures.intervals import LEVEL, NO_GAP, Interval
 from w2s_lib.models.pins import pin
-from w2s_lib.publishing.chapters import Chapter, UsageError, from_yaml, planned_names
+from w2s_lib.publishing.chapters import Chapter, UsageError, from_yaml
 from w2s_lib.publishing.prose import Work, works
-from w2s_lib.publishing.tables import book_root, published
+from w2s_lib.publishing.tables import book_root, chapter_names, published
 from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.spec import RunSpec
 
@@ -172,7 +172,7 @@ def decide(
         known = {one.id: one for edition in editions().values() for one in edition.claims}
         require(claim in known, f"there is no claim {claim!r}: {nearest(claim, known)}")
         claim = known[claim]
-    space = _names(claim.chapter) if arms is None else arms
+    space = chapter_names(claim.chapter) if arms is None else arms
     given = {role: _named(names, space, claim) for role, names in claim.arms.items()}
     if runs is None:
         seeds = set(space["seeds"][: claim.n_seeds])
@@ -222,8 +222,9 @@ def claimed_runs() -> dict[str, RunSpec]:
     """
     arms = (name.split(".") for edition in editions().values() for name in edition.runs)
     return {
-        f"{chapter}.{arm}": pin(_names(chapter)[arm].with_seed(_names(chapter)["seeds"][0]))
+        f"{chapter}.{arm}": pin(space[arm].with_seed(space["seeds"][0]))
         for chapter, arm in arms
+        for space in [chapter_names(chapter)]
     }
 
 
@@ -231,7 +232,7 @@ def scorecard() -> pd.DataFrame:
     """Every claim with what was measured and its verdict, a row a claim, in the order of its file.
 
     Returns:
-        Columns `id`, `claim`, `source`, `chapter`, `frozen`, `what` (the quantity in words),
+        Columns `id`, `claim`, `source`, `chapter`, its `title`, `frozen`, `what` (the quantity in words),
         `measured` (as it is printed), `interval`, `expects`, `against`, `margin`, `n_seeds`,
         `level`, `outcome` (of the 95% interval alone), `verdict` and `strict`.
 
@@ -243,6 +244,7 @@ def scorecard() -> pd.DataFrame:
         claim, interval = found.claim, found.measured
         said: dict[str, Any] = {"source": _source(claim.source, known), "measured": str(found)}
         said |= {"frozen": claim.frozen.isoformat(), "interval": interval}
+        said |= {"title": Chapter(claim.chapter, book_root()).title}
         said |= {"n_seeds": interval.n_seeds}
         said |= {name: getattr(found, name) for name in ("level", "outcome", "verdict", "strict")}
         rows.append({**dict(claim), **dict(claim.rule), **said})
@@ -255,11 +257,6 @@ def untested() -> pd.DataFrame:
     every = [one for edition in editions().values() for one in edition.untested]
     rows = [(one.claim, _source(one.source, known), one.reason) for one in every]
     return pd.DataFrame(rows, columns=["claim", "source", "reason"])
-
-
-@cache
-def _names(chapter: str) -> dict[str, Any]:
-    return planned_names(Chapter(chapter, _book().parent), {})
 
 
 def _named(given: Any, space: Mapping[str, Any], claim: Claim) -> Any:

@@ -12,8 +12,7 @@ import pandas as pd
 
 from w2s_lib.figures.table import plain
 from w2s_lib.measures.metrics import rows_of, scores
-from w2s_lib.publishing.chapters import Chapter, planned_names
-from w2s_lib.publishing.tables import book_root, published
+from w2s_lib.publishing.tables import chapter_names, published
 from w2s_lib.runs.errors import require
 from w2s_lib.runs.record import Record
 from w2s_lib.tasks.table import load_table
@@ -79,7 +78,7 @@ def examples(
     """
     counts, drawn, waiting, wanted = [], [], [], list(seeds)
     for label, (chapter, *names) in experiments.items():
-        arms = planned_names(Chapter(chapter, book_root()), {})
+        arms = chapter_names(chapter)
         runs = published([arms[name] for name in names], wanted)
         if not len(runs):
             waiting.append(label)

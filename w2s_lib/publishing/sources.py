@@ -163,7 +163,7 @@ def status(made: dict[str, dict[str, Any]], seconds: dict[str, str] | None = Non
         there = sum(run["published"] for run in one["runs"].values())
         own = len(one["runs"]) - there
         took = {"seconds": seconds.get(name, "")} if seconds else {}
-        row = {"chapter": f"[{name}]({name}.md)", "records read": there, "trained here": own}
+        row = {"chapter": f"[]({name}.md)", "records read": there, "trained here": own}
         rows.append(row | took)
     head = list(rows[0])
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *(row.values() for row in rows)]

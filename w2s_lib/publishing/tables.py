@@ -17,7 +17,13 @@ import pandas as pd
 from w2s_lib.experiments.results import Results
 from w2s_lib.measures.metrics import joined
 from w2s_lib.models.pins import pin
-from w2s_lib.publishing.chapters import load_profile, notebooks, planned_specs
+from w2s_lib.publishing.chapters import (
+    Chapter,
+    load_profile,
+    notebooks,
+    planned_names,
+    planned_specs,
+)
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, split_model
@@ -112,6 +118,16 @@ def published(arms: Iterable[RunSpec], seeds: Iterable[int], folder: Path | None
     of_seed = [dict.fromkeys(arm.with_seed(seed).run_id for arm in arms) for seed in seeds]
     whole = [ids for ids in of_seed if ids.keys() <= there.keys()]
     return Results(_read(there[run_id]) for ids in whole for run_id in ids)
+
+
+@cache
+def chapter_names(chapter: str) -> dict[str, Any]:
+    """What a chapter's set-up names: its arms, `seeds` and other parameters. Nothing is trained.
+
+    Raises:
+        BookError: its set-up failed.
+    """
+    return planned_names(Chapter(chapter, book_root()), {})
 
 
 def taught_runs(folder: Path | None = None) -> pd.DataFrame:
