@@ -84,12 +84,13 @@ def execute(spec: RunSpec) -> None:
         table,
         rows,
         training_labels(spec, table, rows, half=rows),
+        validation=parts.validation,
         asked=held.index.to_numpy(),
         adapters=_adapters(spec),
     )
-    if spec.kind == "probe":  # the only kind with a setting that validation texts choose
+    if spec.kind == "probe":  # the only kind with a setting that their labels choose
         told = training_labels(spec, table, parts.validation, half=rows)
-        data = replace(data, validation=parts.validation, validation_labels=told)
+        data = replace(data, validation_labels=told)
     if spec.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with one_thread(spec.device), finetune.explained_out_of_memory(spec):
