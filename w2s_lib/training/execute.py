@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,12 @@ def execute(spec: RunSpec) -> None:
         rows,
         training_labels(spec, table, rows, half=rows),
         validation=parts.validation,
-        validation_labels=training_labels(spec, table, parts.validation, half=rows),
         asked=held.index.to_numpy(),
         adapters=_adapters(spec),
     )
+    if spec.kind == "probe":  # the only kind with a setting that their labels choose
+        told = training_labels(spec, table, parts.validation, half=rows)
+        data = replace(data, validation_labels=told)
     if spec.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with one_thread(spec.device), finetune.explained_out_of_memory(spec):
