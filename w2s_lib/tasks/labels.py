@@ -29,7 +29,7 @@ from w2s_lib.runs.spec import (
     WordErrors,
 )
 from w2s_lib.runs.store import find
-from w2s_lib.tasks.table import TaskTable, load_table, splits
+from w2s_lib.tasks.table import TaskTable, load_table
 
 
 def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) -> FloatArray:
@@ -98,10 +98,9 @@ def own_texts(record: Record) -> pd.DataFrame:
     """
     spec, table = record.spec, load_table(record.spec.task)
     require(spec.predict_halves, f"run {spec.run_id} answers no texts that it learned from")
-    half: Any = getattr(splits(table, spec.seed), spec.half)
     median = rows_of(record, "validation")["p"].median()
-    rows = rows_of(record, spec.half).loc[half]
-    told = training_labels(spec, table, half, half=half)
+    rows = rows_of(record, spec.half).sort_index()  # as in `splits`, when it was trained
+    told = training_labels(spec, table, rows.index, half=rows.index)
     said = (rows["p"] > median).astype(int)
     return pd.DataFrame({"truth": rows["label"].astype(int), "told": told, "said": said})
 
