@@ -16,7 +16,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
 from w2s_lib.figures.style import MIME
-from w2s_lib.publishing.sources import KEY
+from w2s_lib.publishing.sources import KEY, unpacked
 
 FOLDER = "_static/data"
 FILES = {}
@@ -29,7 +29,7 @@ RUN_ROW = re.compile(r"<tr>(?=(?:(?!<tr>).)*?<td>([0-9a-f]{16})</td>)", re.S)
 def read_notebook(text):
     """An executed notebook as `vega_charts` reads it, with a line under each figure."""
     plain, notebook = nbformat.reads(text, as_version=4), vega_charts.read_notebook(text)
-    made, anchors = notebook.metadata.get(KEY, {}), set()
+    made, anchors = unpacked(notebook) if KEY in notebook.metadata else {}, set()
     for cell, shown in zip(plain.cells, notebook.cells, strict=True):
         outputs, tags = [], shown.metadata.get("tags", [])
         for old, new in zip(cell.get("outputs", []), shown.get("outputs", []), strict=True):

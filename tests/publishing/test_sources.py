@@ -81,7 +81,7 @@ def test_the_notebook_keeps_it_and_loses_the_outputs():
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
     sources.gather(notebook, CHART)
-    made = notebook.metadata[sources.KEY]
+    made = sources.unpacked(notebook)
     assert list(made["runs"]) == ["a", "b", "c"] and made["figures"] == {"figure": ["a", "b"]}
     assert made["versions"].keys() >= {"Python", "torch", "altair"}
     assert [len(cell.outputs) for cell in notebook.cells] == [1, 0]

@@ -10,6 +10,10 @@ import pandas as pd
 from w2s_lib.measures.intervals import Interval, minus
 
 Format: TypeAlias = str | Callable[[Any], str]
+MOST_ROWS = 20
+"""Of a table in a box that scrolls, as plain text."""
+MOST_STYLED = 200
+"""Rows of a table whose cells have a style, which is a third of their HTML."""
 LINE = 80
 """Characters of a cell that is read on one line in a box that scrolls."""
 
@@ -23,13 +27,15 @@ class Table:
 
     def __repr__(self) -> str:
         """The table as text."""
-        return self.rows.to_string(index=False)
+        return self.rows.to_string(index=False, max_rows=MOST_ROWS if self.scroll else None)
 
     def _repr_html_(self) -> str:
         with pd.option_context("display.max_colwidth", None, "display.html.use_mathjax", False):
             html: str = self.rows.to_html(index=False, escape=True, border=0)
+        html = re.sub(r">\s+<", "><", html)
         # JupyterLab sets every cell to the right, sentences too, and drops styles of whole tables.
-        html = re.sub("<(t[dh])>", r'<\1 style="text-align: left">', html)
+        if len(self.rows) <= MOST_STYLED:
+            html = re.sub("<(t[dh])>", r'<\1 style="text-align: left">', html)
         if not self.scroll:
             return html
         longest = max((len(text) for text in self.rows.to_numpy().flat), default=0)

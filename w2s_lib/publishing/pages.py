@@ -82,7 +82,7 @@ def assemble(pages: list[Chapter], *, commit: str = "") -> Path:
 def status(pages: list[Chapter], *, commit: str = "") -> str:
     """What `assemble` adds to the page of that name; in a local build also how long chapters took."""
     chapters = [page for page in pages if page.is_notebook]
-    made = {c.name: nbformat.read(c.executed, 4).metadata[sources.KEY] for c in chapters}
+    made = {c.name: sources.unpacked(nbformat.read(c.executed, 4)) for c in chapters}
     states = {page.name: page.executed.with_suffix(".state").read_text() for page in chapters}
     took = {} if commit else {name: text.partition("\n")[2] for name, text in states.items()}
     get = sources.how_to_get(pages[0].root, archive=ARCHIVE if commit else "")
@@ -116,7 +116,7 @@ def downloadable(page: Chapter, notebooks: set[str], *, commit: str = "") -> Any
     first = nbformat.v4.new_code_cell(INSTALL.format(how_to_install(page.root)), id="install")
     first.metadata |= {"tags": ["remove-cell"], "jupyter": {"source_hidden": True}}
     notebook.cells.insert(0, first)
-    last = sources.words(notebook.metadata[sources.KEY], commit=commit)
+    last = sources.words(sources.unpacked(notebook), commit=commit)
     notebook.cells.append(nbformat.v4.new_markdown_cell(last, id="sources"))
     return notebook
 

@@ -7,6 +7,7 @@ that made the names it uses. The executed notebook keeps the answer in its metad
 """
 
 import ast
+import json
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -91,8 +92,8 @@ def gather(notebook: Any, charts: str) -> None:
     """Moves what the cells say of their sources into the notebook's metadata.
 
     Args:
-        notebook: executed with this extension; its metadata gets under `KEY`: `runs` (id -> arm,
-            seed, hardware, date, published), `figures` (id of a cell with a chart -> ids) and `versions`.
+        notebook: executed with this extension; its metadata gets what `unpacked` gives, packed: of
+            hundreds of runs it would be half of a notebook.
         charts: the MIME type of a chart.
     """
     runs: dict[str, Any] = {}
@@ -108,15 +109,40 @@ def gather(notebook: Any, charts: str) -> None:
             figures[cell.id] = sorted({run_id for one in told for run_id in one})
     versions = {"Python": notebook.metadata.get("language_info", {}).get("version", "")}
     versions |= {name: version(name) for name in PACKAGES}
-    runs = dict(sorted(runs.items()))
-    notebook.metadata[KEY] = {"runs": runs, "figures": figures, "versions": versions}
+    ids = sorted(runs)
+    kinds = list({json.dumps(_kind(row)): None for row in map(runs.get, ids)})
+    packed = [[run, runs[run]["seed"], kinds.index(json.dumps(_kind(runs[run])))] for run in ids]
+    notebook.metadata[KEY] = {
+        "kinds": [json.loads(kind) for kind in kinds],
+        "runs": packed,
+        "figures": {cell: [ids.index(run) for run in own] for cell, own in figures.items()},
+        "versions": versions,
+    }
+
+
+def _kind(row: Any) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "seed"}
+
+
+def unpacked(notebook: Any) -> dict[str, Any]:
+    """What `gather` knows of an executed notebook's sources.
+
+    Returns:
+        `runs` (id -> arm, seed, hardware, date, published, by rising id), `figures` (id of a cell
+        with a chart -> ids) and `versions`.
+    """
+    made = notebook.metadata[KEY]
+    runs = {run: made["kinds"][kind] | {"seed": seed} for run, seed, kind in made["runs"]}
+    ids = list(runs)
+    figures = {cell: [ids[place] for place in own] for cell, own in made["figures"].items()}
+    return {"runs": runs, "figures": figures, "versions": made["versions"]}
 
 
 def words(made: dict[str, Any], *, commit: str = "") -> str:
     """The last lines of a page: the records behind it, their seeds, machines and dates.
 
     Args:
-        made: what `gather` has put into the notebook's metadata.
+        made: what `unpacked` gives.
         commit: named where a published archive is made; a local build would be stale after each.
     """
     runs = pd.DataFrame(made["runs"].values())
