@@ -141,9 +141,9 @@ def _cut_rules(panel):
 def _stack_legend(channel, width):
     names = channel.get("scale", {}) and channel["scale"].get("domain")
     legend = channel.get("legend", {})
-    room = sum(CHARACTER * len(name) + 30 for name in names) if names else width + 1
-    if legend is not None and room > width:
-        channel["legend"] = legend | {"columns": 1}
+    most = int(width // (CHARACTER * max(map(len, names)) + 30)) if names else 1  # columns are even
+    if legend is not None and most < len(names or "  "):
+        channel["legend"] = legend | {"columns": max(1, most)}
 
 
 def _taken_out(chart, style, spec):

@@ -19,6 +19,7 @@ from w2s_lib.experiments import arms
 from w2s_lib.runs.description import Description
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.losses import ConfidenceLoss, Loss, ProductLoss
+from w2s_lib.runs.method import Method
 from w2s_lib.runs.settings import APPLIES
 from w2s_lib.runs.spec import (
     SEMANTICS,
@@ -46,6 +47,8 @@ COMMIT = "0123456789" * 4
 SIZES: dict[str, Any] = {"n_train": 2000, "n_validation": 500, "n_test": 4000}
 LOSSES = get_args(get_args(Loss)[0])
 
+METHOD = Method(source="def own(states, labels, unlabeled, seed, *, p=0.5):\n    return labels")
+METHOD = METHOD.set(p=0.25)
 WEAK = RunSpec(model="smollm2-135m@4", half="supervisor", predict_halves=True)
 
 
@@ -79,6 +82,7 @@ def pinned() -> dict[str, RunSpec]:
         "probe of a student": arms.probe("smollm2-135m@25", "movie", start=naive),
         "zero-shot": arms.zero_shot("smollm2-135m", "tweets"),
         "transfer": arms.transfer(naive, "amazon"),
+        "method": arms.entry(METHOD, "smollm2-135m@29", weak),
         **{
             f"{kind.__name__}, panel": arms.student("smollm2-135m@14", kind(run=judged))
             for kind in get_args(Erring)
@@ -92,7 +96,7 @@ def test_ids_are_pinned() -> None:
     After that, and for a new spec: `python -m tests.runs.test_spec` rewrites the file.
     """
     found = {name: spec.run_id for name, spec in pinned().items()}
-    assert len(set(found.values())) == 15
+    assert len(set(found.values())) == 16
     steps = [step for spec in pinned().values() for step in spec.lineage()]
     assert {step.kind for step in steps} == set(APPLIES)
     labels = {type(step.labels).__name__ for step in steps}

@@ -207,9 +207,8 @@ class RunSpec(Description):
     recipe: Recipe = field(default_factory=Recipe)
     lora: Lora = field(default_factory=Lora)
     method: Literal["finetune", "probe", "zero_shot", "transfer"] | Method = "finetune"
-    """"finetune", "probe" (logistic regression on the last token's state after `model`'s depth),
-    "zero_shot" (label-word odds), "transfer" (the finetuned `start`, asked about another task), or
-    a function of those states, `w2s_lib.method`."""
+    """"finetune", "probe" (logistic regression on the last token's states after `model`'s depth),
+    a function of them, "zero_shot" (label-word odds), "transfer" (`start`, on another task)."""
     predict_halves: bool = False
     """Whether the halves are predicted as well as test and validation: a teacher's have to be."""
     quantization: Quantization = "nf4"

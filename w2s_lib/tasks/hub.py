@@ -6,6 +6,7 @@ function.
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,17 @@ def hub_task(
 def cached_table(name: str, digest: str) -> Path:
     """The file in the cache of a task's table: what the hub gave, by the digest of the result."""
     return cache_dir() / "tasks" / f"{name}-{digest[:16]}.parquet"
+
+
+def kept_table(file: Path) -> pd.DataFrame | None:
+    """A hub task's table as it was kept; None where there is none, or where the file is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{file} is damaged, its task is read again: {error}", stacklevel=2)
+        return None
 
 
 def read_hub_task(task: HubTask) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from w2s_lib.runs.settings import Task
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import DATA, EMBEDDED, preferences, read_embedded
-from w2s_lib.tasks.hub import HubTask, cached_table, read_hub_task
+from w2s_lib.tasks.hub import HubTask, cached_table, kept_table, read_hub_task
 from w2s_lib.tasks.readers import FILE_KINDS, is_file, read_file, rows_to_keep
 
 Rows = npt.NDArray[np.int64]
@@ -213,7 +213,7 @@ def _load(
     elif is_file(name):
         frame = read_file(Path(name).expanduser())
     else:
-        cached = _cached(cached_table(name, sha256))
+        cached = kept_table(cached_table(name, sha256))
         frame = read_hub_task(declared or HUB_TASKS[name]) if cached is None else cached
         from_hub = frame if cached is None else None
     kept = rows_to_keep(frame, name)
@@ -224,17 +224,6 @@ def _load(
     if from_hub is not None:
         write_cached(cached_table(name, digest), from_hub.to_parquet)
     return TaskTable(Task(name=name, **SIZES), frame, tuple(ratings), digest, int((~kept).sum()))
-
-
-def _cached(file: Path) -> pd.DataFrame | None:
-    """A hub task's table as it was kept; None where there is none, or where the file is damaged."""
-    if not file.is_file():
-        return None
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        warnings.warn(f"{file} is damaged, its task is read again: {error}", stacklevel=2)
-        return None
 
 
 def _digest(frame: pd.DataFrame) -> str:
