@@ -5,6 +5,7 @@ leaderboard.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,10 +23,13 @@ from w2s_lib.training.baselines import Baseline, frozen_states
 from w2s_lib.training.finetune import Data
 
 SECONDS = 120
-"""How long a method may take."""
+"""How long a method may compute, with one thread; for a core it may wait longer."""
+WAITS = 20
+"""How much longer at most: a factor."""
 ALONE = """
-import json, sys, numpy
-source, name, settings, given, found = sys.argv[1:]
+import json, resource, sys, numpy
+source, name, settings, seconds, given, found = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
 space = {}
 exec(compile(source, "<method>", "exec"), space)
 with numpy.load(given) as arrays:
@@ -54,29 +58,31 @@ def fit_entry(spec: RunSpec, data: Data) -> Baseline:
     return Baseline(p, seconds)
 
 
-def called(method: Method, given: dict[str, Any], *, seconds: float = SECONDS) -> FloatArray:
+def called(method: Method, given: dict[str, Any], *, seconds: int = SECONDS) -> FloatArray:
     """What a method answers: (m,) P(y = 1).
 
     Raises:
-        TrainingError: it failed, or took more than `seconds`; its answer has another shape than
+        TrainingError: it failed, or computed for more than `seconds`; its answer has another shape than
             (m,), or a value that is not in [0, 1].
     """
     said = f"method {method.name!r}"
     with tempfile.TemporaryDirectory() as folder:
         there, found = Path(folder) / "given.npz", Path(folder) / "found.npy"
         np.savez(there, **given)
-        command = [sys.executable, "-I", "-c", ALONE, method.source, method.name, method.settings]
+        own = [method.source, method.name, method.settings, str(seconds)]
         try:
             done = subprocess.run(
-                [*command, str(there), str(found)],
+                [sys.executable, "-I", "-c", ALONE, *own, str(there), str(found)],
                 capture_output=True,
                 text=True,
-                timeout=seconds,
+                timeout=WAITS * seconds,
                 env={"PATH": os.environ.get("PATH", "")} | ONE_THREAD,  # no token among them
                 cwd=folder,
             )
         except subprocess.TimeoutExpired:
-            raise TrainingError(f"{said} took more than {seconds:.0f} seconds") from None
+            raise TrainingError(f"{said} was not done after {WAITS * seconds} seconds") from None
+        if -done.returncode in (signal.SIGXCPU, signal.SIGKILL):
+            raise TrainingError(f"{said} was stopped: it may compute for {seconds} seconds")
         if done.returncode:
             last = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
             raise TrainingError(f"{said} failed: {last:.300}")
