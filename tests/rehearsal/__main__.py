@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.benchmarks.common import keep
 from tests.rehearsal.hub import Hub
-from tests.rehearsal.stage import EXECUTE, OVERRIDES, ROOT, Stage, stage
+from tests.rehearsal.stage import EXECUTE, OVERRIDES, ROOT, UNCLEAR, Stage, stage
 from tests.rehearsal.stock import MODELS
 from tests.rehearsal.test_faults import PARAMETERS
 from w2s_lib.tasks.catalogue import HUB_TASKS
@@ -40,7 +40,7 @@ def main() -> int:
             assert there.load_tasks() == list(HUB_TASKS)
             say(f"{len(HUB_TASKS)} tasks loaded by datasets")
             for profile in ("gpu-small", "gpu"):
-                settings = (f"PROFILE={profile}", f"WORKERS={os.cpu_count()}", *OVERRIDES)
+                settings = (f"PROFILE={profile}", f"WORKERS={os.cpu_count()}", *OVERRIDES, *UNCLEAR)
                 say(f"{profile}: plan\n{there.told('-m', 'w2s_lib', 'plan', *settings)}")
                 n_before = len(there.records)
                 say(f"{profile}: run, interrupted: {interrupted(there, settings)}")
@@ -48,7 +48,7 @@ def main() -> int:
                 n_trained = len(there.records) - n_before
                 say(f"{profile}: {n_trained} runs; each chapter by papermill, in each set of runs")
                 print(there.told("-c", EXECUTE, *settings))
-            settings = ("PROFILE=gpu-small", f"WORKERS={os.cpu_count()}", *OVERRIDES)
+            settings = ("PROFILE=gpu-small", f"WORKERS={os.cpu_count()}", *OVERRIDES, *UNCLEAR)
             there.told("-m", "w2s_lib", "book", *settings)
             assert (there.root / "_build" / "html" / "pgr.html").is_file()
             say("the book is built from these records")

@@ -13,11 +13,11 @@ import pytest
 
 from tests.cluster import Nodes, ObjectStore, Said, two_nodes
 from tests.conftest import Count, until
-from tests.rehearsal.stage import OVERRIDES, stage
+from tests.rehearsal.stage import OVERRIDES, UNCLEAR, stage
 from w2s_lib.runs.record import from_parquet
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600)]
-RUN = ("-m", "w2s_lib", "run", "PROFILE=gpu-small", *OVERRIDES)
+RUN = ("-m", "w2s_lib", "run", "PROFILE=gpu-small", *OVERRIDES, *UNCLEAR)
 MODELS = [f"HuggingFaceTB/SmolLM2-{size}" for size in ("135M", "360M", "1.7B")]
 TASKS = ("sciq", "boolq", "amazon_polarity", "anthropic_hh")
 SECONDS = 20
