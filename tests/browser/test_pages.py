@@ -18,7 +18,7 @@ WITH_CHARTS = with_part('class="w2s-chart"')
 CHAPTERS = [
     name
     for name in with_part("<strong>In short.</strong>")
-    if name not in ("scorecard", "performance")
+    if name not in ("scorecard", "performance", "reliability")
 ]
 MIDDLE = "icon => { const box = icon.getBoundingClientRect(); return box.y + box.height / 2; }"
 SMALLEST = 10  # CSS pixels of a chart's text
@@ -30,7 +30,7 @@ WIDER = """() => {
   const right = article.getBoundingClientRect().right;
   if (document.documentElement.scrollWidth > innerWidth) found.push('the page');
   for (const e of article.querySelectorAll('*')) {
-    if (e.closest('svg, .visually-hidden, thead') || !e.getClientRects().length) continue;
+    if (e.closest('svg, .visually-hidden, thead, .bd-sidebar') || !e.getClientRects().length) continue;
     const style = getComputedStyle(e), more = {X: e.scrollWidth > e.clientWidth + 1, Y: e.scrollHeight > e.clientHeight + 1};
     const scrolls = Object.keys(more).some((way) => more[way] && /auto|scroll/.test(style[`overflow${way}`]));
     const shaded = style.backgroundImage.split('gradient').length > 8 && [...e.querySelectorAll('table, tr, th, td')].every(bare);
