@@ -141,9 +141,9 @@ def _cut_rules(panel):
 def _stack_legend(channel, width):
     names = channel.get("scale", {}) and channel["scale"].get("domain")
     legend = channel.get("legend", {})
-    most = int(width // (CHARACTER * max(map(len, names)) + 30)) if names else 1  # columns are even
-    if legend is not None and most < len(names or "  "):
-        channel["legend"] = legend | {"columns": max(1, most)}
+    column = CHARACTER * max(map(len, names)) + 30 if names else width  # all are even
+    if legend is not None and (not names or len(names) * column > width):
+        channel["legend"] = legend | {"columns": max(1, int(width // column))}
 
 
 def _taken_out(chart, style, spec):

@@ -109,19 +109,18 @@ def gather(notebook: Any, charts: str) -> None:
             figures[cell.id] = sorted({run_id for one in told for run_id in one})
     versions = {"Python": notebook.metadata.get("language_info", {}).get("version", "")}
     versions |= {name: version(name) for name in PACKAGES}
-    ids = sorted(runs)
-    kinds = list({json.dumps(_kind(row)): None for row in map(runs.get, ids)})
-    packed = [[run, runs[run]["seed"], kinds.index(json.dumps(_kind(runs[run])))] for run in ids]
+    places = {run: place for place, run in enumerate(sorted(runs))}
+    kinds: dict[str, int] = {}
+    packed = []
+    for run in places:
+        kind = {name: value for name, value in runs[run].items() if name != "seed"}
+        packed.append([run, runs[run]["seed"], kinds.setdefault(json.dumps(kind), len(kinds))])
     notebook.metadata[KEY] = {
         "kinds": [json.loads(kind) for kind in kinds],
         "runs": packed,
-        "figures": {cell: [ids.index(run) for run in own] for cell, own in figures.items()},
+        "figures": {cell: [places[run] for run in own] for cell, own in figures.items()},
         "versions": versions,
     }
-
-
-def _kind(row: Any) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "seed"}
 
 
 def unpacked(notebook: Any) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Data:
         rows: (n,) rows of the half that it is fitted on.
         labels: (n,) P(y = 1) for each of them; what reads or is asked for words does without.
         validation: rows that may choose a setting.
-        validation_labels: P(y = 1) for each of them.
+        validation_labels: P(y = 1) for each of them, where a run's kind has such a setting.
         asked: all rows that the run's records hold.
         adapters: the folder of the adapters of `spec.start`.
     """
