@@ -37,6 +37,7 @@ _WHERE = {
     "experiments.arms": (
         "ceiling chain entry generative probe student supervisor transfer zero_shot"
     ),
+    "experiments.methods": "self_training stopped_early surest_labels",
     "models.pins": "pin",
     "tasks.table": "default_task load_table resolve_task splits",
     "tasks.hub": "Example hub_task",
@@ -44,7 +45,8 @@ _WHERE = {
     "measures.metrics": "Agreement Interval accuracy agreement collapsed pgr",
     "training.baselines": "linear_probe",
     "runs.record": "Record predicted_label",
-    "experiments.results": "Cells Comparison Results",
+    "experiments.compared": "Cells Comparison",
+    "experiments.results": "Results",
     "experiments.sweep": "run sweep",
     "figures.charts": "curves scatter",
     "figures.rows": "accuracy_dots bars",

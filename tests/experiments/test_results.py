@@ -185,3 +185,47 @@ def test_comparisons_and_results_show_themselves_with_their_text_escaped(runs):
     assert f"{runs.accuracy(TOP):.3f}" in runs._repr_html_().replace("&nbsp;", "\xa0")
     assert "0, 2, 4" in repr(runs)
     assert table.plot(title="Two differences").to_dict()["layer"]
+
+
+def test_a_rank_says_which_other_ranks_are_open():
+    """The ceiling is clearly first and the supervisor clearly last; two students alike share the middle."""
+    arms = {"weak": WEAK, "naive": NAIVE, "confident": CONFIDENT, "top": TOP}
+    found = w2s.Results([r for spec in arms.values() for r in records(spec, range(5), rows=2000)])
+    board = found.leaderboard(arms, weak=WEAK, ceiling=TOP).set_index("method")
+    assert [*board["rank"]] == [1, 2, 3, 4]
+    assert [*board.loc["top", ["rank", "best", "worst"]]] == [1, 1, 1]
+    assert [*board.loc["weak", ["rank", "best", "worst"]]] == [4, 4, 4]
+    for name in ("naive", "confident"):
+        assert [*board.loc[name, ["best", "worst"]]] == [2, 3]
+        assert board.loc[name, "accuracy"] == found.accuracy(arms[name])
+        assert (
+            board.loc[name, "PGR"].value == found.pgr(weak=WEAK, student=NAIVE, ceiling=TOP).value
+            or name != "naive"
+        )
+    assert board.loc["top", "PGR"].value == pytest.approx(1)
+
+
+def test_a_board_counts_the_seconds_of_the_students_in_between():
+    """A second each: a chain of three has two beyond the supervisor."""
+    middle = w2s.student("smollm2-135m@8", WEAK, predict_halves=True)
+    last = w2s.student("smollm2-135m", middle)
+    arms = {"chain": last, "direct": NAIVE}
+    found = w2s.Results([record(spec) for spec in (WEAK, middle, last, NAIVE, TOP)])
+    board = found.leaderboard(arms, weak=WEAK, ceiling=TOP).set_index("method")
+    assert dict(board["seconds"]) == {"chain": 2.0, "direct": 1.0}
+
+
+def test_ranks_are_open_as_often_as_they_say():
+    """Of four arms that are equally good each can be first and last, but for one rank in twenty."""
+    arms = {
+        a: w2s.student("smollm2-135m", WEAK, loss=w2s.ConfidenceLoss(alpha_max=a))
+        for a in (0.1, 0.2, 0.3, 0.4)
+    }
+    n_boards, closed = 40, 0
+    for board in range(n_boards):
+        seeds = range(100 * board, 100 * board + 3)
+        ours = [record(arm.with_seed(s), shift=a / 1000) for a, arm in arms.items() for s in seeds]
+        others = [record(arm.with_seed(s)) for arm in (WEAK, TOP) for s in seeds]
+        found = w2s.Results([*ours, *others]).leaderboard(arms, weak=WEAK, ceiling=TOP)
+        closed += int(((found["best"] > 1) | (found["worst"] < 4)).sum())
+    assert closed <= 0.1 * 4 * n_boards

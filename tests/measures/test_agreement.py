@@ -24,6 +24,7 @@ def of_arms(measure):
 agreement_difference_interval = of_arms(measures.agreement_difference)
 agreement_interval = of_arms(measures.agreement_by_supervisor)
 asymmetry_interval = of_arms(measures.asymmetry)
+gain_by_misfit_interval = of_arms(measures.gain_by_misfit)
 error_correlation_interval = of_arms(measures.error_correlation)
 transmitted_errors_interval = of_arms(measures.transmitted_errors)
 
@@ -271,3 +272,32 @@ class TestAgreement:
     def test_bad_input(self, bad):
         with pytest.raises(ValueError):
             agreement(*bad)
+
+
+def test_gain_by_misfit_by_hand():
+    """The line through (changed, gained): (2/8, 2/8), (4/8, 0), (1/8, -1/8)."""
+    weak = [[1, 1, 1, 1, 0, 0, 0, 0]]
+    students = [[1, 1, 1, 1, 1, 1, 0, 0]], [[0, 0, 1, 1, 1, 1, 0, 0]], [[0, 1, 1, 1, 0, 0, 0, 0]]
+    found = gain_by_misfit_interval(*map(arm, students), arm(weak))
+    slope = np.polyfit([0.25, 0.5, 0.125], [0.25, 0, -0.125], 1)[0]
+    assert found.value == pytest.approx(slope)
+    with pytest.raises(ValueError, match="three students"):
+        gain_by_misfit_interval(*map(arm, students[:2]), arm(weak))
+
+
+def test_the_interval_of_gain_by_misfit_covers_a_known_slope():
+    """Where six of ten changed answers are right, whoever changes them, a further one gains .2.
+
+    Students change .1, .15, .2 and .3 of answers, of seeds and rows that are all alike.
+    """
+    rng, hits, n_worlds = np.random.default_rng(0), 0, 200
+    for _ in range(n_worlds):
+        weak = (rng.random((5, 400)) < 0.7).astype(float)
+        moved = [rng.random(weak.shape) < share for share in (0.1, 0.15, 0.2, 0.3)]
+        # to be right on 60% of what is changed, wrong answers are changed more often than right ones
+        odds = np.where(weak == 1, 0.4 / 0.7, 0.6 / 0.3)
+        flips = [changed & (rng.random(weak.shape) < odds / 2) for changed in moved]
+        x = np.stack([*(np.where(f, 1 - weak, weak) for f in flips), weak])
+        found = measures.gain_by_misfit(x, np.arange(400))
+        hits += found.low <= 0.2 <= found.high
+    assert 0.91 * n_worlds <= hits <= 0.99 * n_worlds

@@ -5,6 +5,7 @@ Point estimates are equal but for rounding; a bootstrap of seeds and rows agrees
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,11 @@ def correct(arm: w2s.RunSpec, seeds: list[int]) -> Correct:
     return np.array(found)
 
 
+def arm(space: dict[str, Any], name: str) -> w2s.RunSpec:
+    """What a chapter calls by this name, or by these in its dictionaries."""
+    return functools.reduce(lambda found, key: found[key], name.split("/"), space)
+
+
 def difference(x: dict[str, Correct]) -> float:
     return float(x["a"].mean() - x["b"].mean())
 
@@ -57,10 +63,19 @@ def transmitted_errors(x: dict[str, Correct]) -> float:
     return float((own - np.mean(others)) / w.mean())
 
 
+def gain_by_misfit(x: dict[str, Correct]) -> float:
+    """The line through students, each at its share of changed answers and its gain."""
+    weak = x["supervisor"]
+    students = [one for role, one in x.items() if role != "supervisor"]
+    changed = [float((one != weak).mean()) for one in students]
+    return float(np.polyfit(changed, [one.mean() - weak.mean() for one in students], 1)[0])
+
+
 MEASURES: dict[str, Callable[[dict[str, Correct]], float]] = {
     "difference": difference,
     "asymmetry": asymmetry,
     "transmitted_errors": transmitted_errors,
+    "gain_by_misfit": gain_by_misfit,
 }
 
 
@@ -68,11 +83,16 @@ def given(name: str) -> tuple[dict[str, Correct], Callable[[dict[str, Correct]],
     claim = DECIDED[name].claim
     space = planned_names(Chapter(claim.chapter, ROOT), {})
     seeds = space["seeds"][: claim.n_seeds]
+    if "students" in claim.arms:
+        roles = dict(enumerate(claim.arms["students"])) | {"supervisor": claim.arms["supervisor"]}
+        return {
+            str(role): correct(arm(space, name), seeds) for role, name in roles.items()
+        }, MEASURES[claim.measure]
     if claim.measure == "contrast":
         weights = {arm: weight for weight, arm in claim.arms["terms"]}
         arms = {arm: correct(space[arm], seeds) for arm in weights}
         return arms, lambda x: sum(float(weights[arm] * x[arm].mean()) for arm in x)
-    return {role: correct(space[arm], seeds) for role, arm in claim.arms.items()}, MEASURES[
+    return {role: correct(arm(space, name), seeds) for role, name in claim.arms.items()}, MEASURES[
         claim.measure
     ]
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import permutations
+from statistics import median
 from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
 
+from w2s_lib.experiments.compared import Cells, Comparison
 from w2s_lib.figures.table import Shown, Table, table
 from w2s_lib.measures import agreement as measures
 from w2s_lib.measures import metrics
-from w2s_lib.measures.intervals import Codes, Floats, Interval
-from w2s_lib.measures.metrics import METRICS, Agreement
+from w2s_lib.measures.intervals import LEVEL, Codes, Floats, Interval
+from w2s_lib.measures.metrics import METRICS, WRITTEN, Agreement
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.model_names import short_name
 from w2s_lib.runs.record import COLUMNS, Record, row_of
@@ -28,15 +31,6 @@ from w2s_lib.runs.spec import NextToken, RunSpec
 
 SAME = ("recipe", "lora", "precision", "quantization", "device")
 """In what a student and its ceiling must not differ, for their PGR to mean something."""
-
-WRITTEN = {
-    "accuracy": "accuracy",
-    "auc": "AUC",
-    "accuracy_at_half": "accuracy at 1/2",
-    "log_loss": "log-loss",
-    "brier": "Brier score",
-}
-"""What a reader sees of the name of a metric."""
 
 LISTENERS: list[Callable[[Iterable[Record]], None]] = []
 """Told of the records that a measure or a frame is made of: a page says which are behind it."""
@@ -150,6 +144,13 @@ class Results(Shown):
         """
         return self._measure(measures.transmitted_errors, student, supervisor)
 
+    def gain_by_misfit(self, students: Sequence[Arm], supervisor: Arm) -> Interval:
+        """How much students gain for each answer of their supervisor that they change.
+
+        See `measures.agreement.gain_by_misfit`.
+        """
+        return self._measure(measures.gain_by_misfit, *students, supervisor)
+
     def excess_agreement(
         self, student: Arm, *, ceilings: Sequence[Arm], supervisor: Arm
     ) -> Interval:
@@ -220,6 +221,49 @@ class Results(Shown):
             intervals[label] = self.difference(*pair, metric=metric)
             seeds[label] = list(self.by_seed("difference", *pair, metric=metric).values())
         return Comparison(intervals, seeds, metric)
+
+    def leaderboard(self, students: Mapping[str, Arm], *, weak: Arm, ceiling: Arm) -> pd.DataFrame:
+        """Students of one supervisor from the best down, and how far fresh seeds and texts could move each.
+
+        A student's `best` rank is 1 more than how many are clearly better, its `worst` is the number of
+        students less those that are clearly worse: at 95% for all of its comparisons together, by
+        Bonferroni. Most of a close field can stand nearly anywhere.
+
+        Args:
+            students: by label.
+            weak: their supervisor.
+            ceiling: one for all, however they are trained, so PGR orders them as accuracy does.
+
+        Returns:
+            A row a student: `method` (its label), `rank`, `best`, `worst`; intervals `accuracy`, `AUC`, `PGR`;
+            and `seconds`, the median over seeds, with those of the students that teach it.
+
+        Source: Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for ranks", Review of Economic Studies 91.
+        """
+        better, worse = (dict.fromkeys(students, 0) for _ in range(2))
+        for pair in permutations(students, 2):
+            apart = self.difference(*(students[name] for name in pair))
+            if apart.at(1 - (1 - LEVEL) / (len(students) - 1)).low > 0:
+                worse[pair[0]] += 1
+                better[pair[1]] += 1
+        took = {record.spec.run_id: record.provenance["seconds"] for record in self.all_records}
+        rows = []
+        for name, arm in students.items():
+            (w, s, c), note = self._paired(weak, arm, ceiling)
+            steps = [[*record.spec.lineage()][1:] for record in s]
+            rows.append(
+                {
+                    "method": name,
+                    "best": better[name] + 1,
+                    "worst": len(students) - worse[name],
+                    "accuracy": self.accuracy(arm),
+                    "AUC": self.auc(arm),
+                    "PGR": metrics.pgr_interval(weak=w, student=s, ceiling=c).with_note(note),
+                    "seconds": median(sum(took[step.run_id] for step in own) for own in steps),
+                }
+            )
+        rows.sort(key=lambda row: -row["accuracy"].value)
+        return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="rank")).reset_index()
 
     def __len__(self) -> int:
         """How many runs there are."""
@@ -295,75 +339,6 @@ def _under(seeds: Iterable[int], arm: Mapping[int, Record]) -> dict[int, Record]
 
 class NoSuchRun(SpecError):
     """A sweep was asked for an arm, or a seed, that it does not have."""
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison(Shown):
-    """Differences between arms by label, each with its interval and its seeds' own values."""
-
-    intervals: dict[str, Interval]
-    seeds: dict[str, list[float]]
-    metric: str = "accuracy"
-
-    def __getitem__(self, label: str) -> Interval:
-        """The interval of one comparison."""
-        return self.intervals[label]
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """A row a comparison: `difference` (an `Interval`), `detectable`, `seeds`, `note`."""
-        rows = [(label, x, x.detectable, x.n_seeds, x.note) for label, x in self.intervals.items()]
-        columns = ["comparison", "difference", "detectable", "seeds", "note"]
-        return pd.DataFrame(rows, columns=columns)
-
-    def plot(self, *, title: str = "", **options: Any) -> Any:
-        """A row a comparison, a line at no difference. Options: `figures.rows.accuracy_dots`."""
-        from w2s_lib.figures.rows import accuracy_dots  # loads altair
-
-        options.setdefault("x_title", f"difference in test {WRITTEN[self.metric]}")
-        usual = {"references": {"no difference": 0.0}, "number": "+.3f", "seeds": self.seeds}
-        return accuracy_dots(self.intervals, title=title, **usual | options)
-
-    def _table(self) -> Table:
-        rows = self.frame
-        return table(
-            rows if rows["note"].any() else rows.drop(columns="note"),
-            formats={"difference": "+.3f", "detectable": ".3f"},
-        )
-
-
-@dataclass(frozen=True, repr=False)
-class Cells(Shown):
-    """Supervisor, student, ceiling, the student's gain and PGR, an `Interval` each, by label."""
-
-    intervals: dict[str, dict[str, Interval]]
-    seeds: dict[str, list[float]]
-    metric: str = "accuracy"
-
-    def __getitem__(self, label: str) -> dict[str, Interval]:
-        """The intervals of one experiment, by name."""
-        return self.intervals[label]
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """A row an experiment: `weak`, `student`, `ceiling`, `gain`, `pgr` and `seeds`."""
-        rows = [
-            {"cell": label, **cell, "seeds": cell["gain"].n_seeds}
-            for label, cell in self.intervals.items()
-        ]
-        return pd.DataFrame(rows)
-
-    def plot(self, *, title: str = "", **options: Any) -> Any:
-        """A ruler an experiment. Options: `figures.rows.pgr_ruler`."""
-        from w2s_lib.figures.rows import pgr_ruler  # loads altair
-
-        options.setdefault("x_title", f"test {WRITTEN[self.metric]}")
-        return pgr_ruler(self.intervals, title=title, **{"seeds": self.seeds} | options)
-
-    def _table(self) -> Table:
-        places = dict.fromkeys(("weak", "student", "ceiling"), ".3f")
-        rows = self.frame.rename(columns={"pgr": "PGR"})
-        return table(rows, formats=places | {"gain": "+.3f", "PGR": ".2f"})
 
 
 VARIANTS = ("labels", "loss", "method", "start", "lora_blocks", "quantization", "device")

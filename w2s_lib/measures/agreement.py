@@ -2,7 +2,7 @@
 
 Answers are those at the validation median. With binary labels two runs agree on a row when both are
 right or both are wrong, so every measure takes what `metrics.scores` gives of accuracy: 1 or 0 by arm,
-seed and row, and the rows' group codes. Chapters: imitation, confidence loss.
+seed and row, and the rows' group codes. Chapters: imitation, confidence loss, leaderboard.
 """
 
 import math
@@ -83,6 +83,31 @@ def transmitted_errors(x: Floats, group: Codes) -> Interval:
         return Interval(math.nan, math.nan, math.nan, note="needs another seed's supervisor")
     apart = (e - e.mean(axis=0)) * (w - w.mean(axis=0)) * n_seeds / (n_seeds - 1)
     return ratio_interval(apart, w, group)
+
+
+def gain_by_misfit(x: Floats, group: Codes) -> Interval:
+    """How much students gain, for each answer that they change: the slope over students of one supervisor.
+
+    With each student's share of answers that are not its supervisor's (its misfit, which needs no labels)
+    and its gain in accuracy, the line of least squares of gain on misfit. Above 0: those that have
+    moved further have gained more. 1: whatever more is changed was wrong; -1: it was right.
+
+    Args:
+        x: (k + 1, seeds, rows), of k students, then their supervisor; the students are held fixed.
+        group: (rows,) codes.
+
+    Raises:
+        ValueError: fewer than three students.
+    """
+    if len(x) < 4:
+        raise ValueError(f"a line needs three students at least, not {len(x) - 1}")
+    gain = x[:-1] - x[-1]  # by row: 1, 0 or -1; with two labels, not 0 is a changed answer
+
+    def slope(mean: Floats) -> float:
+        misfit, gained = (part - part.mean() for part in np.split(mean, 2))
+        return float(misfit @ gained / (misfit @ misfit))
+
+    return smooth_interval(slope, np.concatenate([abs(gain), gain]), group)
 
 
 def excess_agreement(x: Floats, group: Codes) -> Interval:

@@ -204,6 +204,15 @@ METRICS: dict[str, Callable[[Floats, Labels, Callable[[], Floats]], npt.NDArray[
 """A metric -> its part by row, of P(y = 1) on test rows, labels, and P(y = 1) on validation rows,
 which is asked for where it is needed; the mean over rows is the metric."""
 
+WRITTEN = {
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "accuracy_at_half": "accuracy at 1/2",
+    "log_loss": "log-loss",
+    "brier": "Brier score",
+}
+"""What a reader sees of the name of a metric."""
+
 
 def collapsed(record: Record) -> bool:
     """Whether a run has learned to say one thing, or nothing.

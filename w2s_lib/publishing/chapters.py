@@ -9,6 +9,7 @@ all that the result depends on.
 """
 
 import hashlib
+import linecache
 import os
 import sys
 from collections.abc import Iterable
@@ -196,7 +197,14 @@ def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
     for tag, given in (("parameters", parameters), ("specs", {})):
         try:
             for source in chapter.cells(tag):
-                exec(compile(source, f"{chapter.name}.md[{tag}]", "exec"), space)  # noqa: S102  likewise
+                name = f"{chapter.name}.md[{tag}]"
+                linecache.cache[name] = (
+                    len(source),
+                    None,
+                    source.splitlines(True),
+                    name,
+                )  # `w2s.method` reads it
+                exec(compile(source, name, "exec"), space)  # noqa: S102  likewise
         except Exception as error:
             said = f"its `{tag}` cell failed: {type(error).__name__}: {error}"
             raise BookError(f"{chapter.name}: {said}") from error

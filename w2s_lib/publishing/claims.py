@@ -28,7 +28,7 @@ from w2s_lib.runs.errors import SpecError, nearest, require
 from w2s_lib.runs.spec import RunSpec
 
 DIFFERENCES = "difference contrast asymmetry transmitted_errors excess_agreement".split()
-MEASURES = {"pgr": ".2f"} | dict.fromkeys(DIFFERENCES, "+.3f")
+MEASURES = {"pgr": ".2f", "gain_by_misfit": "+.2f"} | dict.fromkeys(DIFFERENCES, "+.3f")
 """What a claim may be about: a method of `Results`, and the format of its answer."""
 
 
@@ -69,7 +69,8 @@ class Claim(Part):
     """The quantity in words."""
     measure: str
     arms: dict[str, Any]
-    """Argument of the measure -> an arm's name, or a list of names and numbers."""
+    """Argument of the measure -> an arm's name, or a list of names and numbers. `boards/movie/naive`
+    is an arm in dictionaries of arms."""
     n_seeds: int = Field(ge=2)
     """How many published seeds the verdict rests on: the first ones of the chapter."""
     rule: Rule
@@ -173,7 +174,7 @@ def decide(
         require(claim in known, f"there is no claim {claim!r}: {nearest(claim, known)}")
         claim = known[claim]
     space = chapter_names(claim.chapter) if arms is None else arms
-    given = {role: _named(names, space, claim) for role, names in claim.arms.items()}
+    given = {role: _named(names, space, claim.chapter) for role, names in claim.arms.items()}
     if runs is None:
         seeds = set(space["seeds"][: claim.n_seeds])
         runs = published(_specs(given.values()), seeds)
@@ -222,7 +223,7 @@ def claimed_runs() -> dict[str, RunSpec]:
     """
     arms = (name.split(".") for edition in editions().values() for name in edition.runs)
     return {
-        f"{chapter}.{arm}": pin(space[arm].with_seed(space["seeds"][0]))
+        f"{chapter}.{arm}": pin(_named(arm, space, chapter).with_seed(space["seeds"][0]))
         for chapter, arm in arms
         for space in [chapter_names(chapter)]
     }
@@ -259,16 +260,18 @@ def untested() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "source", "reason"])
 
 
-def _named(given: Any, space: Mapping[str, Any], claim: Claim) -> Any:
-    """Names as the arms that they name, in lists too; numbers stay."""
+def _named(given: Any, space: Mapping[str, Any], chapter: str) -> Any:
+    """Names as the arms of a chapter that they name, in lists too; numbers stay."""
     if isinstance(given, list):
-        return [_named(one, space, claim) for one in given]
+        return [_named(one, space, chapter) for one in given]
     if not isinstance(given, str):
         return given
-    hint = nearest(given, [name for name in space if not name.startswith("_")])
-    said = f"claim {claim.id!r}: {claim.chapter!r} has no arm {given!r}: {hint}"
-    require(given in space, said)
-    return space[given]
+    found: Any = space
+    for name in given.split("/"):
+        hint = nearest(name, [known for known in found if not known.startswith("_")])
+        require(name in found, f"{chapter!r} has no arm {given!r}: {hint}")
+        found = found[name]
+    return found
 
 
 def _specs(arm: Any) -> Iterator[RunSpec]:

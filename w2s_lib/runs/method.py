@@ -36,10 +36,11 @@ class Method(Description):
 
     def __post_init__(self) -> None:
         made = self._function
-        given, own = ast.unparse(made.args), [argument.arg for argument in made.args.kwonlyargs]
+        given = ast.unparse(made.args)
         said = f"method {made.name!r} takes ({given}), and has to take ({TAKES})"
         fits = given.partition(", *, ")[0] == TAKES and None not in made.args.kw_defaults
         require(fits, f"{said}, and settings with a default after a *")
+        own = self.defaults
         for name in self.given:
             require(
                 name in own, f"method {made.name!r} has no setting {name!r}: {nearest(name, own)}"
@@ -71,9 +72,36 @@ class Method(Description):
         given = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
         return f"{self.name}({given})" if given else self.name
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What its function takes after `*`, and the default of each.
+
+        Raises:
+            SpecError: a default that is no number, text, True or False.
+        """
+        named = self._function.args
+        try:
+            return {
+                setting.arg: ast.literal_eval(value)
+                for setting, value in zip(named.kwonlyargs, named.kw_defaults, strict=True)
+                if value is not None
+            }
+        except ValueError:
+            said = f"method {self.name!r}: a setting's default is written out, not computed"
+            raise SpecError(said) from None
+
     def set(self, **settings: bool | int | float | str) -> Self:
-        """The same with other settings: what its function takes after `*`."""
-        return replace(self, settings=json.dumps(self.given | settings, sort_keys=True))
+        """The same with other settings: what its function takes after `*`.
+
+        One that is given its default is as one that is not given: it is the same run.
+        """
+        defaults, wanted = self.defaults, self.given | settings
+        own = {
+            name: value
+            for name, value in wanted.items()
+            if name not in defaults or value != defaults[name]
+        }
+        return replace(self, settings=json.dumps(own, sort_keys=True))
 
     @property
     def given(self) -> dict[str, Any]:
