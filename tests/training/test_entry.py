@@ -98,12 +98,15 @@ def test_settings_stand_after_a_star_and_in_the_id() -> None:
     assert str(changed) == "constant(p=0.25, word='b')" and str(constant) == "constant"
     assert constant.set(p=0.25).set(word="b") == changed == Method.from_json(changed.to_json())
     assert (called(constant, given()) == 0.5).all() and (called(changed, given()) == 0.25).all()
+    assert constant.set(p=0.5) == constant == changed.set(word="a", p=0.5)  # the same run, once
     ids = {w2s.entry(one, "smollm2-135m@29", weak).run_id for one in (constant, changed)}
     assert len(ids) == 2
     with pytest.raises(SpecError, match="'constant' has no setting 'word2'.*'word'"):
         constant.set(word2="b")
     with pytest.raises(SpecError, match="settings with a default"):
         Method(source="def own(states, labels, unlabeled, seed, *, p):\n    return labels")
+    with pytest.raises(SpecError, match="'own'.*written out"):
+        Method(source="def own(states, labels, unlabeled, seed, *, p=1 / 3):\n    return labels")
 
 
 def test_it_answers_as_when_it_is_called_here() -> None:
@@ -165,3 +168,17 @@ def test_it_sees_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_hidden")
     seen = "import os; return [float('HF_TOKEN' in os.environ)] * len(unlabeled)"
     assert (called(of(seen), given()) == 0).all()
+
+
+@pytest.mark.parametrize("method", [w2s.surest_labels, w2s.stopped_early, w2s.self_training])
+def test_published_methods_learn_from_weak_labels(method: Method) -> None:
+    """Labels of three quarters right, of a line that the states show: each is better than its labels."""
+    rng = np.random.default_rng(0)
+    truth, n = rng.normal(size=WIDTH * 4), 1500
+    states, unlabeled = rng.normal(size=(2, n, WIDTH * 4)).astype(np.float32)
+    odds = states @ truth + rng.normal(0, 1.2 * np.linalg.norm(truth), n)
+    labels = (1 / (1 + np.exp(-odds))).astype(np.float32)
+    taught = ((labels > 0.5) == (states @ truth > 0)).mean()
+    p = called(method, given(states=states, labels=labels, unlabeled=unlabeled))
+    assert 0.6 < taught < 0.8 < ((p > np.median(p)) == (unlabeled @ truth > 0)).mean()
+    assert len(method.source.splitlines()) <= 20

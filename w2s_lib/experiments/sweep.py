@@ -25,7 +25,7 @@ from w2s_lib.runs.store import find, published_store, remove_left, require_writa
 SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take a row through a block, forward, for where no record tells more."""
 
-EDITIONS = ("second", "beyond")
+EDITIONS = ("second", "beyond", "leaderboard")
 """Of the book, in order: the names of their rules in `book/claims/`, as far as they are frozen."""
 
 ENGINES = ("local", "ray")
