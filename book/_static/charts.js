@@ -72,6 +72,23 @@
     });
   }
 
+  // A finger does not hover: a tap on a mark says what a pointer over it would, until the next tap.
+  function hover(box) {
+    let told;
+    document.addEventListener("click", (tap) => {
+      if (tap.pointerType !== "touch") return;
+      told?.dispatchEvent(new PointerEvent("pointerout", { bubbles: true }));
+      told = null;
+      if (!box.contains(tap.target)) return;
+      enqueue(box);
+      box.queue.then(() => {
+        told = document.elementFromPoint(tap.clientX, tap.clientY);
+        const { clientX, clientY } = tap;
+        told?.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientX, clientY }));
+      });
+    });
+  }
+
   function start() {
     const boxes = [...document.querySelectorAll(".w2s-chart")];
     if (!boxes.length) return;
@@ -83,6 +100,7 @@
     );
     for (const box of boxes) {
       resized.observe(box);
+      hover(box);
       if (box.querySelector("[aria-live]")) announce(box);
       if (box.querySelector("script").textContent.includes('"bind"')) seen.observe(box);
       else for (const name of ["pointerenter", "focusin"]) box.addEventListener(name, () => enqueue(box));

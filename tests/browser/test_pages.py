@@ -209,3 +209,24 @@ def test_claims_are_cards_with_the_verdict_first(opened, name):
         cells = {c.get_attribute("data-label"): c.bounding_box() for c in card.locator("td").all()}
         assert cells["verdict"]["y"] == min(cell["y"] for cell in cells.values())
         assert cells["claim"]["width"] > 280
+
+
+def test_a_tap_on_a_mark_says_what_a_pointer_over_it_would(opened):
+    """And the next tap, beside the chart, takes it away."""
+    page, wrong = opened("robustness", width=390, has_touch=True)
+    chart = page.locator(".w2s-chart:not(:has(script:text('bind')))").first
+    chart.scroll_into_view_if_needed()
+    chart.tap(position={"x": 5, "y": 5})  # where no mark is: it becomes live
+    page.wait_for_function("box => box.dataset.live === 'yes'", arg=chart.element_handle())
+    mark = chart.evaluate_handle(
+        "box => [...box.querySelectorAll('path')].find(path => path.__data__?.tooltip)"
+    ).as_element()
+    mark.scroll_into_view_if_needed()
+    at = mark.bounding_box()
+    page.touchscreen.tap(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+    tip = page.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert "0." in tip.inner_text()
+    page.locator(".bd-article h1").first.tap()
+    tip.wait_for(state="hidden")
+    assert wrong == []

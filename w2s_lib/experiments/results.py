@@ -236,7 +236,7 @@ class Results(Shown):
 
         Returns:
             A row a student: `method` (its label), `rank`, `best`, `worst`; intervals `accuracy`, `AUC`, `PGR`;
-            and `seconds`, the median over seeds, with those of the students that teach it.
+            `collapsed`, how many of its seeds did, which stay in; and `seconds`, the median over seeds, with those of the students that teach it.
 
         Source: Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for ranks", Review of Economic Studies 91.
         """
@@ -259,6 +259,7 @@ class Results(Shown):
                     "accuracy": self.accuracy(arm),
                     "AUC": self.auc(arm),
                     "PGR": metrics.pgr_interval(weak=w, student=s, ceiling=c).with_note(note),
+                    "collapsed": len(self.collapsed(arm)),
                     "seconds": median(sum(took[step.run_id] for step in own) for own in steps),
                 }
             )
