@@ -177,7 +177,9 @@ def leaderboard(seed: int) -> Iterator[dict[str, object]]:
     for name, own, arm in rows:
         runs = w2s.sweep([arm], workers=1, progress=False)
         found = {metric: getattr(runs, metric)(arm).value for metric in ("accuracy", "auc")}
-        yield {"method": name, "recipe": own, "seed": seed} | found
+        recipe = " ".join(k if v is True else f"{k}={v:g}" for k, v in own.items())
+        rounded = {metric: round(value, 4) for metric, value in found.items()}
+        yield {"method": name, "recipe": recipe, "seed": seed} | rounded
 
 
 def scores(spec: RunSpec) -> dict[str, float]:
