@@ -22,7 +22,7 @@ from w2s_lib import __main__ as cli
 from w2s_lib.publishing.chapters import Chapter, Job, chapters, load_profile, resolve
 
 MODULE = [sys.executable, "-m"]
-WORKERS = "-n 3 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0".split()
+SPREAD = "--dist loadgroup --no-loadscope-reorder --max-worker-restart 0".split()
 CHECKS = [
     [*MODULE, "ruff", "check", "."],
     [*MODULE, "ruff", "format", "--check", "--quiet", "."],
@@ -47,7 +47,7 @@ LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
 
 def test() -> int:
     """Runs every check, all of them even where one fails; the tests, which wait a lot, beside them."""
-    failed, suite = [], [*MODULE, "pytest", *WORKERS, "--ignore", "tests/browser"]
+    failed, suite = [], [*MODULE, "pytest", "-n", "3", *SPREAD, "--ignore", "tests/browser"]
     with subprocess.Popen(suite) as tests:
         for page in chapters(Path.cwd()):
             command = [*LINT, "--stdin-filename", f"book/{page.name}.py", "-"]
@@ -62,7 +62,7 @@ def test() -> int:
 def browser(settings: list[str]) -> int:
     """Opens every page; where there is no browser or no built book, it fails."""
     os.environ["W2S_REQUIRE_BROWSER"] = "1"
-    return subprocess.call([*MODULE, "pytest", *WORKERS, "tests/browser", *settings])
+    return subprocess.call([*MODULE, "pytest", "-n", "2", *SPREAD, "tests/browser", *settings])
 
 
 def tried(options: cli.Options) -> tuple[list[Job], int | None]:

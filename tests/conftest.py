@@ -48,9 +48,9 @@ Count = Callable[[str, object], None]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two workers: a file's tests stay together, and the slowest files come first.
+    """For several workers: a file's tests stay together, and the slowest files come first.
 
-    So neither stands idle at the end. Pages are opened one by one, by whoever is free.
+    So none stands idle at the end. Pages are opened one by one, by whoever is free.
     """
     names = {item: f"{item.path.parent.name}/{item.path.stem}" for item in items}
     items.sort(key=lambda item: (*SLOWEST, names[item]).index(names[item]))

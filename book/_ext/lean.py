@@ -24,6 +24,8 @@ COLOUR = re.compile(
     r'data-theme="(\w+)"\] \.highlight (?:\.(\w+) )?{ (?:background: #\w+; )?color: (#\w+) }'
 )
 FORMULA = re.compile(r"<math.*?</math>", re.S)
+RUN = re.compile(r'(<tr id="run-.*?)</tr>(?=<tr|</tbody>)', re.S)
+"""A row of the list of all runs, of which there are a thousand."""
 NAMED = re.compile(r"[\w.-]+\.\w+")
 ITALIC = {unicodedata.normalize("NFKC", c): c for c in map(chr, range(0x1D434, 0x1D7CC))
           if "MATHEMATICAL ITALIC" in unicodedata.name(c, "")} | {"h": "\u210e"}  # fmt: skip
@@ -41,6 +43,7 @@ def lighten(app, error):
     designed = any(re.search(r'class="[^"]*\bsd-', page) for page in pages.values())
     for path, page in pages.items():
         page = plain.sub(r"\1", DROPPED.sub("", page))
+        page = RUN.sub(lambda row: row[1].replace("</td>", ""), page)  # the next tag says it too
         page = page.replace(SIDEBAR, SIDEBAR.replace("div", 'div role="region" aria-label="Book"'))
         pages[path] = page if designed else UNSTYLED.sub("", page)
         path.write_text(pages[path], encoding="utf-8")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
+import zlib
 from base64 import b64decode
 from itertools import pairwise
 from xml.etree import ElementTree
 
 import altair as alt
+import numpy as np
 import pytest
 import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s_lib.figures.rows import accuracy_dots, pgr_ruler
-from w2s_lib.figures.style import COLOURS, GREY, VEGALITE, spread, use_theme
+from w2s_lib.figures.style import COLOURS, GREY, VEGALITE, deflated, spread, use_theme
 from w2s_lib.measures.intervals import Interval
 
 NO_PGR = Interval(math.nan, math.nan, math.nan, note="no gap to recover")
@@ -184,3 +187,40 @@ class TestAccuracyDots:
     def test_seeds_of_no_row(self):
         with pytest.raises(ValueError, match="hard labels"):
             accuracy_dots(self.intervals, title="t", seeds={"hard labels": [0.8]})
+
+
+def pixels(png):
+    """RGBA of a picture as vl-convert or we write one: (height, width, 4)."""
+    chunks, at = {}, 8
+    while at < len(png):
+        (size,), kind = struct.unpack(">I", png[at : at + 4]), png[at + 4 : at + 8]
+        chunks[kind] = chunks.get(kind, b"") + png[at + 8 : at + 8 + size]
+        at += 12 + size
+    width, height, _, form = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
+    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, -1)
+    if form == 3:
+        rgb = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)
+        alpha = np.frombuffer(chunks[b"tRNS"], np.uint8)[:, None]
+        assert (rows[:, 0] == 0).all()
+        return np.hstack([rgb, alpha])[rows[:, 1:]], form
+    assert form == 6 and (rows[:, 0] == 1).all()
+    return rows[:, 1:].reshape(height, width, 4).cumsum(axis=1, dtype=np.uint8), form
+
+
+@pytest.mark.parametrize("n_colours", [5, 600])
+def test_a_deflated_picture_is_the_same_pixel_by_pixel(n_colours):
+    """With few colours a palette, with more as it was; smaller in either case."""
+    bars = [
+        {"x": i, "y": 1 + i % 7, "colour": f"#{i * 27941 % 2**24:06x}"} for i in range(n_colours)
+    ]
+    drawn = (
+        alt.Chart(alt.InlineData(values=bars))
+        .mark_bar(width=2)
+        .encode(x="x:Q", y="y:Q", color=alt.Color("colour:N", scale=None))
+        .properties(width=600)
+    )
+    png = vl_convert.vegalite_to_png(drawn.to_dict(), vl_version=VEGALITE, scale=1)
+    small = deflated(png)
+    (before, _), (after, form) = pixels(png), pixels(small)
+    assert (before == after).all() and form == (3 if n_colours == 5 else 6)
+    assert len(small) < len(png)

@@ -121,13 +121,32 @@ def _said(words: Any) -> Any:
 
 
 def deflated(png: bytes) -> bytes:
-    """The same picture in a quarter of the bytes: vl-convert hardly compresses what it draws."""
+    """The same picture in an eighth of the bytes: vl-convert hardly compresses what it draws.
+
+    Few charts have more than 256 colours. Those that have not are stored as a palette and a byte a pixel.
+    """
     chunks, at = dict[bytes, bytes](), 8
     while at < len(png):
         (size,), kind = unpack(">I", png[at : at + 4]), png[at + 4 : at + 8]
         chunks[kind] = chunks.get(kind, b"") + png[at + 8 : at + 8 + size]
         at += 12 + size
-    chunks[b"IDAT"] = zlib.compress(zlib.decompress(chunks[b"IDAT"]), 9)
+    width, height, *form = unpack(">IIBBBBB", chunks[b"IHDR"])
+    pixels = zlib.decompress(chunks[b"IDAT"])
+    rows = np.frombuffer(pixels, np.uint8).reshape(height, -1)
+    if form == [8, 6, 0, 0, 0] and (rows[:, 0] == 1).all():  # RGBA less that of the pixel before
+        rgba = rows[:, 1:].reshape(height, width, 4).cumsum(axis=1, dtype=np.uint8)
+        colours, places = np.unique(rgba.view(np.uint32).ravel(), return_inverse=True)
+        if len(colours) <= 256:
+            palette = colours.view(np.uint8).reshape(-1, 4)
+            plain = np.zeros(
+                (height, width + 1), np.uint8
+            )  # a row begins with 0: bytes as they are
+            plain[:, 1:] = places.reshape(height, width)
+            pixels = plain.tobytes()
+            chunks[b"IHDR"] = pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+            colour = {b"PLTE": palette[:, :3].tobytes(), b"tRNS": palette[:, 3].tobytes()}
+            chunks = {b"IHDR": chunks.pop(b"IHDR"), **colour, **chunks}
+    chunks[b"IDAT"] = zlib.compress(pixels, 9)
     return png[:8] + b"".join(_chunk(*chunk) for chunk in chunks.items())
 
 
