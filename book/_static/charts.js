@@ -73,13 +73,14 @@
   }
 
   // A finger does not hover: a tap on a mark says what a pointer over it would, until the next tap.
-  function hover(box) {
+  function hover() {
     let told;
     document.addEventListener("click", (tap) => {
       if (tap.pointerType !== "touch") return;
       told?.dispatchEvent(new PointerEvent("pointerout", { bubbles: true }));
       told = null;
-      if (!box.contains(tap.target)) return;
+      const box = tap.target.closest(".w2s-chart");
+      if (!box) return;
       enqueue(box);
       box.queue.then(() => {
         told = document.elementFromPoint(tap.clientX, tap.clientY);
@@ -92,6 +93,7 @@
   function start() {
     const boxes = [...document.querySelectorAll(".w2s-chart")];
     if (!boxes.length) return;
+    hover();
     const seen = new IntersectionObserver((boxes) =>
       boxes.filter((one) => one.isIntersecting).forEach((one) => enqueue(one.target)),
     );
@@ -100,7 +102,6 @@
     );
     for (const box of boxes) {
       resized.observe(box);
-      hover(box);
       if (box.querySelector("[aria-live]")) announce(box);
       if (box.querySelector("script").textContent.includes('"bind"')) seen.observe(box);
       else for (const name of ["pointerenter", "focusin"]) box.addEventListener(name, () => enqueue(box));

@@ -168,6 +168,13 @@ def recipes() -> Iterator[tuple[str, dict[str, float]]]:
     yield from (("nearest labels", {"k": k}) for k in (20, 50, 100, 200))
 
 
+def words(recipe: dict[str, float]) -> str:
+    """A recipe as it stands in the lines of the pilot."""
+    return " ".join(
+        name if value is True else f"{name}={value:g}" for name, value in recipe.items()
+    )
+
+
 def leaderboard(seed: int) -> Iterator[dict[str, object]]:
     """Each method with each of its recipes, on the test texts of a task that is not reported."""
     methods = w2s.chapter_names("leaderboard")["METHODS"]
@@ -177,9 +184,8 @@ def leaderboard(seed: int) -> Iterator[dict[str, object]]:
     for name, own, arm in rows:
         runs = w2s.sweep([arm], workers=1, progress=False)
         found = {metric: getattr(runs, metric)(arm).value for metric in ("accuracy", "auc")}
-        recipe = " ".join(k if v is True else f"{k}={v:g}" for k, v in own.items())
         rounded = {metric: round(value, 4) for metric, value in found.items()}
-        yield {"method": name, "recipe": recipe, "seed": seed} | rounded
+        yield {"method": name, "recipe": words(own), "seed": seed} | rounded
 
 
 def scores(spec: RunSpec) -> dict[str, float]:

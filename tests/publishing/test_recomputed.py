@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import w2s_lib as w2s
-from w2s_lib.publishing.chapters import Chapter, planned_names
 from w2s_lib.publishing.claims import PENDING
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +23,7 @@ DECIDED = {name: one for name, one in w2s.decisions().items() if one.outcome != 
 Correct = np.ndarray[Any, np.dtype[np.float64]]
 
 
+@functools.cache
 def predictions(arm: w2s.RunSpec, seed: int) -> tuple[Correct, Correct, float]:
     """P(y = 1) and labels of test rows in rising order, and the median of P on validation rows."""
     run_id = w2s.pin(arm.with_seed(seed)).run_id
@@ -95,7 +95,7 @@ def given(
 def arms_of(name: str) -> tuple[dict[str, w2s.RunSpec], dict[str, float]]:
     """A claim's arms, and of a contrast their weights."""
     claim = DECIDED[name].claim
-    space = planned_names(Chapter(claim.chapter, ROOT), {})
+    space = w2s.chapter_names(claim.chapter)
     if claim.measure == "contrast":
         weights = {arm: weight for weight, arm in claim.arms["terms"]}
         return {role: arm(space, role) for role in weights}, weights
@@ -106,7 +106,7 @@ def arms_of(name: str) -> tuple[dict[str, w2s.RunSpec], dict[str, float]]:
 
 def seeds_of(name: str) -> list[int]:
     claim = DECIDED[name].claim
-    return list(planned_names(Chapter(claim.chapter, ROOT), {})["seeds"][: claim.n_seeds])
+    return list(w2s.chapter_names(claim.chapter)["seeds"][: claim.n_seeds])
 
 
 def collapsed(name: str, seed: int) -> bool:
@@ -138,7 +138,7 @@ def test_the_half_width_again(name: str) -> None:
     interval = DECIDED[name].measured
     if len(seeds_kept) < interval.n_seeds:
         claim = DECIDED[name].claim
-        names = planned_names(Chapter(claim.chapter, ROOT), {})
+        names = w2s.chapter_names(claim.chapter)
         interval = w2s.decide(
             claim, w2s.published(arms_of(name)[0].values(), seeds_kept), names
         ).measured

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from itertools import permutations
+from itertools import combinations
 from statistics import median
 from typing import Any, TypeAlias, TypeVar
 
@@ -241,11 +241,13 @@ class Results(Shown):
         Source: Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for ranks", Review of Economic Studies 91.
         """
         better, worse = (dict.fromkeys(students, 0) for _ in range(2))
-        for pair in permutations(students, 2):
-            apart = self.difference(*(students[name] for name in pair))
-            if apart.at(1 - (1 - LEVEL) / (len(students) - 1)).low > 0:
-                worse[pair[0]] += 1
-                better[pair[1]] += 1
+        for a, b in combinations(students, 2):
+            apart = self.difference(students[a], students[b])
+            apart = apart.at(1 - (1 - LEVEL) / (len(students) - 1))
+            if apart.low * apart.high > 0:
+                above, below = (a, b) if apart.low > 0 else (b, a)
+                worse[above] += 1
+                better[below] += 1
         took = {record.spec.run_id: record.provenance["seconds"] for record in self.all_records}
         rows = []
         for name, arm in students.items():

@@ -174,7 +174,8 @@ def decide(
         require(claim in known, f"there is no claim {claim!r}: {nearest(claim, known)}")
         claim = known[claim]
     space = chapter_names(claim.chapter) if arms is None else arms
-    given = {role: _named(names, space, claim.chapter) for role, names in claim.arms.items()}
+    where = f"claim {claim.id!r}: {claim.chapter!r}"
+    given = {role: _named(names, space, where) for role, names in claim.arms.items()}
     if runs is None:
         seeds = set(space["seeds"][: claim.n_seeds])
         runs = published(_specs(given.values()), seeds)
@@ -223,7 +224,7 @@ def claimed_runs() -> dict[str, RunSpec]:
     """
     arms = (name.split(".") for edition in editions().values() for name in edition.runs)
     return {
-        f"{chapter}.{arm}": pin(_named(arm, space, chapter).with_seed(space["seeds"][0]))
+        f"{chapter}.{arm}": pin(_named(arm, space, repr(chapter)).with_seed(space["seeds"][0]))
         for chapter, arm in arms
         for space in [chapter_names(chapter)]
     }
@@ -260,16 +261,16 @@ def untested() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "source", "reason"])
 
 
-def _named(given: Any, space: Mapping[str, Any], chapter: str) -> Any:
+def _named(given: Any, space: Mapping[str, Any], where: str) -> Any:
     """Names as the arms of a chapter that they name, in lists too; numbers stay."""
     if isinstance(given, list):
-        return [_named(one, space, chapter) for one in given]
+        return [_named(one, space, where) for one in given]
     if not isinstance(given, str):
         return given
     found: Any = space
     for name in given.split("/"):
         hint = nearest(name, [known for known in found if not known.startswith("_")])
-        require(name in found, f"{chapter!r} has no arm {given!r}: {hint}")
+        require(name in found, f"{where} has no arm {given!r}: {hint}")
         found = found[name]
     return found
 
