@@ -31,7 +31,7 @@ _WHERE = {
     "runs.settings": "Lora Recipe Task",
     "runs.spec": (
         "Centred CoinErrors Continue Flip FromRun GroundTruth Hard LengthErrors ModelErrors "
-        "NextToken NoisyTruth RaterErrors RunSpec WordErrors"
+        "NextToken NoisyTruth RaterErrors Relabelled RunSpec WordErrors"
     ),
     "runs.model_names": "short_name",
     "experiments.arms": (

@@ -33,9 +33,32 @@ def regression(states, labels, unlabeled, seed):
     return (centred(unlabeled) @ weights + 0.5).clip(0, 1)
 
 
+@w2s.method
+def yes_words(texts, labels, unlabeled, seed, *, last=False):
+    """The share of a text's words that stood in texts with a yes; of pairs, of the last or first one."""
+
+    def words(text):
+        return (text if isinstance(text, str) else text[-1 if last else 0]).lower().split()
+
+    known = {
+        word
+        for text, label in zip(texts, labels, strict=True)
+        if label > 0.5
+        for word in words(text)
+    }
+    return [len(known & {*words(text)}) / len({*words(text)}) for text in unlabeled]
+
+
+@w2s.method
+def surer(texts, labels, unlabeled, seed):
+    """Labels that are further from one half, the longer their texts are."""
+    longest = max(map(len, texts))
+    return [0.5 + (y - 0.5) * len(text) / longest for text, y in zip(texts, labels, strict=True)]
+
+
 def given(**changes: Any) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    arrays = {"states": (N, WIDTH), "labels": (N,), "unlabeled": (M, WIDTH)}
+    arrays = {"given": (N, WIDTH), "labels": (N,), "unlabeled": (M, WIDTH)}
     made = {name: rng.random(shape, dtype=np.float32) for name, shape in arrays.items()}
     return made | {"seed": np.array(7)} | changes
 
@@ -113,7 +136,7 @@ def test_it_answers_as_when_it_is_called_here() -> None:
     arrays = given()
     p = called(regression, arrays)
     assert p.dtype == np.float32 and p.shape == (M,)
-    here = regression(arrays["states"], arrays["labels"], arrays["unlabeled"], 7)
+    here = regression(arrays["given"], arrays["labels"], arrays["unlabeled"], 7)
     assert np.abs(p - here).max() <= P_STEP
     drawn = of("import numpy as np; return np.random.default_rng(seed).random(len(unlabeled))")
     assert (called(drawn, given()) == called(drawn, given())).all()
@@ -164,6 +187,76 @@ def test_a_run_of_it_knows_states_and_weak_labels_alone(tiny_models: Path) -> No
     assert not (Path(os.environ["W2S_STORE"]) / f"{w2s.pin(broken).run_id}.parquet").exists()
 
 
+def test_a_method_may_take_texts() -> None:
+    task = w2s.default_task("amazon", n_train=64, n_validation=20, n_test=40)
+    weak = w2s.supervisor("tfidf", task)
+    spec, table = w2s.entry(yes_words, "texts", weak), w2s.load_table(task)
+    (one,) = w2s.sweep([spec], workers=1, progress=False).records(spec)
+    parts, rows = w2s.splits(table, 0), one.predictions.index
+    labels = w2s.training_labels(one.spec, table, parts.student, half=parts.student)
+    texts = table.frame["text"]
+    here = yes_words([*texts[parts.student]], labels, [*texts[rows]], 0)
+    assert np.abs(one.predictions["p"] - here).max() <= P_STEP and len({*here}) > 10
+    assert (one.spec.kind, one.spec.role, one.spec.model) == ("text_method", "student", "texts")
+
+
+def test_of_comparisons_it_takes_pairs() -> None:
+    task = w2s.default_task("movie-preference", n_train=64, n_validation=20, n_test=40)
+    methods = [yes_words, yes_words.set(last=True)]
+    arms = [w2s.entry(one, "texts", w2s.supervisor("tfidf", task)) for one in methods]
+    runs = w2s.sweep(arms, workers=1, progress=False)
+    (first,), (last,) = map(runs.records, arms)
+    assert (first.predictions["p"] != last.predictions["p"]).any()
+
+
+def test_a_method_may_make_labels(tiny_models: Path) -> None:
+    """A student is finetuned on what a function makes of its teacher's labels."""
+    task = w2s.default_task("amazon", n_train=64, n_validation=20, n_test=40)
+    weak, model = w2s.supervisor("tfidf", task), f"{tiny_models / 'llama'}@2"
+    same = Method(source="def same(states, labels, unlabeled, seed):\n    return labels")
+    inverted = Method(source="def other(states, labels, unlabeled, seed):\n    return 1 - labels")
+    arms = {
+        name: w2s.student("tfidf", labels)
+        for name, labels in (("naive", weak), ("surer", w2s.Relabelled(run=weak, method=surer)))
+    }
+    for name, labels in (
+        ("probe", weak),
+        ("same", w2s.Relabelled(run=weak, method=same)),
+        ("inverted", w2s.Relabelled(run=weak, method=inverted)),
+    ):
+        arms[name] = w2s.probe(model, teacher=labels, quantization="none")
+        arms[f"{name}, trained"] = w2s.student(model, labels, quantization="none")
+    runs = w2s.sweep([*arms.values()], workers=1, progress=False)
+    p = {name: runs.records(arm)[0].predictions["p"] for name, arm in arms.items()}
+    assert (p["same"] == p["probe"]).all()
+    assert np.abs(p["inverted"] + p["probe"] - 1).max() < 0.01
+    assert (p["surer"] != p["naive"]).any()
+    assert (p["same, trained"] == p["probe, trained"]).all()
+    assert (p["inverted, trained"] != p["probe, trained"]).any()
+    (made,) = runs.records(arms["surer"])
+    assert "Relabelled(method=surer)" in runs.frame["labels"].tolist()
+    assert RunSpec.from_json(made.spec.to_json()) == made.spec
+
+
+def test_what_does_not_fit_texts_or_labels_is_refused() -> None:
+    weak = w2s.supervisor("tfidf", "movie")
+    with pytest.raises(SpecError, match="'texts'.*'smollm2-135m@29'"):
+        w2s.entry(yes_words, "smollm2-135m@29", weak)
+    with pytest.raises(SpecError, match="'texts' is no language model"):
+        w2s.entry(regression, "texts", weak)
+    with pytest.raises(SpecError, match="'texts' is no language model"):
+        w2s.supervisor("texts", "movie")
+    with pytest.raises(SpecError, match="device does not apply"):
+        w2s.entry(yes_words, "texts", weak, device="cpu")
+    with pytest.raises(SpecError, match="'tfidf' has no states"):
+        w2s.student("tfidf", w2s.Relabelled(run=weak, method=regression))
+    short = w2s.Relabelled(
+        run=w2s.supervisor("tfidf", w2s.default_task("amazon", n_train=64)), method=yes_words
+    )
+    with pytest.raises(TrainingError, match="'yes_words' gave an array of shape"):
+        w2s.sweep([w2s.student("tfidf", short)], workers=1, progress=False)
+
+
 def test_it_sees_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_hidden")
     seen = "import os; return [float('HF_TOKEN' in os.environ)] * len(unlabeled)"
@@ -179,6 +272,6 @@ def test_published_methods_learn_from_weak_labels(method: Method) -> None:
     odds = states @ truth + rng.normal(0, 1.2 * np.linalg.norm(truth), n)
     labels = (1 / (1 + np.exp(-odds))).astype(np.float32)
     taught = ((labels > 0.5) == (states @ truth > 0)).mean()
-    p = called(method, given(states=states, labels=labels, unlabeled=unlabeled))
+    p = called(method, given(given=states, labels=labels, unlabeled=unlabeled))
     assert 0.6 < taught < 0.8 < ((p > np.median(p)) == (unlabeled @ truth > 0)).mean()
     assert len(method.source.splitlines()) <= 20

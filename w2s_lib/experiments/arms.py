@@ -117,8 +117,8 @@ def student(model: str, teacher: RunSpec | Taught, *, loss: Any = None, **settin
 
     Args:
         model: see `supervisor`.
-        teacher: the run whose labels it learns as they come; or `Hard`, `Centred` or `Flip`
-            around it.
+        teacher: the run whose labels it learns as they come; or `Hard`, `Centred`, `Flip`, ...
+            around it, or `Relabelled`, by a function of your own.
         loss: `XentLoss()`, naive finetuning, by default; or another loss, such as
             `ConfidenceLoss(...)`.
         **settings: see `supervisor`; `predict_halves=True` for a student that will teach. The seed
@@ -206,15 +206,16 @@ def probe(
 
 
 def entry(method: Method, model: str, teacher: RunSpec | Taught, **settings: Any) -> RunSpec:
-    """A student of your own: a function of the frozen model's states. Chapter: leaderboard.
+    """A student of your own: a function of texts, or of a frozen model's states. Chapter: leaderboard.
 
     It inherits as `student` does, and is never given ground truth.
 
     Args:
         method: what `@w2s.method` has made of a function.
-        model: the depth is the layer whose states it is given, as in `smollm2-135m@29`.
+        model: the depth is the layer whose states it is given, as in `smollm2-135m@29`; "texts"
+            where it takes texts.
         teacher: the run whose labels it learns.
-        **settings: `quantization`, `precision`, `device`, `seed`.
+        **settings: `seed`, and with states `quantization`, `precision`, `device`.
 
     Raises:
         SpecError: see `student`.
@@ -223,7 +224,8 @@ def entry(method: Method, model: str, teacher: RunSpec | Taught, **settings: Any
         raise SpecError(f"an entry's method is a function under @w2s.method, not {method!r:.100}")
     labels = _labels(teacher)
     given = {"labels": labels, "half": "student", "method": method}
-    return _spec("method", model, labels.run.task, settings, teacher=labels.run, **given)
+    kind: Kind = "text_method" if model == "texts" else "method"
+    return _spec(kind, model, labels.run.task, settings, teacher=labels.run, **given)
 
 
 def zero_shot(model: str, task: Task | str, **settings: Any) -> RunSpec:

@@ -1,4 +1,4 @@
-"""A student as a function of states and weak labels: what `@w2s.method` makes of one.
+"""A student, or its labels, as a function of texts or states: what `@w2s.method` makes of one.
 
 A method is its source. It is part of a run's description, so it is in the id, in the record, and in
 the hands of whoever trains the run again. Chapter: leaderboard.
@@ -19,13 +19,13 @@ from pydantic.dataclasses import dataclass
 from w2s_lib.runs.description import STRICT, Description
 from w2s_lib.runs.errors import SpecError, nearest, require
 
-TAKES = "states, labels, unlabeled, seed"
-"""The arguments of every method."""
+TAKES = ("states, labels, unlabeled, seed", "texts, labels, unlabeled, seed")
+"""The arguments of a method: it is given states of a frozen model, or the texts."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Method(Description):
-    """A function of states, weak labels, further states and a seed; it gives P(y = 1)."""
+    """A function of texts or states, weak labels, further ones without, and a seed; it gives P(y = 1)."""
 
     type: Literal["Method"] = field(default="Method", repr=False)
     source: str
@@ -37,8 +37,8 @@ class Method(Description):
     def __post_init__(self) -> None:
         made = self._function
         given = ast.unparse(made.args)
-        said = f"method {made.name!r} takes ({given}), and has to take ({TAKES})"
-        fits = given.partition(", *, ")[0] == TAKES and None not in made.args.kw_defaults
+        said = f"method {made.name!r} takes ({given}), and has to take ({TAKES[0]}) or ({TAKES[1]})"
+        fits = given.partition(", *, ")[0] in TAKES and None not in made.args.kw_defaults
         require(fits, f"{said}, and settings with a default after a *")
         own = self.defaults
         for name in self.given:
@@ -66,6 +66,11 @@ class Method(Description):
     def name(self) -> str:
         """The function's."""
         return self._function.name
+
+    @property
+    def sees(self) -> str:
+        """What it is given: "states" or "texts"."""
+        return self._function.args.args[0].arg
 
     def __str__(self) -> str:
         """Its name, and the settings that are not at their default."""
@@ -112,30 +117,32 @@ class Method(Description):
             raise SpecError(f"Method.settings is {self.settings!r:.100}: {error}") from None
         return found
 
-    def __call__(self, states: Any, labels: Any, unlabeled: Any, seed: int) -> Any:
+    def __call__(self, given: Any, labels: Any, unlabeled: Any, seed: int) -> Any:
         """Calls it here and now, such as to try it out.
 
         Args:
-            states: (n, hidden) float32, last-token states of the texts that the supervisor labelled.
+            given: what the supervisor labelled: n texts, of comparisons pairs of them; or their
+                last-token states, (n, hidden) float32, of comparisons the first's less the second's.
             labels: (n,) float32, its P(y = 1).
-            unlabeled: (m, hidden) float32, states of the texts that are asked about.
+            unlabeled: m further texts, or their states, (m, hidden) float32.
             seed: an int for whatever is drawn at random.
 
         Returns:
-            (m,) P(y = 1).
+            (m,) P(y = 1) of the further texts, of a student; or, where it makes labels
+            (`Relabelled`), (n,) P(y = 1) of the labelled ones.
         """
         space: dict[str, Any] = {}
         exec(compile(self.source, f"<method {self.name}>", "exec"), space)  # noqa: S102
-        return space[self.name](states, labels, unlabeled, seed, **self.given)
+        return space[self.name](given, labels, unlabeled, seed, **self.given)
 
 
 def method(function: Callable[..., Any]) -> Method:
-    """Makes a function a row of the leaderboard: a decorator.
+    """Makes a function a student (`entry`), or what makes a student's labels (`Relabelled`).
 
     Args:
-        function: takes `states` (n, hidden) float32, `labels` (n,) P(y = 1) of a supervisor,
-            `unlabeled` (m, hidden) and `seed`, and gives P(y = 1), (m,). After a `*` it may take
-            settings, each with a default. It imports what it needs itself.
+        function: takes `states` or `texts`, `labels`, `unlabeled` and `seed`, and gives P(y = 1):
+            see `Method.__call__`. After a `*` it may take settings, each with a default. It imports
+            what it needs itself.
 
     Raises:
         SpecError: other arguments; a closure or a global; no function whose source is at hand.

@@ -1,4 +1,4 @@
-"""Names of models: `name`, `name@depth`, `hf:<owner>/<name>`, a local folder, `tfidf`."""
+"""Names of models: `name`, `name@depth`, `hf:<owner>/<name>`, a local folder, `tfidf`, `texts`."""
 
 import re
 
@@ -6,6 +6,8 @@ from w2s_lib.runs.errors import SpecError, nearest, require
 
 EMBEDDED_DEPTH = {"smollm2-135m": 30}
 """Models that need no hub, and how many blocks each has."""
+NO_MODEL = ("tfidf", "texts")
+"""Names in place of a model's: TF-IDF of the texts, and the texts themselves (`entry`)."""
 
 
 def is_hub(name: str) -> bool:
@@ -39,11 +41,11 @@ def split_revision(model: str) -> tuple[str, str]:
 def canonical_model(model: str, revision: str) -> str:
     """Checks a model's name, depth and revision; a depth that keeps every block is left out."""
     name, depth = split_model(model)
-    known = [*EMBEDDED_DEPTH, "tfidf"]
+    known = [*EMBEDDED_DEPTH, *NO_MODEL]
     if not (name in known or (is_hub(name) and len(name) > 3) or is_folder(name)):
         others = "Also 'hf:<owner>/<name>' or a local folder with a '/' in it."
         raise SpecError(f"unknown model {name!r}: {nearest(name, known)} {others}")
-    require(depth is None or name != "tfidf", "'tfidf' has no depth")
+    require(depth is None or name not in NO_MODEL, f"{name!r} has no depth")
     most = EMBEDDED_DEPTH.get(name)
     said = f"depth {depth} of {name!r}: must be 1 to {most or 'the number of its blocks'}"
     require(depth is None or (depth >= 1 and (most is None or depth <= most)), said)

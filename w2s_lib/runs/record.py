@@ -277,5 +277,7 @@ def _words(part: Description) -> str:
     kind: Any = type(part)
     given = [(name, getattr(part, name), default) for name, default in defaults(kind)]
     changed = [(name, own) for name, own, default in given if name != "run" and own != default]
-    inside = ", ".join(f"{name}={own!r}" for name, own in changed)
+    inside = ", ".join(
+        f"{name}={own if isinstance(own, Description) else repr(own)}" for name, own in changed
+    )
     return f"{kind.__name__}({inside})" if inside else str(kind.__name__)

@@ -15,7 +15,9 @@ Quantization = Literal["nf4", "none"]
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda"]
 Role = Literal["supervisor", "student", "ceiling", "baseline", "generative", "transfer"]
-Kind = Literal["classifier", "reader", "tfidf", "probe", "method", "zero_shot", "transfer"]
+Kind = Literal[
+    "classifier", "reader", "tfidf", "probe", "method", "text_method", "zero_shot", "transfer"
+]
 
 OF_A_MODEL = ("quantization", "precision", "device")
 """What a student takes over from its teacher, and any run from the one whose adapters it
@@ -29,6 +31,7 @@ APPLIES: dict[Kind, tuple[str, ...]] = {
     "zero_shot": (*OF_A_MODEL, "predict_halves"),
     "transfer": ("lora", *OF_A_MODEL, "start"),
     "tfidf": ("predict_halves",),
+    "text_method": (),
 }
 """The settings that mean something to each kind of run, beside its seed; any other is refused."""
 

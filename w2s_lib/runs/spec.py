@@ -149,9 +149,23 @@ class LengthErrors(Description):
     run: RunSpec
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Relabelled(Description):
+    """Another run's labels as a function of one's own changes them. Chapter: leaderboard.
+
+    It is given the half's texts, or the frozen states of the model that will learn, and that run's
+    labels; then texts or states of the test and validation rows, mixed. It gives P(y = 1) of the
+    half.
+    """
+
+    type: Literal["Relabelled"] = field(default="Relabelled", repr=False)
+    run: RunSpec
+    method: Method
+
+
 Erring: TypeAlias = ModelErrors | CoinErrors | RaterErrors | WordErrors | LengthErrors
 """Labels that are all wrong equally often, in either class."""
-Taught: TypeAlias = FromRun | Hard | Centred | Flip | Erring
+Taught: TypeAlias = FromRun | Hard | Centred | Flip | Erring | Relabelled
 """Labels that come from another run, `labels.run`."""
 
 
@@ -236,8 +250,14 @@ class RunSpec(Description):
         taught = (GroundTruth, NoisyTruth, *get_args(Taught))
         allowed = learns.get(kind, tuple(label.__name__ for label in taught))
         require(labels in allowed, f"RunSpec.labels is {labels}, which a {kind} does not learn")
-        alone = self.name != "tfidf" or kind == "tfidf"
-        require(alone, f"'tfidf' is no language model: it cannot be a {kind}")
+        sees_words = {"tfidf": "tfidf", "texts": "text_method"}
+        alone = sees_words.get(self.name, kind) == kind
+        require(alone, f"{self.name!r} is no language model: it cannot be a {kind}")
+        alone = kind != "text_method" or self.name == "texts"
+        require(alone, f"a method that takes texts is asked as 'texts', not as {self.model!r}")
+        made = isinstance(self.labels, Relabelled) and self.labels.method.sees == "states"
+        said = f"{self.name!r} has no states, from which RunSpec.labels would be made"
+        require(not made or self.name not in sees_words, said)
         for name, default in _SETTINGS.items():
             applies = name in APPLIES[kind] and (
                 name != "lora" or kind != "probe" or self.continued
@@ -297,7 +317,7 @@ class RunSpec(Description):
     def kind(self) -> Kind:
         """What is fitted; it says which settings apply (`APPLIES`)."""
         if isinstance(self.method, Method):
-            return "method"
+            return "method" if self.method.sees == "states" else "text_method"
         if self.method != "finetune":
             return self.method
         if isinstance(self.labels, NextToken):

@@ -25,6 +25,7 @@ from w2s_lib.runs.spec import (
     LengthErrors,
     ModelErrors,
     NoisyTruth,
+    Relabelled,
     RunSpec,
     WordErrors,
 )
@@ -43,7 +44,7 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
             errors their number.
 
     Returns:
-        (n,) float32.
+        (n,) float32; of `Relabelled` labels those that their method is given.
 
     Raises:
         StoreError: the teacher's record is of another task, or lacks a row.
@@ -66,7 +67,7 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
     labels = given(rows)
     if isinstance(spec.labels, Hard):
         return predicted_label(labels).astype(np.float32)
-    if isinstance(spec.labels, FromRun):
+    if isinstance(spec.labels, (FromRun, Relabelled)):
         return labels
     if isinstance(spec.labels, Centred):
         centre = np.median(_logit(given(half)))
@@ -94,9 +95,12 @@ def own_texts(record: Record) -> pd.DataFrame:
         own answer, 0 or 1, at the median of its P on validation texts.
 
     Raises:
-        SpecError: it has not been asked about them; see `training_labels`.
+        SpecError: it has not been asked about them; a function made its labels, which no record
+            keeps; see `training_labels`.
     """
     spec, table = record.spec, load_table(record.spec.task)
+    made = isinstance(spec.labels, Relabelled)
+    require(not made, f"what run {spec.run_id} was told is in no record: its labels were made")
     require(spec.predict_halves, f"run {spec.run_id} answers no texts that it learned from")
     median = rows_of(record, "validation")["p"].median()
     rows = rows_of(record, spec.half).sort_index()  # as in `splits`, when it was trained

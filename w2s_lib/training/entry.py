@@ -18,7 +18,8 @@ from w2s_lib.models.classifier import rounded
 from w2s_lib.runs.errors import TrainingError
 from w2s_lib.runs.method import Method
 from w2s_lib.runs.record import FloatArray
-from w2s_lib.runs.spec import RunSpec
+from w2s_lib.runs.spec import Relabelled, RunSpec
+from w2s_lib.tasks.table import TaskTable
 from w2s_lib.training.baselines import Baseline, frozen_states
 from w2s_lib.training.finetune import Data
 
@@ -35,7 +36,11 @@ exec(compile(source, "<method>", "exec"), space)
 with numpy.load(given) as arrays:
     seed = int(arrays["seed"])
     own = json.loads(settings)
-    p = space[name](arrays["states"], arrays["labels"], arrays["unlabeled"], seed, **own)
+    told, asked = (
+        one.tolist() if one.dtype.kind == "U" else one
+        for one in (arrays["given"], arrays["unlabeled"])
+    )
+    p = space[name](told, arrays["labels"], asked, seed, **own)
 numpy.save(found, numpy.asarray(p, dtype=float), allow_pickle=False)
 """
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -50,20 +55,60 @@ def fit_entry(spec: RunSpec, data: Data) -> Baseline:
         TrainingError: see `called`.
     """
     assert isinstance(spec.method, Method)
-    states, seconds = frozen_states(spec, data.table)
-    asked = np.random.default_rng([*spec.stream, 4]).permutation(data.asked)
-    given = {"states": states[data.rows], "labels": data.labels, "unlabeled": states[asked]}
-    p = np.full(len(states), np.nan, dtype=np.float32)
-    p[asked] = called(spec.method, given | {"seed": np.array(spec.seed)})
+    given, asked, seconds = _given(spec, spec.method, data.table, data.rows, data.asked)
+    p = np.full(len(data.table.frame), np.nan, dtype=np.float32)
+    p[asked] = called(spec.method, given | {"labels": data.labels})
     return Baseline(p, seconds)
 
 
-def called(method: Method, given: dict[str, Any], *, seconds: int = SECONDS) -> FloatArray:
-    """What a method answers: (m,) P(y = 1).
+def relabelled(
+    spec: RunSpec, table: TaskTable, rows: Any, labels: FloatArray, *, asked: Any
+) -> FloatArray:
+    """The labels that a run's method makes of its teacher's: (n,) P(y = 1).
+
+    Args:
+        spec: a run whose labels are `Relabelled`.
+        table: its task.
+        rows: (n,) rows that are labelled.
+        labels: (n,) the teacher's P(y = 1).
+        asked: (m,) rows whose texts, or states, it is given without labels.
 
     Raises:
-        TrainingError: it failed, or computed for more than `seconds`; its answer has another shape than
-            (m,), or a value that is not in [0, 1].
+        TrainingError: see `called`.
+    """
+    assert isinstance(spec.labels, Relabelled)
+    given, _, _ = _given(spec, spec.labels.method, table, rows, asked)
+    return called(spec.labels.method, given | {"labels": labels}, answers=len(rows))
+
+
+def _given(
+    spec: RunSpec, method: Method, table: TaskTable, rows: Any, asked: Any
+) -> tuple[dict[str, Any], Any, float]:
+    """A method's arguments but the labels; `asked` in the order of them; seconds for the states."""
+    asked, seconds = np.random.default_rng([*spec.stream, 4]).permutation(asked), 0.0
+    if method.sees == "states":
+        seen, seconds = frozen_states(spec, table)
+    else:
+        columns = ["text", "text_b"][: table.texts_a_row]
+        seen = table.frame[columns].to_numpy(dtype=str).squeeze(axis=1 if len(columns) == 1 else ())
+    given = {"given": seen[rows], "unlabeled": seen[asked], "seed": np.array(spec.seed)}
+    return given, asked, seconds
+
+
+def called(
+    method: Method, given: dict[str, Any], *, answers: int | None = None, seconds: int = SECONDS
+) -> FloatArray:
+    """What a method answers: P(y = 1).
+
+    Args:
+        method: the method.
+        given: its arguments as arrays: `given`, `labels`, `unlabeled`, `seed`.
+        answers: how many answers it has to give: (m,), as many as are unlabeled, by default.
+        seconds: how long it may compute.
+
+    Raises:
+        TrainingError: it failed, or computed for more than `seconds`; its answer has another shape,
+            or a value that is not in [0, 1].
     """
     said = f"method {method.name!r}"
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +132,7 @@ def called(method: Method, given: dict[str, Any], *, seconds: int = SECONDS) -> 
             last = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
             raise TrainingError(f"{said} failed: {last:.300}")
         p = np.load(found)
-    shape = (len(given["unlabeled"]),)
+    shape = (len(given["unlabeled"]) if answers is None else answers,)
     if p.shape != shape:
         raise TrainingError(f"{said} gave an array of shape {p.shape}, not {shape}: one P a text")
     wrong = ~((p >= 0) & (p <= 1))

@@ -18,9 +18,9 @@ from w2s_lib.models.classifier import Fitted
 from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
-from w2s_lib.runs.record import Record, accuracies
+from w2s_lib.runs.record import FloatArray, Record, accuracies
 from w2s_lib.runs.settings import Kind
-from w2s_lib.runs.spec import Continue, NextToken, RunSpec
+from w2s_lib.runs.spec import Continue, NextToken, Relabelled, RunSpec
 from w2s_lib.runs.store import require_writable, weights, write
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED
@@ -68,6 +68,7 @@ FITS: dict[Kind, Callable[[RunSpec, Data], Fitted]] = {
     "tfidf": baselines.fit_tfidf,
     "probe": baselines.fit_probe,
     "method": entry.fit_entry,
+    "text_method": entry.fit_entry,
     "zero_shot": baselines.fit_zero_shot,
     "transfer": finetune.load,
 }
@@ -81,17 +82,18 @@ def execute(spec: RunSpec) -> None:
     table = load_table(spec.task)
     parts = splits(table, spec.seed)
     rows, held = getattr(parts, spec.half), recorded_rows(spec, table, parts)
+    asked = held.index.to_numpy()
+
+    def told(some: Any) -> FloatArray:
+        labels = training_labels(spec, table, some, half=rows)
+        made = isinstance(spec.labels, Relabelled)
+        return entry.relabelled(spec, table, some, labels, asked=asked) if made else labels
+
     data = Data(
-        table,
-        rows,
-        training_labels(spec, table, rows, half=rows),
-        validation=parts.validation,
-        asked=held.index.to_numpy(),
-        adapters=_adapters(spec),
+        table, rows, told(rows), validation=parts.validation, asked=asked, adapters=_adapters(spec)
     )
     if spec.kind == "probe":  # the only kind with a setting that their labels choose
-        told = training_labels(spec, table, parts.validation, half=rows)
-        data = replace(data, validation_labels=told)
+        data = replace(data, validation_labels=told(parts.validation))
     if spec.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with one_thread(spec.device), finetune.explained_out_of_memory(spec):
