@@ -6,6 +6,9 @@ RUN = -m w2s_lib $@ $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 # Not compiled: of 23,000 modules that takes 40 seconds, and most of them are never imported.
 PIP = .venv/bin/pip install -q --disable-pip-version-check --no-compile -c book/constraints.txt
 
+# .venv is ours to write to: where nothing compiled is kept, each process reads PyTorch's sources anew, for 10 s more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help book test try torture rehearsal verify audit retrain plan run records gpu-check serve pdf publish lab clean
 help clean: ; @$(PYTHON) $(RUN)
 book verify audit retrain plan run records serve pdf publish: .venv/book.stamp ; @.venv/bin/python $(RUN)

@@ -79,6 +79,7 @@ def two_nodes(environment: Mapping[str, str]) -> Iterator[Nodes]:
     own = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "120",  # 30 are too few where the machine is busy
+        "RAY_worker_niceness": "0",  # by default 15: on a busy machine they would hardly ever run
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(quoted),
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "ignore",

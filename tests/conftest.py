@@ -23,7 +23,8 @@ from w2s_lib.models.embedded import fetch_model
 from w2s_lib.models.pins import resolve_revision
 from w2s_lib.publishing.chapters import BookError
 from w2s_lib.publishing.pdf import find_browser
-from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
+from w2s_lib.runs.method import Method
+from w2s_lib.runs.spec import Lora, Recipe, Relabelled, RunSpec, Task
 from w2s_lib.tasks.embedded import fetch_data
 from w2s_lib.tasks.table import default_task, resolve_task
 
@@ -58,6 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not name.startswith("browser/"):
             group = "swept" if name in SWEPT else name
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+RELABEL = Method(source="def own(texts, labels, unlabeled, seed, *, p=0.5):\n    return labels")
+
+
+def taught(kind: Any, run: RunSpec) -> Any:
+    """Labels of a kind that come from a run; where a function makes them, it is `RELABEL`."""
+    return kind(run=run, **({"method": RELABEL} if kind is Relabelled else {}))
 
 
 def until(what: Callable[[], object], *, seconds: float = 60, step: float = 0.05) -> None:

@@ -28,10 +28,10 @@ _WHERE = {
         "reverse_xent_loss window_loss xent_loss"
     ),
     "runs.method": "method",
-    "runs.settings": "Lora Recipe Task",
+    "runs.settings": "GroundTruth Lora NextToken NoisyTruth Recipe Task",
     "runs.spec": (
-        "Centred CoinErrors Continue Flip FromRun GroundTruth Hard LengthErrors ModelErrors "
-        "NextToken NoisyTruth RaterErrors Relabelled RunSpec WordErrors"
+        "Centred CoinErrors Continue Flip FromRun Hard LengthErrors ModelErrors RaterErrors "
+        "Relabelled RunSpec WordErrors"
     ),
     "runs.model_names": "short_name",
     "experiments.arms": (

@@ -8,23 +8,11 @@ from typing import Any, get_args
 import pytest
 
 import w2s_lib as w2s
+from tests.conftest import taught
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.losses import ConfidenceLoss, ProductLoss
-from w2s_lib.runs.spec import (
-    Continue,
-    Flip,
-    FromRun,
-    GroundTruth,
-    Hard,
-    Lora,
-    NextToken,
-    NoisyTruth,
-    Pretrained,
-    Recipe,
-    Task,
-    Taught,
-    XentLoss,
-)
+from w2s_lib.runs.settings import GroundTruth, NextToken, NoisyTruth, Pretrained
+from w2s_lib.runs.spec import Continue, Flip, FromRun, Hard, Lora, Recipe, Task, Taught, XentLoss
 
 WEAK = w2s.supervisor("smollm2-135m@4", "movie")
 COMMIT = "0123456789" * 4
@@ -74,7 +62,7 @@ def test_a_student_learns_from_its_teacher_on_the_other_half() -> None:
     assert student.labels == FromRun(run=weak) and student.loss == XentLoss()
     assert (student.seed, student.task) == (3, weak.task)
     for kind in get_args(Taught):
-        assert w2s.student("smollm2-135m", kind(run=weak)).labels == kind(run=weak)
+        assert w2s.student("smollm2-135m", taught(kind, weak)).labels == taught(kind, weak)
     assert w2s.student("smollm2-135m", weak, loss=ConfidenceLoss()).loss == ConfidenceLoss()
 
 

@@ -15,7 +15,8 @@ import w2s_lib as w2s
 from tests.conftest import pinned
 from w2s_lib.runs.errors import TrainingError
 from w2s_lib.runs.record import accuracies
-from w2s_lib.runs.spec import Hard, NextToken, RunSpec, Task
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import Hard, RunSpec, Task
 from w2s_lib.runs.store import find, write
 from w2s_lib.tasks.table import default_task, resolve_task
 

@@ -20,7 +20,8 @@ from tests.experiments.conftest import left_in
 from w2s_lib.models.machine import one_thread
 from w2s_lib.runs.errors import SpecError, StoreError
 from w2s_lib.runs.record import SPLITS
-from w2s_lib.runs.spec import Lora, NoisyTruth, Recipe, RunSpec, Task
+from w2s_lib.runs.settings import NoisyTruth
+from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
 from w2s_lib.runs.store import weights
 from w2s_lib.tasks.labels import training_labels
 from w2s_lib.tasks.table import load_table, splits

@@ -29,7 +29,8 @@ from w2s_lib.publishing.audit import verify
 from w2s_lib.runs.assets import Asset, fetch, run
 from w2s_lib.runs.errors import AssetError, StoreError
 from w2s_lib.runs.folders import temporary
-from w2s_lib.runs.spec import NextToken, RunSpec, Task
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.runs.store import FolderStore, read
 
 ALL = os.environ.get("W2S_TORTURE") == "all"

@@ -21,7 +21,8 @@ from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.pins import folder_digest
 from w2s_lib.models.trunk import Trunk
 from w2s_lib.runs.errors import SpecError
-from w2s_lib.runs.spec import Lora, NextToken, Recipe, Task
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import Lora, Recipe, Task
 from w2s_lib.tasks.table import TaskTable, load_table, splits
 from w2s_lib.training import baselines as probing
 from w2s_lib.training import finetune as train

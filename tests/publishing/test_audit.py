@@ -20,7 +20,8 @@ from w2s_lib import __main__ as cli
 from w2s_lib.publishing.audit import MOST_MOVED, compare, drawn, exact, train_again, verify
 from w2s_lib.runs.errors import DamagedRecord, StoreError
 from w2s_lib.runs.record import Record, accuracies, from_parquet, to_parquet
-from w2s_lib.runs.spec import NextToken, RunSpec, Task
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.runs.store import FolderStore, find, read, weights_digest, write
 
 pytestmark = pytest.mark.usefixtures("own_cache")

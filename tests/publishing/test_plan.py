@@ -26,7 +26,8 @@ from w2s_lib.publishing.chapters import (
     train,
 )
 from w2s_lib.runs.errors import DeviceError
-from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
 from w2s_lib.runs.store import user_store
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.table import default_task

@@ -21,7 +21,8 @@ from w2s_lib.publishing.tables import (
 from w2s_lib.runs.errors import DamagedRecord
 from w2s_lib.runs.losses import ConfidenceLoss
 from w2s_lib.runs.record import Record, accuracies
-from w2s_lib.runs.spec import Continue, Flip, FromRun, Hard, Lora, NextToken, RunSpec, Task
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import Continue, Flip, FromRun, Hard, Lora, RunSpec, Task
 from w2s_lib.runs.store import write
 from w2s_lib.tasks.catalogue import HUB_TASKS
 from w2s_lib.tasks.embedded import EMBEDDED

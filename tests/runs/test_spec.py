@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import RELABEL, taught
 from w2s_lib.experiments import arms
 from w2s_lib.runs.description import Description
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.losses import ConfidenceLoss, Loss, ProductLoss
 from w2s_lib.runs.method import Method
-from w2s_lib.runs.settings import APPLIES
+from w2s_lib.runs.settings import APPLIES, GroundTruth, NextToken, NoisyTruth, Pretrained
 from w2s_lib.runs.spec import (
     SEMANTICS,
     Centred,
@@ -28,13 +29,10 @@ from w2s_lib.runs.spec import (
     Erring,
     Flip,
     FromRun,
-    GroundTruth,
     Hard,
     Lora,
-    NextToken,
-    NoisyTruth,
-    Pretrained,
     Recipe,
+    Relabelled,
     RunSpec,
     Task,
     Taught,
@@ -83,6 +81,8 @@ def pinned() -> dict[str, RunSpec]:
         "zero-shot": arms.zero_shot("smollm2-135m", "tweets"),
         "transfer": arms.transfer(naive, "amazon"),
         "method": arms.entry(METHOD, "smollm2-135m@29", weak),
+        "method of texts": arms.entry(RELABEL, "texts", weak),
+        "relabelled": arms.student("smollm2-135m@14", taught(Relabelled, weak)),
         **{
             f"{kind.__name__}, panel": arms.student("smollm2-135m@14", kind(run=judged))
             for kind in get_args(Erring)
@@ -96,7 +96,7 @@ def test_ids_are_pinned() -> None:
     After that, and for a new spec: `python -m tests.runs.test_spec` rewrites the file.
     """
     found = {name: spec.run_id for name, spec in pinned().items()}
-    assert len(set(found.values())) == 16
+    assert len(set(found.values())) == 18
     steps = [step for spec in pinned().values() for step in spec.lineage()]
     assert {step.kind for step in steps} == set(APPLIES)
     labels = {type(step.labels).__name__ for step in steps}
@@ -148,6 +148,10 @@ ALTERNATIVES: dict[type[Description], dict[str, Any]] = {
         "max_grad_norm": 2.0,
     },
     **{kind: {"run": dataclasses.replace(WEAK, lora=Lora(rank=8))} for kind in get_args(Taught)},
+    Relabelled: {
+        "run": dataclasses.replace(WEAK, lora=Lora(rank=8)),
+        "method": RELABEL.set(p=0.25),
+    },
     NoisyTruth: {"share": 0.2},
     NextToken: {"corpus": "nyt"},
     RunSpec: {
@@ -183,6 +187,7 @@ def test_every_field_is_in_the_json(kind: Any) -> None:
         },
         NoisyTruth: {"share": 0.1},
         **{kind: {"run": WEAK} for kind in get_args(Taught)},
+        Relabelled: {"run": WEAK, "method": RELABEL},
     }.get(kind, {})
     changes = ALTERNATIVES[kind]
     names = {f.name for f in dataclasses.fields(kind)} - {"type"}
@@ -309,7 +314,7 @@ def test_json_round_trips(
         model="smollm2-135m",
         task=task,
         seed=seed,
-        labels=kind(run=weak),
+        labels=taught(kind, weak),
         loss=loss,
         recipe=recipe,
         predict_halves=teaches,

@@ -11,22 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import taught
 from tests.runs.test_spec import COMMIT, LOSSES, SIZES, WEAK
 from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.losses import ConfidenceLoss
-from w2s_lib.runs.spec import (
-    Continue,
-    FromRun,
-    GroundTruth,
-    Lora,
-    NextToken,
-    NoisyTruth,
-    Recipe,
-    RunSpec,
-    Task,
-    Taught,
-    XentLoss,
-)
+from w2s_lib.runs.settings import GroundTruth, NextToken, NoisyTruth
+from w2s_lib.runs.spec import Continue, FromRun, Lora, Recipe, RunSpec, Task, Taught, XentLoss
 
 READER = RunSpec(model="smollm2-135m@20", labels=NextToken(), lora=Lora(blocks=4))
 values = st.recursive(
@@ -112,7 +102,7 @@ def test_json_of_something_else_is_refused(text: str) -> None:
                 "'Flop'",
                 "did you mean 'Flip'",
                 "GroundTruth, NoisyTruth, FromRun, Hard, Centred, Flip, ModelErrors, CoinErrors, "
-                "RaterErrors, WordErrors, LengthErrors, NextToken",
+                "RaterErrors, WordErrors, LengthErrors, Relabelled, NextToken",
             ],
         ),
         (lambda: RunSpec(), ["RunSpec.model"]),
@@ -195,7 +185,7 @@ def test_a_teacher_that_cannot_teach_is_refused(
     kind: Any, teacher: RunSpec, settings: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(SpecError, match=said):
-        RunSpec(model="smollm2-135m", labels=kind(run=teacher), **settings)
+        RunSpec(model="smollm2-135m", labels=taught(kind, teacher), **settings)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from w2s_lib.measures.metrics import contrast_interval
 from w2s_lib.models import backbone as models
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import SpecError
-from w2s_lib.runs.spec import Lora, NextToken, Recipe, RunSpec, Task
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import Lora, Recipe, RunSpec, Task
 from w2s_lib.tasks.table import load_table, splits
 from w2s_lib.training import finetune as train
 from w2s_lib.training.finetune import Data

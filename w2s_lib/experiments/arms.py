@@ -7,8 +7,16 @@ from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.losses import XentLoss
 from w2s_lib.runs.method import Method
 from w2s_lib.runs.model_names import split_revision
-from w2s_lib.runs.settings import APPLIES, OF_A_MODEL, Kind, Task
-from w2s_lib.runs.spec import Continue, FromRun, GroundTruth, NextToken, NoisyTruth, RunSpec, Taught
+from w2s_lib.runs.settings import (
+    APPLIES,
+    OF_A_MODEL,
+    GroundTruth,
+    Kind,
+    NextToken,
+    NoisyTruth,
+    Task,
+)
+from w2s_lib.runs.spec import Continue, FromRun, RunSpec, Taught
 from w2s_lib.tasks.table import default_task
 
 

@@ -27,7 +27,8 @@ from w2s_lib.measures.metrics import METRICS, WRITTEN, Agreement
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.model_names import short_name
 from w2s_lib.runs.record import COLUMNS, Record, row_of
-from w2s_lib.runs.spec import NextToken, RunSpec
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import RunSpec
 
 SAME = ("recipe", "lora", "precision", "quantization", "device")
 """In what a student and its ceiling must not differ, for their PGR to mean something."""

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from w2s_lib.runs.description import Description, defaults
 from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
-from w2s_lib.runs.spec import SEMANTICS, Continue, NextToken, RunSpec
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import SEMANTICS, Continue, RunSpec
 
 SPLITS = ("test", "validation", "supervisor", "student")
 FORMAT = 3

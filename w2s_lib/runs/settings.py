@@ -1,5 +1,6 @@
-"""Settings of a run that stand for themselves: the task, the adapters, the recipe; which apply."""
+"""Settings of a run that name no other run: task, adapters, recipe, ground truth; which apply."""
 
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -124,3 +125,41 @@ class Recipe(Description):
     """Share of the steps over which the rate rises from 0, before it falls linearly to 0."""
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GroundTruth(Description):
+    """The task's own labels."""
+
+    type: Literal["GroundTruth"] = field(default="GroundTruth", repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NoisyTruth(Description):
+    """The task's own labels, 0 or 1, with a share of them flipped at random in either class.
+
+    A ceiling brought down to a student's accuracy: a yardstick of what a model that has never seen
+    the supervisor gets wrong. The flips of a smaller share are among those of a larger one.
+    """
+
+    type: Literal["NoisyTruth"] = field(default="NoisyTruth", repr=False)
+    share: Annotated[float, Field(gt=0, lt=0.5)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NextToken(Description):
+    """No labels: the run learns the next token of the half's texts.
+
+    Generative finetuning (Burns et al. 2023).
+    """
+
+    type: Literal["NextToken"] = field(default="NextToken", repr=False)
+    corpus: str = ""
+    """A task whose texts are read in place of the half's own, as many tokens of them: a control."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Pretrained(Description):
+    """Start from the pretrained weights, with fresh adapters."""
+
+    type: Literal["Pretrained"] = field(default="Pretrained", repr=False)

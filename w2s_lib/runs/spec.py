@@ -26,10 +26,14 @@ from w2s_lib.runs.settings import (
     EMBEDDED_TASKS,
     OF_A_MODEL,
     Device,
+    GroundTruth,
     Half,
     Kind,
     Lora,
+    NextToken,
+    NoisyTruth,
     Precision,
+    Pretrained,
     Quantization,
     Recipe,
     Role,
@@ -39,25 +43,6 @@ from w2s_lib.runs.settings import (
 SEMANTICS = 2
 """Raised when the same spec would train to different bits. It is part of every id. 1 was the first
 edition's: one stream of random numbers for teacher and student, other test rows."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class GroundTruth(Description):
-    """The task's own labels."""
-
-    type: Literal["GroundTruth"] = field(default="GroundTruth", repr=False)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class NoisyTruth(Description):
-    """The task's own labels, 0 or 1, with a share of them flipped at random in either class.
-
-    A ceiling brought down to a student's accuracy: a yardstick of what a model that has never seen
-    the supervisor gets wrong. The flips of a smaller share are among those of a larger one.
-    """
-
-    type: Literal["NoisyTruth"] = field(default="NoisyTruth", repr=False)
-    share: Annotated[float, Field(gt=0, lt=0.5)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -167,25 +152,6 @@ Erring: TypeAlias = ModelErrors | CoinErrors | RaterErrors | WordErrors | Length
 """Labels that are all wrong equally often, in either class."""
 Taught: TypeAlias = FromRun | Hard | Centred | Flip | Erring | Relabelled
 """Labels that come from another run, `labels.run`."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class NextToken(Description):
-    """No labels: the run learns the next token of the half's texts.
-
-    Generative finetuning (Burns et al. 2023).
-    """
-
-    type: Literal["NextToken"] = field(default="NextToken", repr=False)
-    corpus: str = ""
-    """A task whose texts are read in place of the half's own, as many tokens of them: a control."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Pretrained(Description):
-    """Start from the pretrained weights, with fresh adapters."""
-
-    type: Literal["Pretrained"] = field(default="Pretrained", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

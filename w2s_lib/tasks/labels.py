@@ -16,6 +16,7 @@ from scipy.special import expit, logit
 from w2s_lib.measures.metrics import rows_of
 from w2s_lib.runs.errors import StoreError, require
 from w2s_lib.runs.record import P_STEP, FloatArray, Record, predicted_label
+from w2s_lib.runs.settings import NoisyTruth
 from w2s_lib.runs.spec import (
     Centred,
     CoinErrors,
@@ -24,7 +25,6 @@ from w2s_lib.runs.spec import (
     Hard,
     LengthErrors,
     ModelErrors,
-    NoisyTruth,
     Relabelled,
     RunSpec,
     WordErrors,

@@ -19,8 +19,8 @@ from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.record import FloatArray, Record, accuracies
-from w2s_lib.runs.settings import Kind
-from w2s_lib.runs.spec import Continue, NextToken, Relabelled, RunSpec
+from w2s_lib.runs.settings import Kind, NextToken
+from w2s_lib.runs.spec import Continue, Relabelled, RunSpec
 from w2s_lib.runs.store import require_writable, weights, write
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED

@@ -21,7 +21,8 @@ from w2s_lib.models.machine import checkpoint_where_needed
 from w2s_lib.models.trunk import inputs_at
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.record import FloatArray
-from w2s_lib.runs.spec import NextToken, RunSpec
+from w2s_lib.runs.settings import NextToken
+from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.table import default_task, load_table
 from w2s_lib.training.finetune import Data, adapted, all_batches, explained_out_of_memory, optimise
 
