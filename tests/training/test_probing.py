@@ -152,8 +152,8 @@ def finetuned(
     session_cache: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> SimpleNamespace:
-    """Two adapted blocks of three, after 16 steps, in a store of its own."""
-    recipe = dataclasses.replace(quick["recipe"], epochs=4)
+    """Two adapted blocks of three, after 24 steps, in a store of its own."""
+    recipe = dataclasses.replace(quick["recipe"], epochs=6)
     spec = w2s.ceiling("smollm2-135m@3", small_task, lora=Lora(rank=8, blocks=2), recipe=recipe)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("W2S_CACHE", str(session_cache))
@@ -191,7 +191,7 @@ def test_the_top_states_are_what_the_classifiers_head_sees(
     p = there.record.predictions["p"].loc[rows].to_numpy().astype(float)
     clear = (p > 0.001) & (p < 0.999)  # beyond them rounding shows
     expected = np.log(p[clear] / (1 - p[clear]))
-    assert clear.sum() > 20 and np.std(expected) > 0.05
+    assert clear.sum() > 20 and np.std(expected) > 0.2
     assert np.abs(odds[clear] - expected).mean() < 0.05 * np.std(expected)
 
 

@@ -195,12 +195,16 @@ def benchmarks() -> Any:
     return json.loads((book_root() / "book" / "benchmarks.json").read_text(encoding="utf-8"))
 
 
-def last_audit() -> pd.DataFrame:
+def last_audit(*, elsewhere: bool = False) -> pd.DataFrame:
     """What `make audit` found last: a row a run, see `w2s_lib.publishing.audit.train_again`.
 
     And `date`, by which it was drawn. Chapter: reliability.
+
+    Args:
+        elsewhere: what `train_again` found on another kind of CPU; `hardware` says which.
     """
-    return pd.read_csv(book_root() / "book" / "audit.csv", keep_default_na=False)
+    name = "audit_elsewhere.csv" if elsewhere else "audit.csv"
+    return pd.read_csv(book_root() / "book" / name, keep_default_na=False)
 
 
 def write_tables(folder: Path, target: Path, planned: Mapping[str, str]) -> None:

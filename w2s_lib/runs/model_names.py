@@ -6,8 +6,9 @@ from w2s_lib.runs.errors import SpecError, nearest, require
 
 EMBEDDED_DEPTH = {"smollm2-135m": 30}
 """Models that need no hub, and how many blocks each has."""
-NO_MODEL = ("tfidf", "texts")
-"""Names in place of a model's: TF-IDF of the texts, and the texts themselves (`entry`)."""
+NO_MODEL = {"tfidf": "tfidf", "texts": "text_method"}
+"""Names in place of a model's, TF-IDF of the texts and the texts themselves (`entry`), and the kind
+of each one's runs."""
 
 
 def is_hub(name: str) -> bool:

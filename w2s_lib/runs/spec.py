@@ -20,7 +20,14 @@ from w2s_lib.runs.description import STRICT, Description, defaults
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.losses import Loss, XentLoss
 from w2s_lib.runs.method import Method
-from w2s_lib.runs.model_names import EMBEDDED_DEPTH, canonical_model, is_folder, is_hub, split_model
+from w2s_lib.runs.model_names import (
+    EMBEDDED_DEPTH,
+    NO_MODEL,
+    canonical_model,
+    is_folder,
+    is_hub,
+    split_model,
+)
 from w2s_lib.runs.settings import (
     APPLIES,
     EMBEDDED_TASKS,
@@ -216,14 +223,13 @@ class RunSpec(Description):
         taught = (GroundTruth, NoisyTruth, *get_args(Taught))
         allowed = learns.get(kind, tuple(label.__name__ for label in taught))
         require(labels in allowed, f"RunSpec.labels is {labels}, which a {kind} does not learn")
-        sees_words = {"tfidf": "tfidf", "texts": "text_method"}
-        alone = sees_words.get(self.name, kind) == kind
+        alone = NO_MODEL.get(self.name, kind) == kind
         require(alone, f"{self.name!r} is no language model: it cannot be a {kind}")
         alone = kind != "text_method" or self.name == "texts"
         require(alone, f"a method that takes texts is asked as 'texts', not as {self.model!r}")
         made = isinstance(self.labels, Relabelled) and self.labels.method.sees == "states"
         said = f"{self.name!r} has no states, from which RunSpec.labels would be made"
-        require(not made or self.name not in sees_words, said)
+        require(not made or self.name not in NO_MODEL, said)
         for name, default in _SETTINGS.items():
             applies = name in APPLIES[kind] and (
                 name != "lora" or kind != "probe" or self.continued

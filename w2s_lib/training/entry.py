@@ -87,12 +87,13 @@ def _given(
     """A method's arguments but the labels; `asked` in the order of them; seconds for the states."""
     asked, seconds = np.random.default_rng([*spec.stream, 4]).permutation(asked), 0.0
     if method.sees == "states":
-        seen, seconds = frozen_states(spec, table)
-    else:
-        columns = ["text", "text_b"][: table.texts_a_row]
-        seen = table.frame[columns].to_numpy(dtype=str).squeeze(axis=1 if len(columns) == 1 else ())
-    given = {"given": seen[rows], "unlabeled": seen[asked], "seed": np.array(spec.seed)}
-    return given, asked, seconds
+        states, seconds = frozen_states(spec, table)
+        seen = {"given": states[rows], "unlabeled": states[asked]}
+    else:  # as wide as the longest of these texts: of a whole table that can be gigabytes
+        texts = table.frame["text" if table.texts_a_row == 1 else ["text", "text_b"]]
+        some = {"given": rows, "unlabeled": asked}
+        seen = {name: texts.iloc[where].to_numpy(dtype=str) for name, where in some.items()}
+    return seen | {"seed": np.array(spec.seed)}, asked, seconds
 
 
 def called(
