@@ -211,6 +211,9 @@ def test_a_board_counts_the_seconds_of_the_students_in_between():
     found = w2s.Results([record(spec) for spec in (WEAK, middle, last, NAIVE, TOP)])
     board = found.leaderboard(arms, weak=WEAK, ceiling=TOP).set_index("method")
     assert dict(board["seconds"]) == {"chain": 2.0, "direct": 1.0}
+    lacking = w2s.Results([record(spec) for spec in (WEAK, last, NAIVE, TOP)])
+    with pytest.raises(w2s.SpecError, match="no run of student smollm2-135m@8"):
+        lacking.leaderboard(arms, weak=WEAK, ceiling=TOP)
 
 
 def test_ranks_are_open_as_often_as_they_say():

@@ -239,6 +239,9 @@ class Results(Shown):
             A row a student: `method` (its label), `rank`, `best`, `worst`; intervals `accuracy`, `AUC`, `PGR`;
             `collapsed`, how many of its seeds did, which stay in; and `seconds`, the median over seeds, with those of the students that teach it.
 
+        Raises:
+            SpecError: there is no run of a student, or of one that teaches it.
+
         Source: Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for ranks", Review of Economic Studies 91.
         """
         better, worse = (dict.fromkeys(students, 0) for _ in range(2))
@@ -249,8 +252,11 @@ class Results(Shown):
                 above, below = (a, b) if apart.low > 0 else (b, a)
                 worse[above] += 1
                 better[below] += 1
-        took = {record.spec.run_id: record.provenance["seconds"] for record in self.all_records}
-        rows = []
+
+        def seconds(step: RunSpec) -> float:
+            return float(self._found(step)[step.seed].provenance["seconds"])
+
+        rows: list[dict[str, Any]] = []
         for name, arm in students.items():
             (w, s, c), note = self._paired(weak, arm, ceiling)
             steps = [[*record.spec.lineage()][1:] for record in s]
@@ -263,7 +269,7 @@ class Results(Shown):
                     "AUC": self.auc(arm),
                     "PGR": metrics.pgr_interval(weak=w, student=s, ceiling=c).with_note(note),
                     "collapsed": len(self.collapsed(arm)),
-                    "seconds": median(sum(took[step.run_id] for step in own) for own in steps),
+                    "seconds": median(sum(map(seconds, own)) for own in steps),
                 }
             )
         rows.sort(key=lambda row: -row["accuracy"].value)
