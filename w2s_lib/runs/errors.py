@@ -48,6 +48,10 @@ class StoreError(RuntimeError):
     """A store that cannot be written, or a published record that is not what it says it is."""
 
 
+class StoreUnavailable(StoreError):
+    """A store that cannot be reached or written now: a full disk, a server that does not answer."""
+
+
 class DamagedRecord(StoreError):
     """A file whose content does not match its digest or its name."""
 

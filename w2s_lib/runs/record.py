@@ -207,7 +207,7 @@ def _of_another_edition(name: str, written: str, semantics: Any) -> StoreError:
 
 def to_parquet(record: Record) -> bytes:
     """The content of a record's file: for the same record the same bytes."""
-    split, numbers = record.predictions["split"], record.numbers()
+    split, numbers = record.predictions["split"].tolist(), record.numbers()
     names = [name for name in SPLITS if name in set(split)]
     codes = pa.DictionaryArray.from_arrays([names.index(name) for name in split], names)
     metadata = {

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from platformdirs import user_data_dir
 
-from w2s_lib.runs.errors import DamagedRecord, StoreError
+from w2s_lib.runs.errors import DamagedRecord, StoreError, StoreUnavailable
 from w2s_lib.runs.folders import (
     cache_dir,
     file_sha256,
@@ -129,7 +129,7 @@ class Store(ABC):
                     return there if there and _agreed(record, there) else record
         except OSError as error:
             said = f"the record of {run_id} could not be written to {self.name}: {error}"
-            raise StoreError(f"{said}. Nothing half-written was left: {ROOM}.") from error
+            raise StoreUnavailable(f"{said}. Nothing half-written was left: {ROOM}.") from error
         return replace(record, path=f"{self.name}/{run_id}.parquet")
 
 
@@ -311,8 +311,8 @@ def write(
         The record that is there then, with its path.
 
     Raises:
-        StoreError: the store cannot be written, or the disk is full; nothing half-written stays.
-            Or its record of this run has other predictions, or this one is not valid.
+        StoreUnavailable: the store cannot be written, or the disk is full; nothing half-written stays.
+        StoreError: its record of this run has other predictions, or this one is not valid.
     """
     to = FolderStore(store) if store else user_store()
     return to.write(replace(record, rules=rules), artefacts)

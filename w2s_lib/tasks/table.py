@@ -372,13 +372,15 @@ def _draw_balanced(
     rows = rng.permutation(np.flatnonzero(pool))
     # Groups in the order in which the first of their rows was drawn.
     rows = rows[np.argsort(pd.factorize(group[rows])[0], kind="stable")]
-    starts = 1 + np.flatnonzero(np.diff(group[rows]))
+    starts = [0, *(1 + np.flatnonzero(np.diff(group[rows]))), len(rows)]
+    label_of, drawn_rows = label.tolist(), rows.tolist()
     drawn: list[tuple[list[int], list[int]]] = [([], []) for _ in sizes]
     needs = [size // 2 for size in sizes.values()]
-    for whole in np.split(rows, starts):
+    for start, end in itertools.pairwise(starts):
         if sum(len(zeros) + len(ones) for zeros, ones in drawn) == 2 * sum(needs):
             break
-        of_class = [[int(row) for row in whole if label[row] == k] for k in (0, 1)]
+        whole = drawn_rows[start:end]
+        of_class = [[row for row in whole if label_of[row] == k] for k in (0, 1)]
         in_need = [
             (len(have[0]) + len(have[1]), i)
             for i, have in enumerate(drawn)

@@ -16,7 +16,7 @@ import torch
 from w2s_lib.models.backbone import check
 from w2s_lib.models.classifier import Fitted
 from w2s_lib.models.machine import hardware, one_thread
-from w2s_lib.runs.errors import SpecError, StoreError, TrainingError, nearest
+from w2s_lib.runs.errors import SpecError, StoreError, StoreUnavailable, TrainingError, nearest
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.record import FloatArray, Record, accuracies
 from w2s_lib.runs.settings import Kind, NextToken
@@ -31,6 +31,9 @@ from w2s_lib.training.finetune import Data
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
 """Whose versions a record keeps."""
+
+RETRY_SECONDS = 60.0
+"""Between two tries to write a record."""
 
 
 def refuse_early(specs: Collection[RunSpec]) -> None:
@@ -76,7 +79,11 @@ FITS: dict[Kind, Callable[[RunSpec, Data], Fitted]] = {
 
 
 def execute(spec: RunSpec) -> None:
-    """Trains a run whose teacher is recorded, and writes its record."""
+    """Trains a run whose teacher is recorded, and writes its record.
+
+    Where the store is full or does not answer, it tries again for as long as the run has taken: hours
+    of training are not lost for minutes without a store.
+    """
     started = time.monotonic()
     check(spec)
     table = load_table(spec.task)
@@ -99,8 +106,20 @@ def execute(spec: RunSpec) -> None:
     with one_thread(spec.device), finetune.explained_out_of_memory(spec):
         fitted = FITS[spec.kind](spec, data)
         record = _record(spec, table, held, fitted)
-    record.provenance["seconds"] = round(time.monotonic() - started, 2)
-    write(record, artefacts=fitted.save)
+    seconds = time.monotonic() - started
+    record.provenance["seconds"] = round(seconds, 2)
+    last = time.monotonic() + seconds
+    while True:
+        try:
+            write(record, artefacts=fitted.save)
+        except StoreUnavailable as error:
+            if (left := last - time.monotonic()) <= 0:
+                raise
+            how = f"run {spec.run_id} is trained, and is tried again for {left:.0f} s"
+            print(f"w2s: {error} {how}", file=sys.stderr)
+            time.sleep(min(left, RETRY_SECONDS))
+        else:
+            return
 
 
 def _record(spec: RunSpec, table: TaskTable, held: pd.DataFrame, fitted: Fitted) -> Record:
