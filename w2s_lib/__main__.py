@@ -107,15 +107,28 @@ def print_table(rows: list[Any]) -> None:
 
 
 def retrain(options: Options) -> int:
-    """Trains the claims' runs of one seed again and compares; ALL=1: the whole book, as `book` does."""
+    """Trains the claims' runs of one seed again and compares.
+
+    CLAIMS=ID,ID: all seeds of these claims, which are decided anew. ALL=1: the whole book, as `book` does.
+    """
     if options.pop("all", None):
         return make_book(options, retrain=True)
+    asked = options.pop("claims", [])
     if others := options.keys() - {"engine", "workers"}:
         raise book.UsageError(f"{', '.join(others)}: only with ALL=1, which trains whole chapters")
     from w2s_lib.publishing import claims
 
-    table = train_again(claims.claimed_runs().values(), options, today())
-    return 0 if table["holds"].all() else 1
+    if not asked:
+        table = train_again(claims.claimed_runs().values(), options, today())
+        return 0 if table["holds"].all() else 1
+    names = asked if isinstance(asked, list) else [asked]
+    specs = [spec for name in names for spec in claims.claim_runs(claims.decide(name).claim)]
+    table = train_again(specs, options, today()).assign(date=today())
+    decided = claims.retrained(names).assign(date=today(), hardware=table["hardware"].iloc[-1])
+    for what, frame in (("runs", table), ("claims", decided)):
+        frame.to_csv(ROOT / "book" / f"retrained_{what}.csv", index=False, lineterminator="\n")
+    print(decided[["id", "published", "again", "outcome_again"]].to_string(index=False))
+    return 0 if (decided["outcome"] == decided["outcome_again"]).all() else 1
 
 
 def audit(options: Options) -> int:

@@ -178,8 +178,8 @@ def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None)
         `task`, `equal` (predictions, metrics and adapters, to the bit), `farthest` (the largest
         difference of a P(y = 1)), `moved` (the share of rows that are answered otherwise),
         `change` (the largest of a metric), `elsewhere` (the fields of `BITS` that differ, "" on
-        the same kind of machine) and `holds`: whether it is equal or, where it was made elsewhere,
-        within `MOST_CHANGE` and `MOST_MOVED`.
+        the same kind of machine), `hardware` (of this one) and `holds`: whether it is equal or,
+        where it was made elsewhere, within `MOST_CHANGE` and `MOST_MOVED`.
     """
     runs = {step.run_id: step for spec in specs for step in spec.lineage()}
     train_missing(runs.values(), workers=workers)
@@ -209,5 +209,6 @@ def compare(before: Record, again: Record) -> dict[str, Any]:
         "moved": moved,
         "change": change,
         "elsewhere": elsewhere,
+        "hardware": remade.get("hardware"),
         "holds": equal or bool(elsewhere and near),
     }

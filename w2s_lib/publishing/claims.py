@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from w2s_lib.experiments.results import Results
-from w2s_lib.experiments.sweep import rules_beside
+from w2s_lib.experiments.sweep import rules_beside, sweep
 from w2s_lib.measures.claims import UNDECIDED, Rule, holm
 from w2s_lib.measures.intervals import LEVEL, NO_GAP, Interval
 from w2s_lib.models.pins import pin
@@ -177,8 +177,7 @@ def decide(
     where = f"claim {claim.id!r}: {claim.chapter!r}"
     given = {role: _named(names, space, where) for role, names in claim.arms.items()}
     if runs is None:
-        seeds = set(space["seeds"][: claim.n_seeds])
-        runs = published(_specs(given.values()), seeds)
+        runs = published(_specs(given.values()), space["seeds"][: claim.n_seeds])
         if (n_seeds := len({record.spec.seed for record in runs.all_records})) < claim.n_seeds:
             note = f"records of {n_seeds} of {claim.n_seeds} seeds"
             unknown = Interval(math.nan, math.nan, math.nan, note=note)
@@ -228,6 +227,41 @@ def claimed_runs() -> dict[str, RunSpec]:
         for chapter, arm in arms
         for space in [chapter_names(chapter)]
     }
+
+
+def retrained(claims: Iterable[str], *, workers: int | None = None) -> pd.DataFrame:
+    """Claims decided from runs of this machine, all their seeds, beside what is published of them.
+
+    The published store has to be hidden (`W2S_PUBLISHED=0`), or nothing is trained.
+
+    Args:
+        claims: ids.
+        workers: see `sweep`.
+
+    Returns:
+        A row a claim: `id`, `published` and `again` (the quantity as the book prints it), `outcome`
+        and `outcome_again` (what the rule makes of either 95% interval), `value` and `value_again`.
+
+    Raises:
+        SpecError: see `decide`; or a claim is not published yet.
+    """
+    rows = []
+    for name in claims:
+        before = decide(name)
+        require(before.outcome != PENDING, f"claim {name!r} is {PENDING}")
+        after = decide(name, sweep(claim_runs(before.claim), workers=workers))
+        said: dict[str, Any] = {"id": name, "published": str(before), "again": str(after)}
+        said |= {"outcome": before.outcome, "outcome_again": after.outcome}
+        said |= {"value": before.measured.value, "value_again": after.measured.value}
+        rows.append(said)
+    return pd.DataFrame(rows)
+
+
+def claim_runs(claim: Claim) -> list[RunSpec]:
+    """Every run that a claim rests on, but for teachers: each arm under each of its seeds, pinned."""
+    space = chapter_names(claim.chapter)
+    arms = dict.fromkeys(_specs(_named([*claim.arms.values()], space, repr(claim.chapter))))
+    return [pin(arm.with_seed(seed)) for arm in arms for seed in space["seeds"][: claim.n_seeds]]
 
 
 def scorecard() -> pd.DataFrame:
