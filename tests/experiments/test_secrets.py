@@ -69,7 +69,7 @@ def test_no_token_is_written_or_said(tmp_path: Path, small_task: Task, tiny_mode
     for words in (
         "TrainingError the ",
         "AssetError cannot load hf:nobody",
-        "StoreError the store s3",
+        "StoreUnavailable the store s3",
     ):
         assert words in done.stdout, done.stdout + done.stderr
     written = content(tmp_path)

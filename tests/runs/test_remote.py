@@ -19,13 +19,11 @@ import pytest
 import w2s_lib as w2s
 from tests.runs.test_record_damage import DAMAGE
 from tests.runs.test_store import SPEC, record
-from w2s_lib.models.pins import pin
 from w2s_lib.runs.errors import StoreError, StoreUnavailable
 from w2s_lib.runs.record import Record, accuracies
 from w2s_lib.runs.remote import UrlStore
 from w2s_lib.runs.spec import SEMANTICS, Task
 from w2s_lib.runs.store import find, read, recorded, require_writable, user_store, weights, write
-from w2s_lib.training.execute import execute
 
 NAME = f"{SPEC.run_id}.parquet"
 
@@ -307,34 +305,6 @@ def test_a_store_that_takes_calls_and_never_answers_is_given_up(
         ):
             with pytest.raises(StoreUnavailable, match="s3://silent/records .*0.5 s"):
                 use()
-
-
-@pytest.mark.parametrize("n_refused, written", [(1, True), (10_000, False)])
-def test_a_trained_run_outlives_a_store_that_is_away(
-    n_refused: int,
-    written: bool,
-    memory: Any,
-    small_task: Task,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It is trained once, and tried again for as long as it has taken; then that is said."""
-    spec, put, tries = pin(w2s.supervisor("tfidf", small_task)), memory.pipe_file, list[str]()
-
-    def away(path: str, value: bytes, **options: Any) -> Any:
-        tries.append(path)
-        if len(tries) <= n_refused:
-            raise ConnectionResetError("away")
-        return put(path, value, **options)
-
-    monkeypatch.setattr(memory, "pipe_file", away)
-    if written:
-        execute(spec)
-    else:
-        with pytest.raises(StoreUnavailable, match="away"):
-            execute(spec)
-    assert len(tries) == 2 and (find(spec) is not None) == written
-    assert f"run {spec.run_id} is trained, and is tried again" in capsys.readouterr().err
 
 
 def test_a_bucket_that_is_not_there_is_said_before_training(

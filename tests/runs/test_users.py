@@ -100,7 +100,7 @@ print(json.dumps([
     )
     assert found == record(40).digest
     assert "could not be written" in written and "W2S_STORE" in written
-    assert written.startswith("StoreError") and claimed.startswith("StoreError: the store")
+    assert written.startswith("StoreUnavailable") and claimed.startswith("StoreError: the store")
     assert tried.startswith("StoreError") and "Nothing was trained" in tried
     assert unread.startswith("StoreError") and hidden.name in unread and "Permission" in unread
     assert sorted(path.name for path in (place / "records").iterdir()) == sorted(

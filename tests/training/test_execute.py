@@ -1,14 +1,18 @@
-"""What a run learns from: its teacher's record, joined by row."""
+"""What a run learns from: its teacher's record, joined by row; and where its own is to go."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
 import w2s_lib as w2s
+from w2s_lib.models.pins import pin
+from w2s_lib.runs.errors import StoreUnavailable
 from w2s_lib.runs.record import accuracies
 from w2s_lib.runs.spec import Task
 from w2s_lib.runs.store import find, write
@@ -38,3 +42,33 @@ def test_a_tie_at_one_half_is_hardened_to_0(
     assert soft.tolist() == predictions["p"].loc[rows].tolist()
     assert hard.tolist() == [float(value > 0.5) for value in soft]
     assert {float(value) for value in hard[soft == 0.5]} == {0.0}
+
+
+@pytest.mark.parametrize("n_refused, written", [(1, True), (10_000, False)])
+def test_a_trained_run_outlives_a_store_that_is_away(
+    n_refused: int,
+    written: bool,
+    small_task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is trained once, and tried again for as long as it has taken; then that is said."""
+    monkeypatch.setenv("W2S_STORE", "memory://away")
+    spec, memory = pin(w2s.supervisor("tfidf", small_task)), fsspec.filesystem("memory")
+    put, tries = memory.pipe_file, list[str]()
+
+    def away(path: str, value: bytes, **options: Any) -> Any:
+        tries.append(path)
+        if len(tries) <= n_refused:
+            raise ConnectionResetError("away")
+        return put(path, value, **options)
+
+    monkeypatch.setattr(memory, "pipe_file", away)
+    if written:
+        execute(spec)
+    else:
+        with pytest.raises(StoreUnavailable, match="away"):
+            execute(spec)
+    assert len(tries) == 2 and (find(spec) is not None) == written
+    assert f"run {spec.run_id} is trained, and is tried again" in capsys.readouterr().err
+    memory.store.clear()
