@@ -22,6 +22,7 @@ from w2s_lib.publishing.claims import (
     decide,
     decisions,
     editions,
+    retrained,
     scorecard,
     untested,
 )
@@ -120,6 +121,20 @@ def test_a_claim_is_decided_from_other_runs_and_arms() -> None:
     found = decide(Claim(**GIVEN), runs, {"naive": weak, "itself": weak})
     assert found.measured.value == 0 and found.measured.n_seeds == 2
     assert found.outcome == NO_DIFFERENCE
+
+
+def test_a_claim_is_decided_anew_from_runs_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the accuracy of a supervisor that trains in a second; other kinds of CPU round otherwise."""
+    arms = {"terms": [[1, "unrelated"], [-0.5, "unrelated"]]}
+    claim = Claim(**GIVEN | {"measure": "contrast", "arms": arms})
+    monkeypatch.setenv("W2S_STORE", str(tmp_path / "records"))
+    monkeypatch.setenv("W2S_PUBLISHED", "0")
+    (row,) = retrained([claim], workers=1).to_dict("records")
+    assert len(list((tmp_path / "records").glob("*.parquet"))) == claim.n_seeds
+    assert row["value_again"] == pytest.approx(row["value"], abs=0.01) and row["value"] > 0.25
+    assert row["outcome"] == row["outcome_again"] == HOLDS and row["id"] == "better"
 
 
 def test_what_cannot_be_decided_is_named() -> None:

@@ -113,6 +113,8 @@ def test_an_audit_trains_again_what_it_draws_and_tells_what_is_false(copy):
 
 
 def test_what_a_record_or_a_disk_is_the_reason_of_is_one_sentence(copy):
+    done = make(copy, "retrain", "CLAIMS=confidence-help")
+    assert done.returncode == 1 and "did you mean 'confidence-helps'" in done.stderr, done.stderr
     first, *_ = sorted((copy / "book" / "results").iterdir())
     first.write_bytes(first.read_bytes()[:-9])
     done = make(copy, "audit")

@@ -229,13 +229,13 @@ def claimed_runs() -> dict[str, RunSpec]:
     }
 
 
-def retrained(claims: Iterable[str], *, workers: int | None = None) -> pd.DataFrame:
+def retrained(claims: Iterable[str | Claim], *, workers: int | None = None) -> pd.DataFrame:
     """Claims decided from runs of this machine, all their seeds, beside what is published of them.
 
     The published store has to be hidden (`W2S_PUBLISHED=0`), or nothing is trained.
 
     Args:
-        claims: ids.
+        claims: their ids, or themselves.
         workers: see `sweep`.
 
     Returns:
@@ -246,10 +246,10 @@ def retrained(claims: Iterable[str], *, workers: int | None = None) -> pd.DataFr
         SpecError: see `decide`; or a claim is not published yet.
     """
     rows = []
-    for name in claims:
-        before = decide(name)
+    for before in map(decide, claims):
+        name = before.claim.id
         require(before.outcome != PENDING, f"claim {name!r} is {PENDING}")
-        after = decide(name, sweep(claim_runs(before.claim), workers=workers))
+        after = decide(before.claim, sweep(claim_runs(before.claim), workers=workers))
         said: dict[str, Any] = {"id": name, "published": str(before), "again": str(after)}
         said |= {"outcome": before.outcome, "outcome_again": after.outcome}
         said |= {"value": before.measured.value, "value_again": after.measured.value}

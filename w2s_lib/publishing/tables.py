@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -195,16 +195,16 @@ def benchmarks() -> Any:
     return json.loads((book_root() / "book" / "benchmarks.json").read_text(encoding="utf-8"))
 
 
-def last_audit(*, elsewhere: bool = False) -> pd.DataFrame:
-    """What `make audit` found last: a row a run, see `w2s_lib.publishing.audit.train_again`.
-
-    And `date`, by which it was drawn. Chapter: reliability.
+def last_audit(
+    what: Literal["audit", "retrained_runs", "retrained_claims"] = "audit",
+) -> pd.DataFrame:
+    """What `make audit` or `make retrain CLAIMS=...` found last, with its `date`. Chapter: reliability.
 
     Args:
-        elsewhere: what `train_again` found on another kind of CPU; `hardware` says which.
+        what: runs that were drawn by that date, or those of claims (columns: see
+            `w2s_lib.publishing.audit.train_again`); or these claims (`claims.retrained`).
     """
-    name = "audit_elsewhere.csv" if elsewhere else "audit.csv"
-    return pd.read_csv(book_root() / "book" / name, keep_default_na=False)
+    return pd.read_csv(book_root() / "book" / f"{what}.csv", keep_default_na=False)
 
 
 def write_tables(folder: Path, target: Path, planned: Mapping[str, str]) -> None:
