@@ -17,7 +17,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.chapter_text import knobs, script
+from tests.chapter_text import Listed, knobs, script
 from w2s_lib import __main__ as cli
 from w2s_lib.publishing.chapters import Chapter, Job, chapters, load_profile, resolve
 
@@ -68,7 +68,8 @@ def browser(settings: list[str]) -> int:
 def tried(options: cli.Options) -> tuple[list[Job], int | None]:
     """Chapters with the profile `quick`: as it is, and with their knobs turned; how many may train.
 
-    Without a knob, a chapter of which the profile changes nothing is what `make book` executes.
+    Without a knob, a chapter of which the profile changes nothing is what `make book` executes. Where
+    a chapter lists a method for its reader to enter, that is run as well.
     """
     options = {"profile": "quick"} | options
     profile = str(options["profile"])
@@ -76,6 +77,9 @@ def tried(options: cli.Options) -> tuple[list[Job], int | None]:
     jobs, workers = cli.take_jobs(options)
     found = [replace(job, variant=f" {profile}") for job in jobs if job.parameters]
     for job in jobs:
+        if "\n```python\n@w2s.method\n" in job.chapter.source.read_text(encoding="utf-8"):
+            listed = Listed(job.chapter.name, job.chapter.root)
+            found.append(replace(job, chapter=listed, variant=f" {profile} with listings"))
         for together in turned(job.chapter):
             given = cli.read_settings(together)
             if "sizes" in given:  # the other sizes stay a sketch's

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import jupytext
+import nbformat
 
 from w2s_lib.publishing.chapters import Chapter
 from w2s_lib.publishing.prose import fields, works
@@ -27,6 +30,19 @@ def script(page: Chapter) -> str:
         if (expressions := fields(cell.source)) is not None:
             cell.source = "\n".join(expressions)
     return str(jupytext.writes(notebook, "py:percent"))
+
+
+@dataclass(frozen=True)
+class Listed(Chapter):
+    """A chapter whose listings of Python are cells, as if a reader had pasted each below its text."""
+
+    def notebook(self) -> Any:
+        notebook = super().notebook()
+        for i, cell in reversed([*enumerate(notebook.cells)]):
+            found = re.findall(r"^```python\n(.*?)^```$", cell.source, re.M | re.S)
+            if cell.cell_type == "markdown":
+                notebook.cells[i + 1 : i + 1] = map(nbformat.v4.new_code_cell, found)
+        return notebook
 
 
 def knobs(page: Chapter) -> list[str]:
