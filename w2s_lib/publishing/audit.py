@@ -1,5 +1,7 @@
 """Records checked against all that is on this machine, and published runs trained again."""
 
+from __future__ import annotations
+
 import datetime
 import hashlib
 import os
@@ -18,14 +20,16 @@ from w2s_lib.experiments.sweep import rules_beside, train_missing
 from w2s_lib.runs.errors import AssetError, DamagedRecord, SpecError, StoreError
 from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.record import Record, from_parquet, to_parquet
+from w2s_lib.runs.settings import NextToken
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import FolderStore, Store, find, read, weights_digest
 from w2s_lib.tasks.table import at_hand, load_table, recorded_rows, splits
 
 BITS = ("device", "hardware", "threads", "python", "versions")
 """Fields of a record's provenance on which the bits of its run may depend."""
-MOST_CHANGE, MOST_MOVED = 0.02, 0.05
-"""Made elsewhere, a run may differ by this much in each metric, and answer so many rows otherwise."""
+MOST_CHANGE, MOST_MOVED = 0.05, 0.25
+"""Made elsewhere, a run may differ by this much in accuracy, and answer so many rows otherwise: twice the
+most that all runs of three claims did on another kind of CPU (`book/retrained_runs.csv`)."""
 
 
 def verify(store: Store, *, published: bool = False) -> pd.DataFrame:
@@ -176,10 +180,11 @@ def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None)
     Returns:
         A row a run that is published, in the order given, once each: `run_id`, `role`, `model`,
         `task`, `equal` (predictions, metrics and adapters, to the bit), `farthest` (the largest
-        difference of a P(y = 1)), `moved` (the share of rows that are answered otherwise),
-        `change` (the largest of a metric), `elsewhere` (the fields of `BITS` that differ, "" on
-        the same kind of machine), `hardware` (of this one) and `holds`: whether it is equal or,
-        where it was made elsewhere, within `MOST_CHANGE` and `MOST_MOVED`.
+        difference of a P(y = 1)), `moved` (the share of rows whose `answers` differ), `change` (of
+        the accuracy on test texts; of next-token runs the larger one of a loss), `elsewhere` (the
+        fields of `BITS` that differ, "" on the same kind of machine), `hardware` (of this one) and
+        `holds`: whether it is equal or, where it was made elsewhere, within `MOST_CHANGE` and
+        `MOST_MOVED`.
     """
     runs = {step.run_id: step for spec in specs for step in spec.lineage()}
     train_missing(runs.values(), workers=workers)
@@ -193,6 +198,12 @@ def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None)
     return pd.DataFrame(rows)
 
 
+def answers(predictions: pd.DataFrame) -> pd.Series[bool]:
+    """Of each row whether the answer is yes: at the median of P on validation texts, as in the book."""
+    p = predictions["p"]
+    return p > p[predictions["split"] == "validation"].median()
+
+
 def compare(before: Record, again: Record) -> dict[str, Any]:
     """Two trainings of one run: see `train_again`."""
     old, new = (one.predictions.sort_index() for one in (before, again))
@@ -200,8 +211,14 @@ def compare(before: Record, again: Record) -> dict[str, Any]:
     elsewhere = ", ".join(name for name in BITS if made.get(name) != remade.get(name))
     adapters = made.get("weights") == remade.get("weights")
     equal = old.equals(new) and before.metrics == again.metrics and bool(elsewhere or adapters)
-    moved = float(((old["p"] > 0.5) != (new["p"] > 0.5)).mean())
-    change = max(abs(before.metrics[name] - value) for name, value in again.metrics.items())
+    was, now = (answers(one) for one in (old, new))
+    moved = float((was != now).mean())
+    right = [
+        (said == one["label"])[one["split"] == "test"] for said, one in ((was, old), (now, new))
+    ]
+    change = abs(float(right[0].mean() - right[1].mean()))
+    if isinstance(before.spec.labels, NextToken):
+        change = max(abs(before.metrics[name] - value) for name, value in again.metrics.items())
     near = change <= MOST_CHANGE and moved <= MOST_MOVED and old.index.equals(new.index)
     return {
         "equal": equal,
