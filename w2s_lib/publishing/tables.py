@@ -133,7 +133,8 @@ def chapter_names(chapter: str) -> dict[str, Any]:
 def taught_runs(folder: Path | None = None) -> pd.DataFrame:
     """Every published run that learned a supervisor's labels, with both models' predictions.
 
-    Random errors (`Flip`) are no supervisor's labels: their students are left out. Chapter: foretelling.
+    As they are, hard or centred. Labels that are made for an experiment (`Flip`, and those of the people
+    chapter) are left out. Chapter: foretelling.
 
     Args:
         folder: as in `published_runs`.
