@@ -21,7 +21,7 @@ from tests.conftest import until
 from w2s_lib.experiments.local import Packing, gpu_share, gpus, train_jobs
 from w2s_lib.experiments.sweep import sweep
 from w2s_lib.experiments.worker import train
-from w2s_lib.runs.errors import OutOfMemory, TrainingError
+from w2s_lib.runs.errors import OutOfMemory, StoreUnavailable, TrainingError
 from w2s_lib.runs.spec import RunSpec, Task
 from w2s_lib.runs.store import find, user_store
 
@@ -50,6 +50,16 @@ def default_signals() -> None:
     """As in a shell, whatever the tests were started from ignores."""
     for name in ("SIGINT", "SIGHUP", "SIGTERM"):
         signal.signal(signal.Signals[name], signal.SIG_DFL)
+
+
+def test_where_a_store_takes_nothing_no_other_run_is_begun(
+    own_store: Path, small_task: Task, full_disk: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those at work end, each after a try more."""
+    runs = [w2s.supervisor("tfidf", small_task, seed=seed) for seed in range(6)]
+    with full_disk(2_000), pytest.raises(StoreUnavailable, match="could not be written"):
+        sweep(runs, workers=2, progress=False)
+    assert capsys.readouterr().err.count("tried again") == 2
 
 
 @pytest.fixture

@@ -186,17 +186,21 @@ def test_attention_is_flash_attention_where_it_can_be(monkeypatch: pytest.Monkey
     """Installed, on CUDA and in bf16, which it needs; else PyTorch's own, which is the default. On a CPU always eager."""
     import transformers.utils
 
-    assert models.attention("cpu", "bf16") == {"attn_implementation": "eager"}
-    for installed, precision, expected in (
-        (True, "bf16", {"attn_implementation": "flash_attention_2"}),
-        (True, "fp32", {}),
-        (False, "bf16", {}),
+    llama, bloom = (
+        transformers.LlamaConfig(num_hidden_layers=1),
+        transformers.BloomConfig(n_layer=1),
+    )
+    for installed, precision, config, expected in (
+        (True, "bf16", llama, {"attn_implementation": "flash_attention_2"}),
+        (True, "bf16", bloom, {}),
+        (True, "fp32", llama, {}),
+        (False, "bf16", llama, {}),
     ):
         monkeypatch.setattr(
             transformers.utils, "is_flash_attn_2_available", lambda installed=installed: installed
         )
-        assert models.attention("cuda", precision) == expected
-    assert models.attention("cpu", "bf16") == {"attn_implementation": "eager"}
+        assert models.attention("cuda", precision, config) == expected
+    assert models.attention("cpu", "bf16", llama) == {"attn_implementation": "eager"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import w2s_lib as w2s
 from w2s_lib.runs import store
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.folders import cache_dir
@@ -111,6 +112,22 @@ def test_two_trainings_of_a_run_must_agree(own_store: Path) -> None:
     with pytest.raises(StoreError, match=SPEC.run_id):
         write(other, artefacts=head(b"2"))
     assert read(Path(first.path)).digest == first.digest and weights(SPEC) is None
+
+
+def test_two_trainings_on_cuda_may_disagree(own_store: Path) -> None:
+    """The first stays, and that is said; but not where it has lost its adapters."""
+    spec = w2s.supervisor("smollm2-135m@2", "movie", device="cuda")
+    first = write(record(spec=spec), artefacts=head(b"1"))
+    frame = record().predictions.copy()
+    frame.iloc[5, frame.columns.get_loc("p")] = np.nextafter(frame["p"].iloc[5], np.float32(2))
+    other = dataclasses.replace(first, predictions=frame, metrics=accuracies(frame), path="")
+    with pytest.warns(UserWarning, match=f"{spec.run_id} was trained twice"):
+        assert write(other, artefacts=head(b"2")).digest == first.digest
+    folder = weights(spec)
+    assert folder is not None and (folder / "head").read_bytes() == b"1"
+    (folder / "head").unlink()
+    with pytest.warns(UserWarning, match="adapters"), pytest.raises(StoreError, match="remove its"):
+        write(other, artefacts=head(b"2"))
 
 
 def test_what_is_written_has_the_mode_that_the_umask_gives(own_store: Path) -> None:

@@ -15,7 +15,7 @@ from w2s_lib.models.pins import pin
 from w2s_lib.runs.errors import StoreUnavailable
 from w2s_lib.runs.record import accuracies
 from w2s_lib.runs.spec import Task
-from w2s_lib.runs.store import find, write
+from w2s_lib.runs.store import find, read, write
 from w2s_lib.tasks.labels import training_labels
 from w2s_lib.tasks.table import load_table, splits
 from w2s_lib.training.execute import execute
@@ -49,11 +49,16 @@ def test_a_trained_run_outlives_a_store_that_is_away(
     n_refused: int,
     written: bool,
     small_task: Task,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It is trained once, and tried again for as long as it has taken; then that is said."""
+    """It is trained once, and tried again for as long as it has taken; then it is kept, and sent later."""
     monkeypatch.setenv("W2S_STORE", "memory://away")
+    monkeypatch.setenv("W2S_CACHE", str(tmp_path / "cache"))
+    kept = (
+        tmp_path / "cache" / "unsent" / f"{pin(w2s.supervisor('tfidf', small_task)).run_id}.parquet"
+    )
     spec, memory = pin(w2s.supervisor("tfidf", small_task)), fsspec.filesystem("memory")
     put, tries = memory.pipe_file, list[str]()
 
@@ -67,8 +72,16 @@ def test_a_trained_run_outlives_a_store_that_is_away(
     if written:
         execute(spec)
     else:
-        with pytest.raises(StoreUnavailable, match="away"):
+        with pytest.raises(StoreUnavailable, match="away.*cache/unsent"):
             execute(spec)
     assert len(tries) == 2 and (find(spec) is not None) == written
-    assert f"run {spec.run_id} is trained, and is tried again" in capsys.readouterr().err
+    assert kept.exists() != written and "tried again" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setenv("W2S_STORE", "memory://away")
+    monkeypatch.setenv("W2S_CACHE", str(tmp_path / "cache"))
+    if not written:
+        digest = read(kept).digest
+        execute(spec)
+        record = find(spec)
+        assert record is not None and record.digest == digest and not kept.exists()
     memory.store.clear()

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from w2s_lib.experiments.worker import Job, to_line, train
 from w2s_lib.runs import errors
-from w2s_lib.runs.errors import OutOfMemory, TrainingError
+from w2s_lib.runs.errors import OutOfMemory, StoreUnavailable, TrainingError
 from w2s_lib.runs.folders import remove_parts
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.runs.store import user_store
 from w2s_lib.training.execute import refuse_early
 
-Outcome = tuple[str, TrainingError | None]
+Outcome = tuple[str, TrainingError | StoreUnavailable | None]
 """A job's name, and why it failed."""
 
 Share = Callable[[RunSpec], float]
@@ -42,7 +42,9 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
     """
     refuse_early(missing.values())
     cuda = any(spec.device == "cuda" for spec in missing.values())
-    return workers or (len(gpus()) if cuda else os.cpu_count()) or 1
+    # Of a machine's cores those that are ours: a cluster's scheduler gives a job some of them.
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return workers or (len(gpus()) if cuda else own) or 1
 
 
 def train_jobs(jobs: dict[str, Job], slots: int, share: Share) -> Iterator[Outcome]:
@@ -61,6 +63,7 @@ def train_jobs(jobs: dict[str, Job], slots: int, share: Share) -> Iterator[Outco
         its worker died: that concerns this job alone.
 
     Raises:
+        StoreUnavailable: no further job is begun; those at work have ended.
         SpecError, DeviceError, AssetError, StoreError: any other job would meet that as well, so
             all are stopped.
     """
@@ -114,6 +117,7 @@ def _in_workers(jobs: dict[str, Job], n_workers: int, share: Share) -> Iterator[
     packing = Packing(len(devices), share)
     workers: list[Worker | None] = [None] * n_workers
     n_killed = killed_for_memory()
+    away: StoreUnavailable | None = None
     try:
         while True:
             ready = [name for name in waiting if needed[name] <= done]
@@ -124,6 +128,8 @@ def _in_workers(jobs: dict[str, Job], n_workers: int, share: Share) -> Iterator[
                     worker = workers[number] = worker or Worker(devices[gpu], events)
                     worker.send(ready.pop(0), waiting.pop(name))
             if not any(worker and worker.job for worker in workers):
+                if away:
+                    raise away
                 return  # all are done, or what still waits needs a job that failed
             worker, reply = events.get()
             name, worker.job = worker.job, ""
@@ -139,9 +145,11 @@ def _in_workers(jobs: dict[str, Job], n_workers: int, share: Share) -> Iterator[
                 yield name, None
             else:
                 error = getattr(errors, reply["error"], RuntimeError)(reply["message"])
-                if not isinstance(error, TrainingError):
+                if isinstance(error, StoreUnavailable):  # no other is begun; those at work may end
+                    away, waiting = error, {}
+                elif not isinstance(error, TrainingError):
                     raise error
-                if isinstance(error, OutOfMemory) and 0 < taken < 1:
+                elif isinstance(error, OutOfMemory) and 0 < taken < 1:
                     print(f"w2s: {name} is tried again alone on its GPU: {error}", file=sys.stderr)
                     packing.alone.add(name)
                     waiting = {name: jobs[name]} | waiting

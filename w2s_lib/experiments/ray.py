@@ -10,13 +10,23 @@ from typing import Any
 
 from w2s_lib.experiments.local import Outcome, Share
 from w2s_lib.experiments.worker import Job, from_line, to_line, train
-from w2s_lib.runs.errors import DeviceError, OutOfMemory, SpecError, StoreError, TrainingError
+from w2s_lib.runs.errors import (
+    DeviceError,
+    OutOfMemory,
+    SpecError,
+    StoreError,
+    StoreUnavailable,
+    TrainingError,
+)
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import find, require_writable, user_store, write
 from w2s_lib.training.execute import refuse_early
 
 RETRIES = 3
 """How often a job is begun anew after its worker has died."""
+
+CHECK_SECONDS = 60
+"""After how long a sweep says that the check of a node still waits."""
 
 SECONDS_TO_END, SECONDS_TO_STOP = 1, 10
 """What a task has to end by itself before it is interrupted, and then before it is killed."""
@@ -113,7 +123,7 @@ def _train_jobs(jobs: dict[str, Job], shares: Mapping[str, float]) -> Iterator[O
         line = to_line((spec, adapters))
         tasks[name] = _task(ray, _train, max_retries=RETRIES, **takes).remote(line, *teachers)
     for name, error in _outcomes(ray, {task: f"run {name}" for name, task in tasks.items()}):
-        if error is not None and not isinstance(error, TrainingError):
+        if not isinstance(error, TrainingError | StoreUnavailable | None):
             raise error
         yield name.removeprefix("run "), error
 
@@ -135,7 +145,9 @@ def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunS
             address = node["NodeManagerAddress"]
             checks[check.remote(address, name, lines)] = f"the check of node {address}"
         # They end together: none is to be cancelled.
-        ray.wait(list(checks), num_returns=len(checks))
+        while busy := ray.wait(list(checks), num_returns=len(checks), timeout=CHECK_SECONDS)[1]:
+            names = ", ".join(checks[task] for task in busy)
+            print(f"w2s: waiting for {names}: its GPU or cores may be taken", file=sys.stderr)
         for _, error in _outcomes(ray, checks):
             if error:
                 raise error

@@ -15,12 +15,27 @@ from tqdm.auto import tqdm
 
 from w2s_lib.experiments.results import Results
 from w2s_lib.models.pins import pin
-from w2s_lib.runs.errors import AssetError, SpecError, StoreError, TrainingError, nearest
+from w2s_lib.runs.errors import (
+    AssetError,
+    SpecError,
+    StoreError,
+    StoreUnavailable,
+    TrainingError,
+    nearest,
+)
 from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, RunSpec
-from w2s_lib.runs.store import find, published_store, remove_left, require_writable, weights, write
+from w2s_lib.runs.store import (
+    find,
+    patiently,
+    published_store,
+    remove_left,
+    require_writable,
+    weights,
+    write,
+)
 
 SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take a row through a block, forward, for where no record tells more."""
@@ -167,7 +182,7 @@ def _complete(
         publish(records[run_id])
     if missing:
         n_runs = len({step.run_id for spec in wanted.values() for step in spec.lineage()})
-        failed: dict[str, TrainingError] = {}
+        failed: dict[str, TrainingError | StoreUnavailable] = {}
         with contextlib.closing(
             _train(missing, records, n_runs, engine, workers, progress)
         ) as ended:
@@ -175,7 +190,7 @@ def _complete(
                 if error:
                     failed[run_id] = error
                 else:
-                    record = find(missing[run_id])
+                    record = patiently(partial(find, missing[run_id]))
                     assert record, f"no record of {run_id}"
                     records[run_id] = record
                     if publishing:
@@ -193,7 +208,7 @@ def _train(
     engine: str,
     workers: int | None,
     progress: bool,
-) -> Generator[tuple[str, TrainingError | None]]:
+) -> Generator[tuple[str, TrainingError | StoreUnavailable | None]]:
     """Trains runs, after saying what it will cost; yields each id as soon as its run has ended.
 
     Args:
@@ -271,7 +286,9 @@ def _rate(spec: RunSpec, records: dict[str, Record]) -> float:
     return SECONDS_A_UNIT if known or not cost(spec) else math.nan
 
 
-def _failure(failed: dict[str, TrainingError], missing: dict[str, RunSpec]) -> TrainingError:
+def _failure(
+    failed: dict[str, TrainingError | StoreUnavailable], missing: dict[str, RunSpec]
+) -> Exception:
     """One error for all runs that failed, of the first one's type, with the runs that need them."""
     teachers = {
         run_id: {step.run_id for step in list(spec.lineage())[:-1]} & failed.keys()

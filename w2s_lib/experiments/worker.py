@@ -4,7 +4,6 @@ It reads jobs from standard input and answers on standard output, one JSON line 
 ends, its parent is gone, however it went, and the worker ends too.
 """
 
-import gc
 import json
 import os
 import queue
@@ -13,10 +12,12 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 
+from w2s_lib.models.machine import free_gpu
 from w2s_lib.runs.folders import remove_parts
 from w2s_lib.runs.spec import RunSpec
-from w2s_lib.runs.store import find, user_store, weights
+from w2s_lib.runs.store import find, patiently, user_store, weights
 
 Job = tuple[RunSpec, bool]
 """A run, and whether another one starts from its adapters."""
@@ -31,13 +32,15 @@ def train(job: Job) -> bool:
     A run that another process is training is waited for. Where that one dies, it is trained here.
     """
     waiting, (spec, _) = False, job
-    while _missing(job):
+    while patiently(partial(_missing, job)):
         with user_store().claim(spec.run_id) as mine:
-            if mine and (missing := _missing(job)):  # another process may just have finished it
+            # Another process may just have finished it.
+            if mine and (missing := patiently(partial(_missing, job))):
                 from w2s_lib.training.execute import execute  # loads torch
 
+                free_gpu()  # of what a run that failed has left
                 execute(spec)
-                _free_gpu()
+                free_gpu()
             if mine:
                 return missing
         if not waiting:
@@ -45,15 +48,6 @@ def train(job: Job) -> bool:
         waiting = True
         time.sleep(POLL_SECONDS)
     return False
-
-
-def _free_gpu() -> None:
-    """Gives the GPU back what a run has left cached: others may be at work on it."""
-    import torch
-
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 def _missing(job: Job) -> bool:
@@ -86,6 +80,7 @@ def main() -> None:
         except Exception as error:
             traceback.print_exc()
             reply = {"error": type(error).__name__, "message": str(error)}
+        free_gpu()  # here, where what an error holds is free: the GPU may be shared
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

@@ -125,17 +125,18 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
         return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
 
 
-def attention(device: str, precision: str) -> dict[str, str]:
+def attention(device: str, precision: str, config: Any) -> dict[str, str]:
     """Which attention a model is asked to use.
 
-    FlashAttention 2 on CUDA in bf16, where it is installed, else PyTorch's own; on a CPU the eager
-    one, since on short texts PyTorch's fused backward is the slower one there.
+    FlashAttention 2 on CUDA in bf16, where it is installed and the model has it, else PyTorch's own;
+    on a CPU the eager one, since on short texts PyTorch's fused backward is the slower one there.
     """
     from transformers.utils import is_flash_attn_2_available
 
     if device == "cpu":
         return {"attn_implementation": "eager"}
-    if precision == "bf16" and is_flash_attn_2_available():
+    there = precision == "bf16" and is_flash_attn_2_available()
+    if there and getattr(skeleton(config), "_supports_flash_attn", False):
         return {"attn_implementation": "flash_attention_2"}
     return {}
 
@@ -176,7 +177,7 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
     config = load_config(name, spec.revision)
     if depth:
         config = cut(config, 0, depth)
-    options = {"dtype": dtype, "config": config} | attention(spec.device, spec.precision)
+    options = {"dtype": dtype, "config": config} | attention(spec.device, spec.precision, config)
     on_cpu = spec.device == "cpu"
     if spec.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(

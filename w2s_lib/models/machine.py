@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,13 @@ def cpu_model() -> str:
 def hardware(device: str) -> str:
     """The name of the GPU, or of the CPU: what bits depend on."""
     return torch.cuda.get_device_name() if device == "cuda" else cpu_model()
+
+
+def free_gpu() -> None:
+    """Gives the GPU back what is no longer used: NF4 weights are in cycles, that only `gc` ends."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager
@@ -77,7 +85,7 @@ def checkpoint_where_needed(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    torch.cuda.empty_cache()  # not before: what the error holds is free once it is handled
+    free_gpu()  # not before: what the error holds is free once it is handled
     # Not by the public method, which also makes the embeddings' output need a gradient, through
     # every frozen block.
     recompute = functools.partial(checkpoint, use_reentrant=False)

@@ -17,9 +17,9 @@ from w2s_lib.runs.store import Store, rename_new, weights_digest, whole
 _KEY = re.compile(r"//([^/@:]+:[^@]*)@")
 """An access key in a URL, as in `s3://key:secret@bucket`."""
 
-ANSWER_SECONDS = 300.0
-"""How long one operation may take. Without it a server that takes connections and never answers holds a
-GET of s3fs for some 13 minutes and a PUT for good."""
+ANSWER_SECONDS, SLOWEST = 300.0, 1e6
+"""How long one operation may take, and how many bytes a second are put at least. Without an end, a server
+that takes connections and never answers holds a GET of s3fs for some 13 minutes and a PUT for good."""
 
 _S3_RETRIES = {"mode": "standard", "total_max_attempts": 10}
 """Botocore's: a store that refuses every connection is given up after 27 to 84 seconds (98% of the time).
@@ -70,7 +70,7 @@ class UrlStore(Store):
     def probe(self) -> Iterator[str]:
         """See `Store`."""
         name = f"probe-{uuid.uuid4().hex}"
-        self.put(name, b"w2s", new=False)
+        self.put(name, b"w2s", new=True)  # as a record is put: not every gateway can
         try:
             yield name
         finally:
@@ -116,11 +116,12 @@ class UrlStore(Store):
                 "retries", _S3_RETRIES
             )
             system, root = url_to_fs(self.address)
-            limit = {"timeout": self.seconds} if system.async_impl else {}
 
             def do(what: str, *given: Any, **options: Any) -> Any:
                 system.invalidate_cache()  # others write there, too
-                return getattr(system, what)(*given, **options, **limit)
+                size = sum(len(one) for one in given if isinstance(one, bytes))
+                end = {"timeout": self.seconds + size / SLOWEST} if system.async_impl else {}
+                return getattr(system, what)(*given, **options, **end)
 
             yield do, root
         except StoreError:

@@ -10,12 +10,15 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from platformdirs import user_data_dir
 
@@ -35,6 +38,9 @@ from w2s_lib.runs.record import Record, check_content, from_parquet, to_parquet
 from w2s_lib.runs.spec import RunSpec
 
 ROOM = "free some space, or name another folder in W2S_STORE"
+PATIENCE_SECONDS, RETRY_SECONDS = 600.0, 60.0
+"""How long a sweep that is at work waits for a store that is away; between two tries."""
+T = TypeVar("T")
 
 
 class Store(ABC):
@@ -119,14 +125,15 @@ class Store(ABC):
                 if digest := weights_digest(part):
                     record = replace(record, provenance={**record.provenance, "weights": digest})
                 there = self.find(run_id)
-                if there and _agreed(record, there) and not (digest and not self.weights(there)):
+                lost = bool(there and digest and not self.weights(there))
+                if there and _agreed(record, there, lost=lost) and not lost:
                     return there
                 if digest:
                     self.put_weights(part, f"{run_id}/{digest}")
                 content = to_parquet(record)
                 if not self.put(f"{run_id}.parquet", content, new=there is None):
                     there = self.find(run_id)
-                    return there if there and _agreed(record, there) else record
+                    return there if there and _agreed(record, there, lost=False) else record
         except OSError as error:
             said = f"the record of {run_id} could not be written to {self.name}: {error}"
             raise StoreUnavailable(f"{said}. Nothing half-written was left: {ROOM}.") from error
@@ -318,6 +325,21 @@ def write(
     return to.write(replace(record, rules=rules), artefacts)
 
 
+def patiently(do: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+    """Does something with a store. Where it is away, does it again, for so many seconds."""
+    last = time.monotonic() + seconds
+    while True:
+        try:
+            return do()
+        except StoreUnavailable as error:
+            if (left := last - time.monotonic()) <= 0:
+                raise
+            print(
+                f"w2s: {error} This is tried again for {left:.0f} s.", file=sys.stderr, flush=True
+            )
+            time.sleep(min(left, RETRY_SECONDS))
+
+
 def weights_digest(folder: Path) -> str:
     """SHA-256 of the names and contents of a folder's files, 32 hex digits; "" of no files."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -354,14 +376,22 @@ def rename_new(part: Path, folder: Path) -> None:
         raise FileExistsError(folder) from error
 
 
-def _agreed(record: Record, there: Record) -> bool:
-    """True where two records of a run have the same predictions, else an error."""
+def _agreed(record: Record, there: Record, *, lost: bool) -> bool:
+    """True where two records of a run have the same predictions, else an error.
+
+    On CUDA two trainings may differ: there the first one stays, with a warning, unless it has `lost`
+    its adapters, for a record and its adapters have to be of one training.
+    """
     new, old = (replace(one, metrics={}, provenance={}, rules="").digest for one in (record, there))
     if new == old:
         return True
     was, now = (one.provenance.get("hardware", "unknown hardware") for one in (there, record))
-    raise StoreError(
+    said = (
         f"run {record.spec.run_id} was trained twice and its two records disagree: {there.path} "
         f"({was}), which stays, and a new one ({now}), which was not written: the same bits need "
         "the same kind of machine and the same versions"
     )
+    if record.spec.device == "cuda" and not lost:
+        warnings.warn(f"w2s: {said}, and on CUDA they may differ all the same", stacklevel=2)
+        return True
+    raise StoreError(f"{said}. To have it anew, remove its record, and those of its students")

@@ -1,5 +1,7 @@
 """One run from spec to record: labels, fit, predictions on every split, metrics, provenance."""
 
+import contextlib
+import shutil
 import subprocess
 import sys
 import time
@@ -17,11 +19,11 @@ from w2s_lib.models.backbone import check
 from w2s_lib.models.classifier import Fitted
 from w2s_lib.models.machine import hardware, one_thread
 from w2s_lib.runs.errors import SpecError, StoreError, StoreUnavailable, TrainingError, nearest
-from w2s_lib.runs.folders import repository_root
+from w2s_lib.runs.folders import cache_dir, repository_root
 from w2s_lib.runs.record import FloatArray, Record, accuracies
 from w2s_lib.runs.settings import Kind, NextToken
 from w2s_lib.runs.spec import Continue, Relabelled, RunSpec
-from w2s_lib.runs.store import require_writable, weights, write
+from w2s_lib.runs.store import FolderStore, patiently, require_writable, weights, write
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.labels import training_labels
@@ -31,9 +33,6 @@ from w2s_lib.training.finetune import Data
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "scikit-learn")
 """Whose versions a record keeps."""
-
-RETRY_SECONDS = 60.0
-"""Between two tries to write a record."""
 
 
 def refuse_early(specs: Collection[RunSpec]) -> None:
@@ -81,9 +80,11 @@ FITS: dict[Kind, Callable[[RunSpec, Data], Fitted]] = {
 def execute(spec: RunSpec) -> None:
     """Trains a run whose teacher is recorded, and writes its record.
 
-    Where the store is full or does not answer, it tries again for as long as the run has taken: hours
-    of training are not lost for minutes without a store.
+    Where the store is full or does not answer, it tries again for as long as the run has taken. Then
+    it keeps the record in the cache and raises `StoreUnavailable`; called again, it sends that.
     """
+    if _sent(spec):
+        return
     started = time.monotonic()
     check(spec)
     table = load_table(spec.task)
@@ -108,18 +109,37 @@ def execute(spec: RunSpec) -> None:
         record = _record(spec, table, held, fitted)
     seconds = time.monotonic() - started
     record.provenance["seconds"] = round(seconds, 2)
-    last = time.monotonic() + seconds
-    while True:
+    try:
+        patiently(lambda: write(record, artefacts=fitted.save), seconds)
+    except StoreUnavailable as error:
         try:
-            write(record, artefacts=fitted.save)
-        except StoreUnavailable as error:
-            if (left := last - time.monotonic()) <= 0:
-                raise
-            how = f"run {spec.run_id} is trained, and is tried again for {left:.0f} s"
-            print(f"w2s: {error} {how}", file=sys.stderr)
-            time.sleep(min(left, RETRY_SECONDS))
-        else:
-            return
+            write(record, store=_unsent().folder, artefacts=fitted.save)
+        except StoreError:
+            raise error from None
+        how = f"The run is kept in {_unsent().name}, and is sent from there when it is asked for again"
+        raise StoreUnavailable(f"{error} {how}.") from error
+
+
+def _unsent() -> FolderStore:
+    """Finished runs that the user's store has not taken."""
+    return FolderStore(cache_dir() / "unsent")
+
+
+def _sent(spec: RunSpec) -> bool:
+    """Whether a run was kept in the cache; then it is in the user's store now."""
+    kept = _unsent()
+    if (record := kept.find(spec.run_id)) is None:
+        return False
+    folder = kept.weights(record)
+
+    def copy(part: Path) -> None:
+        for file in folder.iterdir() if folder else ():
+            shutil.copy(file, part)
+
+    write(replace(record, path=""), artefacts=copy)
+    (kept.folder / f"{spec.run_id}.parquet").unlink()
+    shutil.rmtree(kept.folder / spec.run_id, ignore_errors=True)
+    return True
 
 
 def _record(spec: RunSpec, table: TaskTable, held: pd.DataFrame, fitted: Fitted) -> Record:
@@ -169,11 +189,13 @@ def _memory(device: str) -> dict[str, int]:
 
 
 def _commit() -> str:
-    """The commit of the checkout that the library is in; "" where it is in none."""
+    """The commit of the checkout that the library is in; "" where it is in none, or nobody can tell."""
     if (root := repository_root()) is None:
         return ""
     command = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip()
+    with contextlib.suppress(OSError):  # there is no git, in a container say
+        return subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip()
+    return ""
 
 
 def _adapters(spec: RunSpec) -> Path | None:

@@ -23,7 +23,7 @@ from w2s_lib.models.classifier import Classifier, Finetuned
 from w2s_lib.models.families import capped, keep_blocks
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import add_lora, load_adapters
-from w2s_lib.models.machine import checkpoint_where_needed, is_out_of_memory
+from w2s_lib.models.machine import checkpoint_where_needed, free_gpu, is_out_of_memory
 from w2s_lib.models.trunk import inputs_at, trunk_depth
 from w2s_lib.runs.errors import OutOfMemory, SpecError, TrainingError
 from w2s_lib.runs.spec import RunSpec
@@ -146,6 +146,7 @@ def adapted(
     boundary = trunk_depth(spec, table, config, n_top) if trunk else 0
     # Filling a trunk loads the model too: before it is loaded here, not beside it.
     inputs = inputs_at(spec, table, boundary)
+    free_gpu()
     backbone = models.load_backbone(spec, causal_lm=causal_lm)
     words = None
     if causal_lm:
