@@ -187,13 +187,17 @@ def decide(
 
 
 @cache
-def decisions() -> dict[str, Decision]:
-    """Every claim of every edition, by its id, with its verdict among all of its edition's.
+def decisions(edition: str = "") -> dict[str, Decision]:
+    """Every claim of an edition, or of all of them, by its id, with its verdict among its edition's.
 
     Raises:
-        SpecError: see `decide`.
+        SpecError: there is no such edition; see `decide`.
     """
-    return {name: one for edition in editions().values() for name, one in _decided(edition).items()}
+    known = editions()
+    if not edition:
+        return {name: one for each in known for name, one in decisions(each).items()}
+    require(edition in known, f"there is no edition {edition!r}: {nearest(edition, known)}")
+    return _decided(known[edition])
 
 
 def _decided(edition: ClaimsFile) -> dict[str, Decision]:

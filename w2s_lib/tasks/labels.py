@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,7 @@ def _order(spec: RunSpec, table: TaskTable, rows: Any, truth: FloatArray) -> Any
         return waits / dissent(table)[rows]
 
 
+@lru_cache(maxsize=8)
 def dissent(table: TaskTable) -> FloatArray:
     """(rows,) the share of each row's raters whose rating contradicts its label; 0 is neutral.
 
@@ -166,7 +168,9 @@ def dissent(table: TaskTable) -> FloatArray:
     require(len(table.ratings) > 0, f"the rows of {table.task.name!r} have no raters")
     against = np.sign(1 - 2 * table.frame["label"].to_numpy(dtype=float))
     pairs = zip(table.ratings, against, strict=True)
-    return np.array([np.mean(np.sign(ratings) == sign) for ratings, sign in pairs])
+    shares = np.array([np.mean(np.sign(ratings) == sign) for ratings, sign in pairs])
+    shares.flags.writeable = False  # it is kept
+    return shares
 
 
 def _mean_weight(text: str) -> float:
