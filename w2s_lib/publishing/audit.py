@@ -28,8 +28,8 @@ from w2s_lib.tasks.table import at_hand, load_table, recorded_rows, splits
 BITS = ("device", "hardware", "threads", "python", "versions")
 """Fields of a record's provenance on which the bits of its run may depend."""
 MOST_CHANGE, MOST_MOVED = 0.05, 0.25
-"""Made elsewhere, a run may differ by this much in accuracy, and answer so many rows otherwise: twice the
-most that all runs of three claims did on another kind of CPU (`book/retrained_runs.csv`)."""
+"""Made elsewhere, a run may differ by this much in accuracy, and answer so many rows otherwise: more than
+any run that learned did on another kind of CPU (`book/retrained_runs.csv`)."""
 
 
 def verify(store: Store, *, published: bool = False) -> pd.DataFrame:
