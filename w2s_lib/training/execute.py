@@ -1,6 +1,7 @@
 """One run from spec to record: labels, fit, predictions on every split, metrics, provenance."""
 
 import contextlib
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from w2s_lib.runs.folders import cache_dir, repository_root
 from w2s_lib.runs.record import FloatArray, Record, accuracies
 from w2s_lib.runs.settings import Kind, NextToken
 from w2s_lib.runs.spec import Continue, Relabelled, RunSpec
-from w2s_lib.runs.store import FolderStore, patiently, require_writable, weights, write
+from w2s_lib.runs.store import FolderStore, patiently, require_writable, user_store, weights, write
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED
 from w2s_lib.tasks.labels import training_labels
@@ -121,8 +122,9 @@ def execute(spec: RunSpec) -> None:
 
 
 def _unsent() -> FolderStore:
-    """Finished runs that the user's store has not taken."""
-    return FolderStore(cache_dir() / "unsent")
+    """Finished runs that the user's store, and no other one, has not taken."""
+    name = hashlib.sha256(user_store().name.encode()).hexdigest()[:16]
+    return FolderStore(cache_dir() / "unsent" / name)
 
 
 def _sent(spec: RunSpec) -> bool:
@@ -137,7 +139,7 @@ def _sent(spec: RunSpec) -> bool:
             shutil.copy(file, part)
 
     write(replace(record, path=""), artefacts=copy)
-    (kept.folder / f"{spec.run_id}.parquet").unlink()
+    (kept.folder / f"{spec.run_id}.parquet").unlink(missing_ok=True)
     shutil.rmtree(kept.folder / spec.run_id, ignore_errors=True)
     return True
 
