@@ -140,8 +140,8 @@ def test_a_claim_is_decided_anew_from_runs_of_this_machine(
 def test_what_cannot_be_decided_is_named() -> None:
     with pytest.raises(SpecError, match=r"confidence-help.*confidence-helps"):
         decide("confidence-help")
-    with pytest.raises(SpecError, match=r"secnd.*'second'"):
-        decisions("secnd")
+    with pytest.raises(SpecError, match=r"'seconds'.*'second'"):
+        decisions("seconds")
     with pytest.raises(SpecError, match=r"better.*'naiv'.*'naive'"):
         decide(Claim(**GIVEN | {"arms": {"a": "naiv", "b": "itself"}}))
     other = w2s.ceiling("smollm2-135m@2", w2s.default_task("movie", n_train=16))
