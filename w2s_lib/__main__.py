@@ -30,6 +30,12 @@ def whole(options: Options, name: str, default: Any, *, least: int) -> Any:
     return value
 
 
+def several(options: Options, name: str, default: list[str]) -> list[Any]:
+    """A setting that is one word or a list of them."""
+    value = options.pop(name, default)
+    return value if isinstance(value, list) else [value]
+
+
 def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], int | None]:
     """The chapters asked for as jobs, and how many processes may train.
 
@@ -41,8 +47,7 @@ def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], 
     pages = book.notebooks(ROOT) if runs else book.chapters(ROOT)
     notebooks = [page for page in pages if page.is_notebook]
     names = [page.name for page in notebooks]
-    asked = options.pop("chapters", names)
-    asked = asked if isinstance(asked, list) else [asked]
+    asked = several(options, "chapters", names)
     for name in set(asked) - set(names):
         raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), names)}")
     profile = str(options.pop("profile", "laptop"))
@@ -109,24 +114,28 @@ def print_table(rows: list[Any]) -> None:
 def retrain(options: Options) -> int:
     """Trains the claims' runs of one seed again and compares.
 
-    CLAIMS=ID,ID: all seeds of these claims, which are decided anew. ALL=1: the whole book, as `book` does.
+    CLAIMS=ID,ID: all seeds of these claims, which are decided anew; tables of both go to `_build/`. ALL=1:
+    the whole book, as `book` does.
     """
     if options.pop("all", None):
         return make_book(options, retrain=True)
-    asked = options.pop("claims", [])
+    names = several(options, "claims", [])
     if others := options.keys() - {"engine", "workers"}:
         raise book.UsageError(f"{', '.join(others)}: only with ALL=1, which trains whole chapters")
     from w2s_lib.publishing import claims
 
-    if not asked:
+    if not names:
         table = train_again(claims.claimed_runs().values(), options, today())
         return 0 if table["holds"].all() else 1
-    names = asked if isinstance(asked, list) else [asked]
-    specs = [spec for name in names for spec in claims.claim_runs(claims.decide(name).claim)]
+    specs = [spec for name in names for spec in claims.runs_of(claims.claim_of(name))]
     table = train_again(specs, options, today()).assign(date=today())
     decided = claims.retrained(names).assign(date=today(), hardware=table["hardware"].iloc[-1])
     for what, frame in (("runs", table), ("claims", decided)):
-        frame.to_csv(ROOT / "book" / f"retrained_{what}.csv", index=False, lineterminator="\n")
+        file = (
+            ROOT / "_build" / f"retrained_{what}.csv"
+        )  # those in `book/` are of a machine of ours
+        file.parent.mkdir(exist_ok=True)
+        frame.to_csv(file, index=False, lineterminator="\n")
     print(decided[["id", "published", "again", "outcome_again"]].to_string(index=False))
     return 0 if (decided["outcome"] == decided["outcome_again"]).all() else 1
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from w2s_lib.experiments.worker import Job, to_line, train
 from w2s_lib.runs import errors
-from w2s_lib.runs.errors import OutOfMemory, StoreUnavailable, TrainingError
+from w2s_lib.runs.errors import OutOfMemory, RunError, StoreUnavailable, TrainingError
 from w2s_lib.runs.folders import remove_parts
 from w2s_lib.runs.record import Record
 from w2s_lib.runs.spec import Continue, RunSpec
 from w2s_lib.runs.store import user_store
 from w2s_lib.training.execute import refuse_early
 
-Outcome = tuple[str, TrainingError | StoreUnavailable | None]
+Outcome = tuple[str, RunError | None]
 """A job's name, and why it failed."""
 
 Share = Callable[[RunSpec], float]

@@ -13,9 +13,9 @@ from w2s_lib.experiments.worker import Job, from_line, to_line, train
 from w2s_lib.runs.errors import (
     DeviceError,
     OutOfMemory,
+    RunError,
     SpecError,
     StoreError,
-    StoreUnavailable,
     TrainingError,
 )
 from w2s_lib.runs.spec import RunSpec
@@ -123,7 +123,7 @@ def _train_jobs(jobs: dict[str, Job], shares: Mapping[str, float]) -> Iterator[O
         line = to_line((spec, adapters))
         tasks[name] = _task(ray, _train, max_retries=RETRIES, **takes).remote(line, *teachers)
     for name, error in _outcomes(ray, {task: f"run {name}" for name, task in tasks.items()}):
-        if not isinstance(error, TrainingError | StoreUnavailable | None):
+        if not isinstance(error, RunError | None):
             raise error
         yield name.removeprefix("run "), error
 

@@ -15,14 +15,7 @@ from tqdm.auto import tqdm
 
 from w2s_lib.experiments.results import Results
 from w2s_lib.models.pins import pin
-from w2s_lib.runs.errors import (
-    AssetError,
-    SpecError,
-    StoreError,
-    StoreUnavailable,
-    TrainingError,
-    nearest,
-)
+from w2s_lib.runs.errors import AssetError, RunError, SpecError, StoreError, nearest
 from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH
 from w2s_lib.runs.record import Record
@@ -182,7 +175,7 @@ def _complete(
         publish(records[run_id])
     if missing:
         n_runs = len({step.run_id for spec in wanted.values() for step in spec.lineage()})
-        failed: dict[str, TrainingError | StoreUnavailable] = {}
+        failed: dict[str, RunError] = {}
         with contextlib.closing(
             _train(missing, records, n_runs, engine, workers, progress)
         ) as ended:
@@ -208,7 +201,7 @@ def _train(
     engine: str,
     workers: int | None,
     progress: bool,
-) -> Generator[tuple[str, TrainingError | StoreUnavailable | None]]:
+) -> Generator[tuple[str, RunError | None]]:
     """Trains runs, after saying what it will cost; yields each id as soon as its run has ended.
 
     Args:
@@ -286,9 +279,7 @@ def _rate(spec: RunSpec, records: dict[str, Record]) -> float:
     return SECONDS_A_UNIT if known or not cost(spec) else math.nan
 
 
-def _failure(
-    failed: dict[str, TrainingError | StoreUnavailable], missing: dict[str, RunSpec]
-) -> Exception:
+def _failure(failed: dict[str, RunError], missing: dict[str, RunSpec]) -> Exception:
     """One error for all runs that failed, of the first one's type, with the runs that need them."""
     teachers = {
         run_id: {step.run_id for step in list(spec.lineage())[:-1]} & failed.keys()

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import traceback
-from functools import partial
 
 from w2s_lib.models.machine import free_gpu
 from w2s_lib.runs.folders import remove_parts
@@ -32,10 +31,9 @@ def train(job: Job) -> bool:
     A run that another process is training is waited for. Where that one dies, it is trained here.
     """
     waiting, (spec, _) = False, job
-    while patiently(partial(_missing, job)):
+    while _missing(job):
         with user_store().claim(spec.run_id) as mine:
-            # Another process may just have finished it.
-            if mine and (missing := patiently(partial(_missing, job))):
+            if mine and (missing := _missing(job)):  # another process may just have finished it
                 from w2s_lib.training.execute import execute  # loads torch
 
                 free_gpu()  # of what a run that failed has left
@@ -52,7 +50,7 @@ def train(job: Job) -> bool:
 
 def _missing(job: Job) -> bool:
     spec, adapters = job
-    return find(spec) is None or (adapters and weights(spec) is None)
+    return patiently(lambda: find(spec) is None or (adapters and weights(spec) is None))
 
 
 def to_line(job: Job) -> str:
@@ -80,7 +78,8 @@ def main() -> None:
         except Exception as error:
             traceback.print_exc()
             reply = {"error": type(error).__name__, "message": str(error)}
-        free_gpu()  # here, where what an error holds is free: the GPU may be shared
+        if reply:
+            free_gpu()  # here, where what an error holds is free: the GPU may be shared
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

@@ -226,6 +226,12 @@ def collapsed(record: Record) -> bool:
     return not 0.05 <= yes <= 0.95 or float(placements(p[None, None], label).mean()) < 0.55
 
 
+def answers(record: Record) -> pd.Series[bool]:
+    """Of each row that a run predicts whether it says yes: at the median of P on validation texts."""
+    p = record.predictions["p"]
+    return p > rows_of(record, "validation")["p"].median()
+
+
 def joined(arms: Mapping[str, Arm], split: str = "test") -> tuple[Floats, Labels, Codes]:
     """P(y = 1) of a split, shape (arms, seeds, rows); labels and group codes, (rows,).
 

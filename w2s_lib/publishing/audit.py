@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from w2s_lib.experiments.sweep import rules_beside, train_missing
+from w2s_lib.measures.metrics import answers, collapsed
 from w2s_lib.runs.errors import AssetError, DamagedRecord, SpecError, StoreError
 from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.record import Record, from_parquet, to_parquet
@@ -182,8 +183,8 @@ def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None)
         `task`, `equal` (predictions, metrics and adapters, to the bit), `farthest` (the largest
         difference of a P(y = 1)), `moved` (the share of rows whose `answers` differ), `change` (of
         the accuracy on test texts; of next-token runs the larger one of a loss), `elsewhere` (the
-        fields of `BITS` that differ, "" on the same kind of machine), `hardware` (of this one) and
-        `holds`: whether it is equal or, where it was made elsewhere, within `MOST_CHANGE` and
+        fields of `BITS` that differ, "" on the same kind of machine), `hardware` (of this one), `collapsed`
+        (in one of the two trainings alone) and `holds`: whether it is equal or, where it was made elsewhere, within `MOST_CHANGE` and
         `MOST_MOVED`.
     """
     runs = {step.run_id: step for spec in specs for step in spec.lineage()}
@@ -198,12 +199,6 @@ def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None)
     return pd.DataFrame(rows)
 
 
-def answers(predictions: pd.DataFrame) -> pd.Series[bool]:
-    """Of each row whether the answer is yes: at the median of P on validation texts, as in the book."""
-    p = predictions["p"]
-    return p > p[predictions["split"] == "validation"].median()
-
-
 def compare(before: Record, again: Record) -> dict[str, Any]:
     """Two trainings of one run: see `train_again`."""
     old, new = (one.predictions.sort_index() for one in (before, again))
@@ -211,13 +206,14 @@ def compare(before: Record, again: Record) -> dict[str, Any]:
     elsewhere = ", ".join(name for name in BITS if made.get(name) != remade.get(name))
     adapters = made.get("weights") == remade.get("weights")
     equal = old.equals(new) and before.metrics == again.metrics and bool(elsewhere or adapters)
-    was, now = (answers(one) for one in (old, new))
+    was, now = (answers(one).sort_index() for one in (before, again))
     moved = float((was != now).mean())
     right = [
         (said == one["label"])[one["split"] == "test"] for said, one in ((was, old), (now, new))
     ]
     change = abs(float(right[0].mean() - right[1].mean()))
-    if isinstance(before.spec.labels, NextToken):
+    reader = isinstance(before.spec.labels, NextToken)  # is tested on no texts
+    if reader:
         change = max(abs(before.metrics[name] - value) for name, value in again.metrics.items())
     near = change <= MOST_CHANGE and moved <= MOST_MOVED and old.index.equals(new.index)
     return {
@@ -227,5 +223,6 @@ def compare(before: Record, again: Record) -> dict[str, Any]:
         "change": change,
         "elsewhere": elsewhere,
         "hardware": remade.get("hardware"),
+        "collapsed": not reader and collapsed(before) != collapsed(again),
         "holds": equal or bool(elsewhere and near),
     }

@@ -151,6 +151,13 @@ def claims(edition: str | Path = "second") -> ClaimsFile:
     return found
 
 
+def claim_of(name: str) -> Claim:
+    """The claim of an id, of whichever edition. `SpecError` where there is none."""
+    known = {one.id: one for edition in editions().values() for one in edition.claims}
+    require(name in known, f"there is no claim {name!r}: {nearest(name, known)}")
+    return known[name]
+
+
 def decide(
     claim: str | Claim, runs: Results | None = None, arms: Mapping[str, Any] | None = None
 ) -> Decision:
@@ -169,10 +176,7 @@ def decide(
     Raises:
         SpecError: there is no such claim; the chapter has no arm of a name; `claims`.
     """
-    if isinstance(claim, str):
-        known = {one.id: one for edition in editions().values() for one in edition.claims}
-        require(claim in known, f"there is no claim {claim!r}: {nearest(claim, known)}")
-        claim = known[claim]
+    claim = claim_of(claim) if isinstance(claim, str) else claim
     space = chapter_names(claim.chapter) if arms is None else arms
     where = f"claim {claim.id!r}: {claim.chapter!r}"
     given = {role: _named(names, space, where) for role, names in claim.arms.items()}
@@ -253,7 +257,7 @@ def retrained(claims: Iterable[str | Claim], *, workers: int | None = None) -> p
     for before in map(decide, claims):
         name = before.claim.id
         require(before.outcome != PENDING, f"claim {name!r} is {PENDING}")
-        after = decide(before.claim, sweep(claim_runs(before.claim), workers=workers))
+        after = decide(before.claim, sweep(runs_of(before.claim), workers=workers))
         said: dict[str, Any] = {"id": name, "published": str(before), "again": str(after)}
         said |= {"outcome": before.outcome, "outcome_again": after.outcome}
         said |= {"value": before.measured.value, "value_again": after.measured.value}
@@ -261,7 +265,7 @@ def retrained(claims: Iterable[str | Claim], *, workers: int | None = None) -> p
     return pd.DataFrame(rows)
 
 
-def claim_runs(claim: Claim) -> list[RunSpec]:
+def runs_of(claim: Claim) -> list[RunSpec]:
     """Every run that a claim rests on, but for teachers: each arm under each of its seeds, pinned."""
     space = chapter_names(claim.chapter)
     arms = dict.fromkeys(_specs(_named([*claim.arms.values()], space, repr(claim.chapter))))

@@ -199,7 +199,9 @@ def benchmarks() -> Any:
 def last_audit(
     what: Literal["audit", "retrained_runs", "retrained_claims"] = "audit",
 ) -> pd.DataFrame:
-    """What `make audit` or `make retrain CLAIMS=...` found last, with its `date`. Chapter: reliability.
+    """What `make audit` found last, or `make retrain CLAIMS=...` on another kind of CPU, with its `date`.
+
+    Chapter: reliability.
 
     Args:
         what: runs that were drawn by that date, or those of claims (columns: see

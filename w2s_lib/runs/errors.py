@@ -52,6 +52,10 @@ class StoreUnavailable(StoreError):
     """A store that cannot be reached or written now: a full disk, a server that does not answer."""
 
 
+RunError = TrainingError | StoreUnavailable
+"""What costs a run, and no other one that is at work."""
+
+
 class DamagedRecord(StoreError):
     """A file whose content does not match its digest or its name."""
 

@@ -132,7 +132,8 @@ class UrlStore(Store):
             raise StoreError(said) from error
         except Exception as error:  # every kind of store has its own
             text, key = str(error), _KEY.search(self.address)
-            text = text or f"no answer within {self.seconds:g} s"
+            if isinstance(error, TimeoutError):  # fsspec's has no words
+                text = text or f"no answer within {self.seconds:g} s"
             for word in key[1].split(":", 1) if key else ():
                 text = text.replace(word, "***")
             said = f"the store {self.name} cannot be used: {type(error).__name__}: {text}"

@@ -334,9 +334,8 @@ def patiently(do: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
         except StoreUnavailable as error:
             if (left := last - time.monotonic()) <= 0:
                 raise
-            print(
-                f"w2s: {error} This is tried again for {left:.0f} s.", file=sys.stderr, flush=True
-            )
+            said = f"w2s: {str(error).rstrip('.')}. This is tried again for {left:.0f} s."
+            print(said, file=sys.stderr, flush=True)
             time.sleep(min(left, RETRY_SECONDS))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from w2s_lib.measures.metrics import rows_of
+from w2s_lib.measures.metrics import answers, rows_of
 from w2s_lib.runs.errors import StoreError, require
 from w2s_lib.runs.record import P_STEP, FloatArray, Record, predicted_label
 from w2s_lib.runs.settings import NoisyTruth
@@ -103,10 +103,9 @@ def own_texts(record: Record) -> pd.DataFrame:
     made = isinstance(spec.labels, Relabelled)
     require(not made, f"what run {spec.run_id} was told is in no record: its labels were made")
     require(spec.predict_halves, f"run {spec.run_id} answers no texts that it learned from")
-    median = rows_of(record, "validation")["p"].median()
     rows = rows_of(record, spec.half).sort_index()  # as in `splits`, when it was trained
     told = training_labels(spec, table, rows.index, half=rows.index)
-    said = (rows["p"] > median).astype(int)
+    said = answers(record)[rows.index].astype(int)
     return pd.DataFrame({"truth": rows["label"].astype(int), "told": told, "said": said})
 
 

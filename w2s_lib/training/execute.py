@@ -113,12 +113,13 @@ def execute(spec: RunSpec) -> None:
     try:
         patiently(lambda: write(record, artefacts=fitted.save), seconds)
     except StoreUnavailable as error:
+        kept, why = _unsent(), str(error).rstrip(".")
         try:
-            write(record, store=_unsent().folder, artefacts=fitted.save)
+            write(record, store=kept.folder, artefacts=fitted.save)
         except StoreError:
             raise error from None
-        how = f"The run is kept in {_unsent().name}, and is sent from there when it is asked for again"
-        raise StoreUnavailable(f"{error} {how}.") from error
+        how = f"The run is kept in {kept.name}, and is sent from there when it is asked for again"
+        raise StoreUnavailable(f"{why}. {how}.") from error
 
 
 def _unsent() -> FolderStore:
@@ -135,8 +136,8 @@ def _sent(spec: RunSpec) -> bool:
     folder = kept.weights(record)
 
     def copy(part: Path) -> None:
-        for file in folder.iterdir() if folder else ():
-            shutil.copy(file, part)
+        if folder:
+            shutil.copytree(folder, part, dirs_exist_ok=True)
 
     write(replace(record, path=""), artefacts=copy)
     (kept.folder / f"{spec.run_id}.parquet").unlink(missing_ok=True)
