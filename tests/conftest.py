@@ -28,6 +28,9 @@ from w2s_lib.runs.spec import Lora, Recipe, Relabelled, RunSpec, Task
 from w2s_lib.tasks.embedded import fetch_data
 from w2s_lib.tasks.table import default_task, resolve_task
 
+# bitsandbytes compiles two functions that no test calls; importing the compiler for them takes a second a process.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
 settings.register_profile(
     "book", deadline=None, derandomize=True, max_examples=50
 )  # the machine may be busy; and the same cases everywhere

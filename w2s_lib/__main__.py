@@ -1,6 +1,7 @@
 """`python -m w2s_lib VERB [NAME=VALUE ...]`: what each Make target calls."""
 
 import contextlib
+import fcntl
 import os
 import re
 import shlex
@@ -8,9 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # What needs the book's packages is imported where it is used: `make help` needs nothing installed.
 from w2s_lib.publishing import chapters as book
@@ -44,40 +45,36 @@ def take_jobs(options: Options, *, runs: bool = False) -> tuple[list[book.Job], 
     """
     if engine := options.pop("engine", None):
         os.environ["W2S_ENGINE"] = str(engine)
-    pages = book.notebooks(ROOT) if runs else book.chapters(ROOT)
-    notebooks = [page for page in pages if page.is_notebook]
-    names = [page.name for page in notebooks]
-    asked = several(options, "chapters", names)
-    for name in set(asked) - set(names):
-        raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), names)}")
+    found = book.notebooks(ROOT) if runs else book.chapters(ROOT)
+    pages = {page.name: page for page in found if page.is_notebook}
+    asked = several(options, "chapters", [*pages])
+    for name in set(asked) - pages.keys():
+        raise book.UsageError(f"Unknown chapter {str(name)!r}: {nearest(str(name), pages)}")
     profile = str(options.pop("profile", "laptop"))
     values = book.load_profile(ROOT, profile)
     usual = None if os.environ.get("W2S_ENGINE") == "ray" else values.get("workers", 1)
     workers = whole(options, "workers", usual, least=1)
-    chosen = [page for page in notebooks if page.name in asked]
-    sets = [None, *(values.get("variants", []) if runs else [])]
-    return [
-        job
-        for variant in sets
-        for job in book.resolve(chosen, profile=profile, overrides=options, variant=variant)
-    ], workers
+    chosen = [page for name, page in pages.items() if name in asked]
+    jobs: list[book.Job] = []
+    for variant in [None, *(values.get("variants", []) if runs else [])]:
+        jobs += book.resolve(chosen, profile=profile, overrides=options, variant=variant)
+    return jobs, workers
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Whoever enters it waits until no other process builds in this checkout."""
-    from filelock import FileLock
-
-    with contextlib.ExitStack() as stack:
-        try:
-            (ROOT / ".w2s").mkdir(exist_ok=True)
-            stack.enter_context(FileLock(ROOT / ".w2s" / "build.lock"))
-        except OSError as error:
-            raise book.BookError(f"nothing can be built in {ROOT}: {error}") from error
+    try:
+        (ROOT / ".w2s").mkdir(exist_ok=True)
+        lock = (ROOT / ".w2s" / "build.lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it when this process ends
+    except OSError as error:
+        raise book.BookError(f"nothing can be built in {ROOT}: {error}") from error
+    with lock:
         yield
 
 
-def make_book(options: Options, *, retrain: bool = False, commit: str = "") -> int:
+def make_book(options: Options, *, retrain: bool = False, commit: str = "") -> None:
     """Executes the chapters, builds the pages and verifies them."""
     from w2s_lib.publishing import execution
     from w2s_lib.publishing import pages as build
@@ -99,7 +96,6 @@ def make_book(options: Options, *, retrain: bool = False, commit: str = "") -> i
     words = "built" if built else "unchanged"
     print(f"\n{len(pages)} pages {words} and verified. To read them: make serve, or open")
     print((ROOT / "_build" / "html" / "index.html").as_uri())
-    return 0
 
 
 def print_table(rows: list[Any]) -> None:
@@ -118,7 +114,8 @@ def retrain(options: Options) -> int:
     the whole book, as `book` does.
     """
     if options.pop("all", None):
-        return make_book(options, retrain=True)
+        make_book(options, retrain=True)
+        return 0
     names = several(options, "claims", [])
     if others := options.keys() - {"engine", "workers"}:
         raise book.UsageError(f"{', '.join(others)}: only with ALL=1, which trains whole chapters")
@@ -128,14 +125,12 @@ def retrain(options: Options) -> int:
         table = train_again(claims.claimed_runs().values(), options, today())
         return 0 if table["holds"].all() else 1
     specs = [spec for name in names for spec in claims.runs_of(claims.claim_of(name))]
-    table = train_again(specs, options, today()).assign(date=today())
+    table = train_again(specs, options, today())
     decided = claims.retrained(names).assign(date=today(), hardware=table["hardware"].iloc[-1])
+    target = ROOT / "_build"  # the tables in `book/` are of a machine of ours
+    target.mkdir(exist_ok=True)
     for what, frame in (("runs", table), ("claims", decided)):
-        file = (
-            ROOT / "_build" / f"retrained_{what}.csv"
-        )  # those in `book/` are of a machine of ours
-        file.parent.mkdir(exist_ok=True)
-        frame.to_csv(file, index=False, lineterminator="\n")
+        frame.to_csv(target / f"retrained_{what}.csv", index=False, lineterminator="\n")
     print(decided[["id", "published", "again", "outcome_again"]].to_string(index=False))
     return 0 if (decided["outcome"] == decided["outcome_again"]).all() else 1
 
@@ -147,13 +142,16 @@ def audit(options: Options) -> int:
     date = str(options.pop("date", today()))
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", date):
         raise book.UsageError(f"DATE must be YYYY-MM-DD, not {date!r}")
-    table = train_again(drawn(RESULTS, date), options, date).assign(date=date)
+    table = train_again(drawn(RESULTS, date), options, date)
     table.to_csv(ROOT / "book" / "audit.csv", index=False, lineterminator="\n")
     return 0 if table["holds"].all() else 1
 
 
 def train_again(specs: Iterable[Any], options: Options, date: str) -> Any:
-    """Trains published runs in a store of that day, tells how they compare, and returns the table."""
+    """Trains published runs in a store of that day, tells how they compare, and returns the table.
+
+    The table says the date as well.
+    """
     from w2s_lib.publishing import audit
     from w2s_lib.runs.store import user_store
 
@@ -167,7 +165,7 @@ def train_again(specs: Iterable[Any], options: Options, date: str) -> Any:
     print(f"\n{table['equal'].sum()} of {len(table)} runs are equal to the bit.")
     for run_id in table["run_id"][~table["holds"]]:
         print(f"{run_id} is not what its record says.")
-    return table
+    return table.assign(date=date)
 
 
 def verify(options: Options) -> int:
@@ -194,7 +192,7 @@ def today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
 
 
-def plan(options: Options) -> int:
+def plan(options: Options) -> None:
     """Says what the chapters would train: distinct runs, downloads, memory, time.
 
     Does none of it.
@@ -203,25 +201,21 @@ def plan(options: Options) -> int:
 
     jobs, workers = take_jobs(options, runs=True)
     print(planned.describe(planned.make_plan(jobs), workers))
-    return 0
 
 
-def run(options: Options) -> int:
+def run(options: Options, *, store: Literal["user", "published"] = "user") -> None:
     """Trains what the chapters need, the profile's variants too; resumes where it stopped."""
     jobs, workers = take_jobs(options, runs=True)
-    book.train(jobs, store="user", workers=workers)
-    return 0
+    book.train(jobs, store=store, workers=workers)
 
 
-def records(options: Options) -> int:
+def records(options: Options) -> None:
     """Trains what the published records lack, at low priority; resumes where it stopped."""
-    jobs, workers = take_jobs(options, runs=True)
     os.nice(10)
-    book.train(jobs, store="published", workers=workers)
-    return 0
+    run(options, store="published")
 
 
-def pdf(options: Options) -> int:
+def pdf(options: Options) -> None:
     """Prints the whole book as one PDF, `_build/pdf/book.pdf` (needs Chromium)."""
     from w2s_lib.publishing import pdf as paper
 
@@ -231,10 +225,9 @@ def pdf(options: Options) -> int:
     with alone():
         n_pages = paper.write_pdf(book.chapters(ROOT), target)
     print(f"\n{n_pages} pages: {target.as_uri()}")
-    return 0
 
 
-def publish(options: Options) -> int:
+def publish(options: Options) -> None:
     """Packs the site of the checked-out commit, with a checksum, into `_build/site/`."""
     from w2s_lib.publishing import archive
 
@@ -245,7 +238,6 @@ def publish(options: Options) -> int:
         file = archive.write_archive(site, target, root=ROOT, commit=commit)
     size = f"{file.stat().st_size / 1e6:.1f} MB"
     print(f"\n{size} and its checksum, to unpack on any static host:\n{file}")
-    return 0
 
 
 def serve(options: Options) -> int:
@@ -268,23 +260,18 @@ def lab(options: Options) -> int:
     # A double click on a chapter opens it as a notebook, in this environment only.
     viewers = Path(sys.prefix, "etc", "jupyter", "labconfig", "default_setting_overrides.json")
     settings = ["--settings-file", str(viewers), "set-default-viewer", "markdown", "myst"]
-    tool("jupytext_config", *settings)
-    return tool("jupyterlab", "book", f"--ServerApp.port={port}")
+    python = [sys.executable, "-m"]
+    subprocess.call([*python, "jupytext_config", *settings])
+    return subprocess.call([*python, "jupyterlab", "book", f"--ServerApp.port={port}"])
 
 
-def clean(options: Options) -> int:
+def clean(options: Options) -> None:
     """Removes what was built (not the records, not the environment)."""
     with alone():
         shutil.rmtree(ROOT / "_build", ignore_errors=True)
-    return 0
 
 
-def tool(*command: str) -> int:
-    """Runs a tool of this interpreter's environment."""
-    return subprocess.call([sys.executable, "-m", *command])
-
-
-def usage(options: Options) -> int:
+def usage(options: Options) -> None:
     """Lists what there is to do."""
     for name, (verb, _) in VERBS.items():
         print(f"make {name:<9} {(verb.__doc__ or '').splitlines()[0]}")
@@ -294,11 +281,10 @@ def usage(options: Options) -> int:
     print("make torture   Kills, races and full disks, all of them; `make test` draws a sample.")
     print("make gpu-check Proves the CUDA path, then trains the PGR chapter's runs there.")
     print("\nParameters go by their names: make book CHAPTERS=pgr PROFILE=gpu SEEDS=0,1 WORKERS=2")
-    return 0
 
 
-# Each verb, and the settings that it takes (None: those of the chapters).
-VERBS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
+# Each verb, which may return an exit code, and the settings that it takes (None: the chapters').
+VERBS: dict[str, tuple[Callable[[Options], int | None], tuple[str, ...] | None]] = {
     "help": (usage, ()),
     "book": (make_book, None),
     "verify": (verify, ()),
@@ -345,7 +331,7 @@ def main(arguments: list[str]) -> int:
         if name not in VERBS:
             raise book.UsageError(f"Unknown verb {name!r}: {nearest(name, VERBS)}")
         verb, allowed = VERBS[name]
-        code = int(verb(read_settings(settings, allowed)))
+        code = verb(read_settings(settings, allowed)) or 0
         sys.stdout.flush()
         return code
     except (book.UsageError, book.BookError, *errors.ALL) as error:

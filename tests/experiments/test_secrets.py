@@ -39,9 +39,9 @@ def said(work):
         print(work())
     except Exception as error:
         print(type(error).__name__, error)
-runs = w2s.sweep([good], workers=2)
+said(lambda: w2s.sweep([good, wild], workers=2))
+runs = w2s.sweep([good])
 print(runs.frame.to_dict(), runs.all_records)
-said(lambda: w2s.sweep([wild], workers=2))
 said(lambda: w2s.run(w2s.ceiling("hf:nobody/nothing", good.task)))
 os.environ["W2S_STORE"] = "s3://nobodys/records"
 said(require_writable)

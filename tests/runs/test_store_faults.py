@@ -59,34 +59,46 @@ sys.path.insert(0, {root!r})
 from tests.runs.test_store import head, record
 from w2s_lib.runs.store import write
 
-step, places = 0, ({places})
-def count(event, arguments):
-    global step
-    if event in ("open", "os.rename", "os.mkdir", "shutil.rmtree", "os.remove"):
-        if any({store!r} in str(argument) for argument in arguments):
-            step += 1
-            if step == places:
-                os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-write(record(40), artefacts=head(b"1"))
+def die_at(last):
+    step = 0
+    def count(event, arguments):
+        nonlocal step
+        if event in ("open", "os.rename", "os.mkdir", "shutil.rmtree", "os.remove"):
+            if any({store!r} in str(argument) for argument in arguments):
+                step += 1
+                if step == last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+    write(record(40), artefacts=head(b"1"))
+
+for line in sys.stdin:  # each step in a process of its own; what they import is imported once
+    if not (child := os.fork()):
+        die_at(int(line))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 def test_a_kill_at_any_step_of_writing_leaves_all_or_nothing(own_store: Path) -> None:
     """At each opening, renaming and removal in the store; then the next to write sweeps up."""
-    for step in range(1, 60):
-        code = KILLED_AT.format(root=str(REPO), places=step, store=str(own_store))
-        ended = subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode
-        if found := find(SPEC):
-            folder = weights(SPEC)
-            assert folder is not None and (folder / "head").read_bytes() == b"1"
-            assert found.digest == read(Path(found.path)).digest
-        if ended == 0:
-            break
-        assert ended == -signal.SIGKILL
-        write(record(40), artefacts=head(b"1"))
-        assert not [name for name in left_in(own_store) if ".part-" in name]
-        shutil.rmtree(own_store)
+    code = KILLED_AT.format(root=str(REPO), store=str(own_store))
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=REPO, **pipes) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        for step in range(1, 60):
+            print(step, file=parent.stdin, flush=True)
+            ended = int(parent.stdout.readline())
+            if found := find(SPEC):
+                folder = weights(SPEC)
+                assert folder is not None and (folder / "head").read_bytes() == b"1"
+                assert found.digest == read(Path(found.path)).digest
+            if ended == 0:
+                break
+            assert ended == -signal.SIGKILL
+            write(record(40), artefacts=head(b"1"))
+            assert not [name for name in left_in(own_store) if ".part-" in name]
+            shutil.rmtree(own_store)
     assert ended == 0 and step > 5
 
 

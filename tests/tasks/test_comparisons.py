@@ -74,7 +74,7 @@ def test_pairs_of_rated_snippets(rating: list[float], min_gap: float) -> None:
 
 def test_the_embedded_comparisons() -> None:
     """Nearly half as many pairs as there are snippets; the better one stands first in half of them, wherever it was rated."""
-    snippets, _ = read_embedded(EMBEDDED["movie-preference"], min_rating=-1.0)
+    snippets = read_embedded(EMBEDDED["movie-preference"], min_rating=-1.0)
     table = load_table(default_task("movie-preference"))
     frame = table.frame
     assert default_task("movie-preference").min_rating == 1.0

@@ -7,27 +7,13 @@ from w2s_lib.runs.errors import SpecError, nearest
 from w2s_lib.runs.losses import XentLoss
 from w2s_lib.runs.method import Method
 from w2s_lib.runs.model_names import split_revision
-from w2s_lib.runs.settings import (
-    APPLIES,
-    OF_A_MODEL,
-    GroundTruth,
-    Kind,
-    NextToken,
-    NoisyTruth,
-    Task,
-)
+from w2s_lib.runs.settings import APPLIES, OF_A_MODEL, Kind, NextToken, NoisyTruth, Task
 from w2s_lib.runs.spec import Continue, FromRun, RunSpec, Taught
 from w2s_lib.tasks.table import default_task
 
 
 def _spec(
-    kind: Kind,
-    model: str,
-    task: Task | str,
-    settings: dict[str, Any],
-    *,
-    teacher: RunSpec | None = None,
-    **given: Any,
+    kind: Kind, model: str, task: Task | str, settings: dict[str, Any], **given: Any
 ) -> RunSpec:
     """A run with the settings that apply to its kind, given or inherited; any other is refused."""
     applies = [name for name in ("seed", *APPLIES[kind]) if name != "loss"]
@@ -38,24 +24,19 @@ def _spec(
             raise SpecError(f"{kind} {model!r}: {said}: {nearest(name, applies)}")
     start = settings.get("start")
     if isinstance(start, RunSpec):
-        settings = settings | {"start": Continue(run=start)}
-    elif isinstance(start, Continue):
-        start = start.run
+        start = Continue(run=start)
+        settings = settings | {"start": start}
     inherited: dict[str, Any] = {}
-    if teacher is not None:
-        inherited["seed"] = teacher.seed
-        if teacher.kind != "tfidf":
-            inherited |= {name: getattr(teacher, name) for name in OF_A_MODEL if name in applies}
-    if isinstance(start, RunSpec):
-        inherited |= {name: getattr(start, name) for name in ("lora", *OF_A_MODEL)}
+    labels = given.get("labels")
+    if isinstance(labels, Taught):
+        inherited["seed"] = labels.run.seed
+        if labels.run.kind != "tfidf":
+            inherited |= {name: getattr(labels.run, name) for name in OF_A_MODEL if name in applies}
+    if isinstance(start, Continue):
+        inherited |= {name: getattr(start.run, name) for name in ("lora", *OF_A_MODEL)}
     model, revision = split_revision(model)
-    return RunSpec(
-        model=model,
-        revision=revision,
-        task=default_task(task) if isinstance(task, str) else task,
-        **given,
-        **(inherited | settings),
-    )
+    task = default_task(task) if isinstance(task, str) else task
+    return RunSpec(model=model, revision=revision, task=task, **given, **inherited | settings)
 
 
 def _classifier(model: str) -> Kind:
@@ -113,8 +94,8 @@ def ceiling(
     Raises:
         SpecError: see `supervisor`.
     """
-    labels = GroundTruth() if noise is None else NoisyTruth(share=noise)
-    return _spec(_classifier(model), model, task, settings, half=half, labels=labels)
+    noisy = {} if noise is None else {"labels": NoisyTruth(share=noise)}
+    return _spec(_classifier(model), model, task, settings, half=half, **noisy)
 
 
 def student(model: str, teacher: RunSpec | Taught, *, loss: Any = None, **settings: Any) -> RunSpec:
@@ -138,8 +119,7 @@ def student(model: str, teacher: RunSpec | Taught, *, loss: Any = None, **settin
     labels = _labels(teacher)
     half = "student" if labels.run.half == "supervisor" else "supervisor"
     given = {"labels": labels, "half": half, "loss": XentLoss() if loss is None else loss}
-    task = labels.run.task
-    return _spec(_classifier(model), model, task, settings, teacher=labels.run, **given)
+    return _spec(_classifier(model), model, labels.run.task, settings, **given)
 
 
 def chain(models: Sequence[str], task: Task | str, **settings: Any) -> list[RunSpec]:
@@ -204,13 +184,13 @@ def probe(
     Raises:
         SpecError: neither task nor teacher; see `supervisor`.
     """
-    labels = GroundTruth() if teacher is None else _labels(teacher)
-    taught = None if isinstance(labels, GroundTruth) else labels.run
-    task = task if task is not None else taught.task if taught else None
+    given: dict[str, Any] = {"half": "student", "method": "probe"}
+    if teacher is not None:
+        given["labels"] = labels = _labels(teacher)
+        task = labels.run.task if task is None else task
     if task is None:
         raise SpecError("a probe needs a task, or a teacher that has one")
-    given = {"labels": labels, "half": "student", "method": "probe"}
-    return _spec("probe", model, task, settings, teacher=taught, **given)
+    return _spec("probe", model, task, settings, **given)
 
 
 def entry(method: Method, model: str, teacher: RunSpec | Taught, **settings: Any) -> RunSpec:
@@ -233,7 +213,7 @@ def entry(method: Method, model: str, teacher: RunSpec | Taught, **settings: Any
     labels = _labels(teacher)
     given = {"labels": labels, "half": "student", "method": method}
     kind: Kind = "text_method" if model == "texts" else "method"
-    return _spec(kind, model, labels.run.task, settings, teacher=labels.run, **given)
+    return _spec(kind, model, labels.run.task, settings, **given)
 
 
 def zero_shot(model: str, task: Task | str, **settings: Any) -> RunSpec:

@@ -19,7 +19,7 @@ from w2s_lib.runs import errors
 from w2s_lib.runs.errors import OutOfMemory, RunError, StoreUnavailable, TrainingError
 from w2s_lib.runs.folders import remove_parts
 from w2s_lib.runs.record import Record
-from w2s_lib.runs.spec import Continue, RunSpec
+from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import user_store
 from w2s_lib.training.execute import refuse_early
 
@@ -218,7 +218,8 @@ class Worker:
     def _listen(self, events: Events) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
-            events.put((self, json.loads(line)))
+            if line.endswith("\n"):  # else it died while it replied
+                events.put((self, json.loads(line)))
         self.process.wait()
         self.echo.join(timeout=5)
         events.put((self, None))
@@ -295,4 +296,4 @@ def _order(spec: RunSpec) -> tuple[int, float]:
     """
     if spec.kind not in ("probe", "method"):
         return 0, 0
-    return (1 if isinstance(spec.start, Continue) else -1), spec.depth or math.inf
+    return (1 if spec.continued else -1), spec.depth or math.inf

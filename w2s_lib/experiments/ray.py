@@ -50,10 +50,9 @@ def connect() -> Any:
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=address)
         except (OSError, RuntimeError, ValueError) as error:
-            how = (
-                f"start one with `ray start --head`, or name it in RAY_ADDRESS ({address}: {error})"
-            )
-            raise DeviceError(f"engine='ray' finds no running Ray cluster: {how}") from error
+            how = "start one with `ray start --head`, or name it in RAY_ADDRESS"
+            said = f"engine='ray' finds no running Ray cluster: {how} ({address}: {error})"
+            raise DeviceError(said) from error
     return ray
 
 
@@ -69,10 +68,9 @@ def prepare(missing: dict[str, RunSpec], workers: int | None) -> int:
         how = "it has as many as CPUs, or GPUs (`ray start --num-cpus`)"
         raise SpecError(f"engine='ray' takes no number of workers, which is the cluster's: {how}")
     if (store := user_store()).name != store.address:
-        how = (
-            "which Ray would show to all of its cluster: give it to the nodes in their environment"
-        )
-        raise StoreError(f"the address of the store {store.name} holds an access key, {how}")
+        said = f"the address of the store {store.name} holds an access key"
+        how = "give it to the nodes in their environment"
+        raise StoreError(f"{said}, which Ray would show to all of its cluster: {how}")
     ray = connect()
     require_writable()
     alive = [node for node in ray.nodes() if node["Alive"]]
@@ -104,24 +102,23 @@ def train_jobs(jobs: dict[str, Job], slots: int, share: Share) -> Iterator[Outco
         else:
             yield name, error
     again: dict[str, Job] = {}
-    for name, error in failed.items():
+    for name in [name for name in jobs if name in failed]:
         steps = [step.run_id for step in jobs[name][0].lineage()]  # teachers first
         if 0 < shares[next(step for step in steps if step in failed)] < 1:
-            print(f"w2s: {name} is tried again alone on its GPU: {error}", file=sys.stderr)
+            print(f"w2s: {name} is tried again alone on its GPU: {failed[name]}", file=sys.stderr)
             again[name] = jobs[name]
         else:
-            yield name, error
-    again = {name: job for name, job in jobs.items() if name in again}
+            yield name, failed[name]
     yield from _train_jobs(again, {name: math.ceil(shares[name]) for name in again})
 
 
 def _train_jobs(jobs: dict[str, Job], shares: Mapping[str, float]) -> Iterator[Outcome]:
     ray, tasks = connect(), dict[str, Any]()
-    for name, (spec, adapters) in jobs.items():
+    for name, job in jobs.items():
         takes = {"num_cpus": 1, "num_gpus": shares[name]}
-        teachers = [tasks[parent.run_id] for parent in spec.parents() if parent.run_id in tasks]
-        line = to_line((spec, adapters))
-        tasks[name] = _task(ray, _train, max_retries=RETRIES, **takes).remote(line, *teachers)
+        teachers = [tasks[parent.run_id] for parent in job[0].parents() if parent.run_id in tasks]
+        task = _task(ray, _train, max_retries=RETRIES, **takes)
+        tasks[name] = task.remote(to_line(job), *teachers)
     for name, error in _outcomes(ray, {task: f"run {name}" for name, task in tasks.items()}):
         if not isinstance(error, RunError | None):
             raise error
@@ -136,12 +133,9 @@ def _check_nodes(ray: Any, nodes: list[tuple[str, Any]], missing: dict[str, RunS
     with user_store().probe() as name:
         for kind, node in nodes:
             lines = [to_line((s, False)) for s in missing.values() if _resource(s) == kind]
-            place = {
-                "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-                "num_cpus": 0,
-                f"num_{kind.lower()}s": 0.01,
-            }
-            check = _task(ray, _check, **place)
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            takes = {"num_cpus": 0, f"num_{kind.lower()}s": 0.01}
+            check = _task(ray, _check, scheduling_strategy=there, **takes)
             address = node["NodeManagerAddress"]
             checks[check.remote(address, name, lines)] = f"the check of node {address}"
         # They end together: none is to be cancelled.

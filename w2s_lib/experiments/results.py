@@ -67,8 +67,7 @@ class Results(Shown):
     def with_seeds(self, seeds: Iterable[int]) -> Results:
         """The same arms, with these seeds alone."""
         wanted = set(seeds)
-        kept = [record for record in self.all_records if record.spec.seed in wanted]
-        return Results(kept)
+        return Results(record for record in self.all_records if record.spec.seed in wanted)
 
     def records(self, arm: Arm) -> list[Any]:
         """The records of an arm by rising seed, as they are stored.
@@ -76,8 +75,7 @@ class Results(Shown):
         Raises:
             SpecError: there is no run of this arm.
         """
-        found = self._of(arm)
-        return [found[seed] for seed in sorted(found)]
+        return [record for _, record in sorted(self._of(arm).items())]
 
     def right(self, arm: Arm) -> pd.DataFrame:
         """Whether each test text is answered rightly, at the median: a row a text, a column a seed."""
@@ -180,8 +178,7 @@ class Results(Shown):
                 "gain": self.difference(student, weak, metric=metric),
                 "pgr": self.pgr(**arms, metric=metric),
             }
-            one = self.by_seed("contrast", [(1, student)], metric=metric)
-            seeds[label] = list(one.values())
+            seeds[label] = list(self.by_seed("contrast", [(1, student)], metric=metric).values())
         return Cells(rows, seeds, metric)
 
     def collapsed(self, arm: Arm) -> list[int]:

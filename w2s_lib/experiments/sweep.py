@@ -4,31 +4,23 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from w2s_lib.experiments.results import Results
 from w2s_lib.models.pins import pin
+from w2s_lib.runs import store as stores
 from w2s_lib.runs.errors import AssetError, RunError, SpecError, StoreError, nearest
 from w2s_lib.runs.folders import file_sha256
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH
 from w2s_lib.runs.record import Record
-from w2s_lib.runs.spec import Continue, RunSpec
-from w2s_lib.runs.store import (
-    find,
-    patiently,
-    published_store,
-    remove_left,
-    require_writable,
-    weights,
-    write,
-)
+from w2s_lib.runs.spec import RunSpec
 
 SECONDS_A_UNIT = 1.4e-3
 """Seconds of one core to take a row through a block, forward, for where no record tells more."""
@@ -109,7 +101,7 @@ def train_missing(
         raise SpecError(f'unknown store {store!r}: "user" or "published"')
     publishing = store == "published"
     if publishing:
-        require_writable(_published())
+        stores.require_writable(_published())
         wanted = [step for spec in wanted for step in spec.lineage()]
     return _complete(wanted, publishing=publishing, **how)[1]
 
@@ -125,11 +117,11 @@ def publish(record: Record) -> None:
     """
     store = _published()
     if not (store / f"{record.spec.run_id}.parquet").is_file():
-        write(record, store=store, rules=file_sha256(rules_beside(store)[-1]))
+        stores.write(record, store=store, rules=file_sha256(rules_beside(store)[-1]))
 
 
 def _published() -> Path:
-    folder = published_store()
+    folder = stores.published_store()
     if folder is None:
         raise StoreError("no published store: this is no checkout, or W2S_PUBLISHED=0 hides it")
     if not rules_beside(folder):
@@ -175,22 +167,8 @@ def _complete(
         publish(records[run_id])
     if missing:
         n_runs = len({step.run_id for spec in wanted.values() for step in spec.lineage()})
-        failed: dict[str, RunError] = {}
-        with contextlib.closing(
-            _train(missing, records, n_runs, engine, workers, progress)
-        ) as ended:
-            for run_id, error in ended:
-                if error:
-                    failed[run_id] = error
-                else:
-                    record = patiently(partial(find, missing[run_id]))
-                    assert record, f"no record of {run_id}"
-                    records[run_id] = record
-                    if publishing:
-                        publish(record)
-        if failed:
-            raise _failure(failed, missing)
-    remove_left()
+        _train(missing, records, n_runs, engine, workers, progress, publishing)
+    stores.remove_left()
     return [records[run_id] for run_id in wanted], set(missing)
 
 
@@ -201,22 +179,25 @@ def _train(
     engine: str,
     workers: int | None,
     progress: bool,
-) -> Generator[tuple[str, RunError | None]]:
-    """Trains runs, after saying what it will cost; yields each id as soon as its run has ended.
+    publishing: bool,
+) -> None:
+    """Trains runs, after saying what it will cost.
 
     Args:
         missing: id -> what to train, teachers first.
-        records: what is known of the time that runs take.
+        records: what is known of the time that runs take; each new one is added as soon as it is
+            there.
         n_runs: of how many these are the missing ones.
         engine: "local" or "ray".
         workers: see `sweep`.
         progress: see `sweep`.
+        publishing: see `_complete`.
     """
     from w2s_lib.experiments.local import gpu_share
     from w2s_lib.training.execute import cost  # loads torch: only where needed
 
     module = import_module(f"w2s_lib.experiments.{engine}")
-    started_from = {s.start.run.run_id for s in missing.values() if isinstance(s.start, Continue)}
+    started_from = {spec.continued.run_id for spec in missing.values() if spec.continued}
     jobs = {run_id: (spec, run_id in started_from) for run_id, spec in missing.items()}
     slots = min(module.prepare(missing, workers), len(jobs))
     units = {run_id: cost(spec) for run_id, spec in missing.items()}
@@ -228,13 +209,23 @@ def _train(
     share = partial(gpu_share, records=records.values())  # a view: what was just measured counts
     size = {name: 1 + round(work / 1000) for name, work in units.items()}
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+    failed: dict[str, RunError] = {}
     with (
         tqdm(total=sum(size.values()), desc="sweep", disable=not progress, bar_format=form) as bar,
         contextlib.closing(module.train_jobs(jobs, slots, share)) as ended,
     ):
-        for name, error in ended:
-            bar.update(size[name])
-            yield name, error
+        for run_id, error in ended:
+            bar.update(size[run_id])
+            if error:
+                failed[run_id] = error
+                continue
+            record = stores.patiently(partial(stores.find, missing[run_id]))
+            assert record, f"no record of {run_id}"
+            records[run_id] = record
+            if publishing:
+                publish(record)
+    if failed:
+        raise _failure(failed, missing)
 
 
 def find_missing(specs: Iterable[RunSpec]) -> tuple[dict[str, Record], dict[str, RunSpec]]:
@@ -250,11 +241,11 @@ def find_missing(specs: Iterable[RunSpec]) -> tuple[dict[str, Record], dict[str,
         run_id = spec.run_id
         if run_id in missing:
             return
-        if run_id not in records and (record := find(spec)):
+        if run_id not in records and (record := stores.find(spec)):
             records[run_id] = record
-        if run_id not in records or (adapters and weights(spec) is None):
+        if run_id not in records or (adapters and stores.weights(spec) is None):
             for parent in spec.parents():
-                need(parent, adapters=isinstance(spec.start, Continue) and parent == spec.start.run)
+                need(parent, adapters=parent == spec.continued)
             missing[run_id] = spec
 
     for spec in specs:
@@ -274,7 +265,7 @@ def _rate(spec: RunSpec, records: dict[str, Record]) -> float:
                 if units := cost(own):
                     rates.append((made["seconds"] - made["trunk_seconds"]) / units)
     if rates:
-        return float(np.median(rates))
+        return float(median(rates))
     known = spec.device == "cpu" and spec.name in EMBEDDED_DEPTH
     return SECONDS_A_UNIT if known or not cost(spec) else math.nan
 

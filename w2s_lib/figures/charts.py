@@ -8,7 +8,7 @@ Importing this module turns the book's theme on (`w2s_lib.figures.style`).
 import json
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from numbers import Real
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from w2s_lib.measures.intervals import Interval, minus
 
 Row = dict[str, Any]
 X = TypeVar("X", float, str)
-DASHED, DOTTED = [6, 4], [2, 3]
+DASHED = [6, 4]
 HEIGHT, WIDEST, NARROWEST = 270, 440, 240
 """Of the panel of curves, in pixels; long labels in the margin make it narrower."""
 MARGIN = 570
@@ -30,7 +30,6 @@ MARGINAL = "margin"
 APART = 14.0
 """Pixels between two lines' marks at one x, where there is room for it."""
 MOST_TICKS = 9
-INTERVAL_TIP = alt.Tooltip("interval:N", title="95% interval")
 
 
 def curves(
@@ -47,7 +46,7 @@ def curves(
 
     The lines stand a little beside one another, so that no bar hides another. An estimate without a
     value breaks its line, and its note is written at the foot of the panel. Nothing is clipped.
-    Chapters: bootstrapping, confidence loss, saliency.
+    Chapters: bootstrapping, imitation, people, robustness.
 
     Args:
         lines: name -> x -> estimate, at most four. x is a number everywhere, and then drawn to
@@ -65,7 +64,8 @@ def curves(
         ValueError: no line, a line without estimates, more than four lines; x of both kinds or not
             finite; seeds of a line or of an x that is not there.
     """
-    numeric, dots = _check(lines, seeds or {}), seeds or {}
+    given = seeds or {}
+    numeric = _check(lines, given)
     xs: list[X] = list(dict.fromkeys(x for points in lines.values() for x in points))
     known: dict[str, float] = {
         f"{label}: {minus(format(value, number))}": value
@@ -74,42 +74,37 @@ def curves(
     room = MARGIN - style.CHARACTER_WIDTH * max(map(len, known), default=0)
     width = round(max(NARROWEST, min(WIDEST, room)))
     places = {x: float(x) if numeric else float(i) for i, x in enumerate(xs)}
-    ends = style.padded_domain(list(places.values()), 0.09) if numeric else (-0.5, len(xs) - 0.5)
+    sites = sorted(places.values())
+    ends = style.padded_domain(sites, 0.09) if numeric else (-0.5, len(xs) - 0.5)
     pixels = width / (ends[1] - ends[0])
-    nearest = min((b - a for a, b in pairwise(sorted(places.values()))), default=ends[1] - ends[0])
+    nearest = min((b - a for a, b in pairwise(sites)), default=ends[1] - ends[0])
     step = min(APART / pixels, 0.8 * nearest / len(lines))
-    marks: list[Row] = [
-        {"line": name, "at": x if isinstance(x, str) else float(x), **estimate(interval, number)}
-        | {"x": places[x] + step * (i - (len(lines) - 1) / 2)}
-        | {"seeds": [{"value": float(value)} for value in dots.get(name, {}).get(x, ())]}
-        for i, (name, points) in enumerate(lines.items())
-        for x, interval in points.items()
-    ]
-    domain = style.padded_domain([*extent(marks), *known.values()] or [0.0, 1.0])
-    legend = _legend(list(lines))
+    marks: list[Row] = []
+    dots: list[Row] = []
+    for i, (name, points) in enumerate(lines.items()):
+        for x, interval in points.items():
+            place = places[x] + step * (i - (len(lines) - 1) / 2)
+            mark = {"line": name, "at": x if isinstance(x, str) else float(x), "x": place}
+            marks.append(mark | estimate(interval, number))
+            dots += [
+                mark | {"x": place + 0.42 * step, "value": float(value)}
+                for value in given.get(name, {}).get(x, ())
+                if not math.isnan(interval.value) and not math.isnan(value)
+            ]
+    domain = style.padded_domain([*extent(marks + dots), *known.values()] or [0.0, 1.0])
     labels = int(pixels / style.CHARACTER_WIDTH)
-    axis = (
-        _number_axis(sorted(places.values()))
-        if numeric
-        else name_axis([str(x) for x in xs], width=labels)
-    )
-    along = alt.Scale(domain=list(ends), nice=False, zero=False)
-    channels: Row = {
-        "x": alt.X("x:Q", title=x_title, axis=axis, scale=along),
-        "color": alt.Color(
-            "line:N", scale=scale(list(lines), style.line_colours(list(lines))), legend=legend
-        ),
-        "shape": alt.Shape("line:N", scale=scale(list(lines), style.SHAPES), legend=legend),
-    }
+    axis = _number_axis(sites) if numeric else name_axis(list(map(str, xs)), width=labels)
+    channels = {"x": measure(x_title, ends, alt.X)("x").axis(axis)}
+    channels |= told_apart("line", style.line_colours(lines), style.SHAPES)
     y = measure(y_title, domain)
     at = alt.Tooltip("at:Q" if numeric else "at:N", title=x_title)
     tips = [alt.Tooltip("line:N", title=" "), at]
     rules = chart([{"value": value} for value in known.values()])
     return alt.layer(
         rules.mark_rule(strokeDash=DASHED, color=style.GREY).encode(y=y("value")),
-        *series(marks, y, channels, beside=0.42 * step, tips=tips),
-        *notes(marks, channels, height=HEIGHT, gap=style.LABEL_HEIGHT / pixels),
-        *margin_labels(known, domain, width=width, height=HEIGHT),
+        *series(marks, dots, y, channels, tips),
+        *notes(marks, channels, gap=style.LABEL_HEIGHT / pixels),
+        *margin_labels(known, domain, width=width),
         width=width,
         height=HEIGHT,
         title=style.wrapped(title),
@@ -126,7 +121,9 @@ def scatter(
     y_title: str,
     slopes: Mapping[str, float],
 ) -> alt.LayerChart:
-    """A point a run, told apart by kind, and dashed lines through the origin. Chapter: foretelling.
+    """A point a run, told apart by kind, and dashed lines through the origin.
+
+    Chapters: foretelling, leaderboard.
 
     Args:
         points: fields `x` (0 or more), `y`, `kind` and, for the tooltip, `name`.
@@ -141,11 +138,7 @@ def scatter(
     if any(slope < 0 for slope in slopes.values()):
         low -= (high - low) * 1.5 * style.LABEL_HEIGHT / HEIGHT  # a line of text below the marks
     x, y = measure(x_title, (0.0, wide), alt.X), measure(y_title, (low, high))
-    kinds = list(colours)
-    legend = _legend(kinds)
-    colour = alt.Color("kind:N", scale=scale(kinds, list(colours.values())), legend=legend)
     shapes = ("square", "triangle-up", "diamond", "circle")  # a circle's path is the longest
-    shape = alt.Shape("kind:N", scale=scale(kinds, shapes), legend=legend)
     named = {"x": x_title, "y": y_title}
     numbers = [alt.Tooltip(f"{axis}:Q", title=named[axis], format=".3f") for axis in named]
     size = 30 if len(points) > 100 else 50
@@ -153,7 +146,10 @@ def scatter(
     return alt.layer(
         *rays(slopes, wide, (low, high), x, y),
         marks.encode(
-            x=x("x"), y=y("y"), color=colour, shape=shape, tooltip=["name:N", "kind:N", *numbers]
+            x=x("x"),
+            y=y("y"),
+            tooltip=["name:N", "kind:N", *numbers],
+            **told_apart("kind", colours, shapes),
         ),
         width=WIDEST,
         height=HEIGHT,
@@ -206,29 +202,41 @@ def estimate(interval: Interval, number: str = ".2f") -> Row:
 
 
 def chart(rows: Sequence[Row]) -> alt.Chart:
-    """A chart of rows that its spec holds; NaN becomes null, and the field `seeds` is left out."""
-
-    def plain(value: Any) -> Any:
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    values = [{k: plain(v) for k, v in row.items() if k != "seeds"} for row in rows]
+    """A chart of rows that its spec holds; NaN becomes null."""
+    values = [
+        {key: None if isinstance(x, float) and math.isnan(x) else x for key, x in row.items()}
+        for row in rows
+    ]
     return alt.Chart(alt.InlineData(values=values))
 
 
-def extent(marks: Sequence[Row]) -> Iterator[float]:
-    """Every number that marks show: the ends of their intervals and their seeds.
+def extent(marks: Sequence[Row]) -> list[float]:
+    """Every number that marks show: the ends of their intervals, or a value that has none.
 
-    One without a value shows none.
+    A mark without a value shows none.
     """
-    for mark in marks:
-        if not math.isnan(mark["value"]):
-            seeds = [dot["value"] for dot in mark.get("seeds", [])]
-            yield from (mark["low"], mark["high"], *(v for v in seeds if not math.isnan(v)))
+    shown = [mark for mark in marks if not math.isnan(mark["value"])]
+    return [mark[end if end in mark else "value"] for mark in shown for end in ("low", "high")]
 
 
 def scale(domain: Sequence[str], values: Sequence[str]) -> alt.Scale:
     """The first of `values` (colours, shapes) for the first name, and so on."""
     return alt.Scale(domain=list(domain), range=list(values[: len(domain)]))
+
+
+def told_apart(field: str, colours: Mapping[str, str], shapes: Sequence[str]) -> Row:
+    """The channels that tell names apart: a colour and a shape each, in one legend.
+
+    The legend has as many names a row as there is room for.
+    """
+    names = list(colours)
+    columns = int(MARGIN // (style.CHARACTER_WIDTH * max(map(len, names)) + 30))
+    legend = alt.Legend(title=None, labelLimit=0, columns=max(1, min(len(names), columns)))
+    in_colours, in_shapes = scale(names, list(colours.values())), scale(names, shapes)
+    return {
+        "color": alt.Color(f"{field}:N", scale=in_colours, legend=legend),
+        "shape": alt.Shape(f"{field}:N", scale=in_shapes, legend=legend),
+    }
 
 
 def measure(title: str, domain: tuple[float, float], channel: Any = alt.Y) -> Callable[[str], Any]:
@@ -262,53 +270,37 @@ def name_axis(names: Sequence[str], *, width: int = 32, **options: Any) -> alt.A
 
 def series(
     marks: Sequence[Row],
+    dots: Sequence[Row],
     y: Callable[[str], Any],
     channels: Row,
-    *,
-    beside: float,
-    tips: Sequence[Any] = (),
-    **line: Any,
+    tips: Sequence[alt.Tooltip],
 ) -> list[alt.Chart]:
-    """Means joined by a line, with bars; beside each mean, a dot a seed.
+    """Means joined by a line, with bars, and a dot a seed.
 
     The line breaks where there is no value.
 
     Args:
-        marks: fields of `estimate`, `x`, `seeds` (rows with a `value`, perhaps a `seed`) and those
-            that `channels` encodes.
+        marks: fields of `estimate`, and those that `channels` encodes.
+        dots: the seeds: `value`, and those that `channels` encodes.
         y: makes the vertical channel of a field (see `measure`).
         channels: `x`, `color` and `shape`.
-        beside: how far to the right of the mean the seeds are, in units of x.
         tips: what a tooltip says before the number.
-        **line: how the line is drawn.
     """
     shown = [mark for mark in marks if not math.isnan(mark["value"])]
-    bare = [
-        {k: v for k, v in mark.items() if k not in ("low", "high", "interval")} for mark in shown
-    ]
-    dots = [
-        {**mark, **dot, "x": mark["x"] + beside}
-        for mark in bare
-        for dot in mark["seeds"]
-        if not math.isnan(dot["value"])
-    ]
     flat = {key: channels[key] for key in ("x", "color")}
-    of_dot = [*tips, *(["seed:N"] if any("seed" in dot for dot in dots) else [])]
-    of_dot.append(alt.Tooltip("value:Q", format=".3f"))
-    of_mean = [*tips, INTERVAL_TIP]
-    lines = chart(marks).mark_line(strokeWidth=1.5, opacity=0.7, **line)
+    lines = chart(marks).mark_line(strokeWidth=1.5, opacity=0.7)
     bars = chart(shown).mark_rule(strokeWidth=2)
     small = chart(dots).mark_circle(size=14, opacity=0.65)
     large = chart(shown).mark_point(size=60, filled=True, opacity=1)
     return [
         lines.encode(y=y("value"), **flat),
         bars.encode(y=y("low"), y2="high:Q", **flat),
-        small.encode(y=y("value"), tooltip=of_dot, **flat),
-        large.encode(y=y("value"), tooltip=of_mean, **channels),
+        small.encode(y=y("value"), tooltip=[*tips, style.VALUE_TIP], **flat),
+        large.encode(y=y("value"), tooltip=[*tips, style.INTERVAL_TIP], **channels),
     ]
 
 
-def notes(marks: Sequence[Row], channels: Row, *, height: int, gap: float) -> list[alt.Chart]:
+def notes(marks: Sequence[Row], channels: Row, *, gap: float) -> list[alt.Chart]:
     """Where a mark has no value, its note, upwards from the panel's foot; notes are `gap` apart."""
     silent = [mark for mark in marks if math.isnan(mark["value"])]
     if not silent:
@@ -318,16 +310,16 @@ def notes(marks: Sequence[Row], channels: Row, *, height: int, gap: float) -> li
     hollow = noted.mark_point(size=40, filled=False, opacity=1)
     text = noted.mark_text(angle=270, align="left", dx=15)
     return [
-        hollow.encode(y=alt.value(height - 7), **channels),
-        text.encode(x=channels["x"], y=alt.value(height), text="interval:N"),
+        hollow.encode(y=alt.value(HEIGHT - 7), **channels),
+        text.encode(x=channels["x"], y=alt.value(HEIGHT), text="interval:N"),
     ]
 
 
 def margin_labels(
-    labels: Mapping[str, float], domain: tuple[float, float], *, width: int, height: int
+    labels: Mapping[str, float], domain: tuple[float, float], *, width: int
 ) -> list[alt.Chart]:
     """Names of horizontal lines at the right edge of a panel, kept apart, each tied to its line."""
-    pixels = height / (domain[1] - domain[0])
+    pixels = HEIGHT / (domain[1] - domain[0])
     places = [(domain[1] - value) * pixels for value in labels.values()]
     at, layers = [alt.value(width + more) for more in (0, 9, 12)], []
     apart = style.spread(places, style.LABEL_HEIGHT)
@@ -356,12 +348,6 @@ def _check(
         if unknown := [x for x in points if x not in lines.get(name, {})]:
             raise ValueError(f"seeds of {name!r} at {unknown}, where the lines have no estimate")
     return numeric
-
-
-def _legend(names: Sequence[str]) -> alt.Legend:
-    """As many names a row as there is room for."""
-    columns = int(MARGIN // (style.CHARACTER_WIDTH * max(map(len, names)) + 30))
-    return alt.Legend(title=None, labelLimit=0, columns=max(1, min(len(names), columns)))
 
 
 def _number_axis(xs: Sequence[float]) -> alt.Axis:

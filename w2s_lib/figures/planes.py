@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from w2s_lib.figures.charts import DASHED, chart, measure, rays, scale
 from w2s_lib.figures.style import COLOURS, GREY, RIVAL, STUDENT, SUPERVISOR
-from w2s_lib.figures.toys import WIDTH, bare, line, said, slider, within
+from w2s_lib.figures.toys import WIDTH, bare, chosen, line, said, slider, sliders_of, within, words
 from w2s_lib.measures.intervals import Interval
 
 HEIGHT, ACROSS, UPWARDS = 225, (-4.0, 4.0), (-3.0, 3.0)
@@ -70,19 +70,16 @@ def noise_explorer(cell: Mapping[str, Interval]) -> alt.VConcatChart:
         .transform_calculate(label="datum.truth * (2 * datum.right - 1)")
         .transform_calculate(by_x="datum.label * datum.x", by_y="datum.label * datum.y")
     )
-    learned = (
-        labelled.transform_aggregate(labels="mean(right)", along="mean(by_x)", across="mean(by_y)")
-        .transform_calculate(
-            student=reads("datum.along", "datum.across"), ceiling=reads(f"{shift}", "0")
-        )
-        .transform_calculate(
-            said="'labels ' + format(datum.labels, '.1%') + ' right, student '"
-            " + format(datum.student, '.1%')",
-            x="20 * datum.across",
-            y="-20 * datum.along",
-            x2="-20 * datum.across",
-            y2="20 * datum.along",
-        )
+    learned = labelled.transform_aggregate(
+        labels="mean(right)", along="mean(by_x)", across="mean(by_y)"
+    ).transform_calculate(
+        student=reads("datum.along", "datum.across"),
+        ceiling=reads(f"{shift}", "0"),
+        said=words("labels {datum.labels:.1%} right, student {datum.student:.1%}"),
+        x="20 * datum.across",
+        y="-20 * datum.along",
+        x2="-20 * datum.across",
+        y2="20 * datum.along",
     )
     x = bare("what shows the concept", ACROSS, alt.X)
     y = bare("what misleads the teacher", UPWARDS)
@@ -153,20 +150,16 @@ def probe_explorer(*, accuracy: float, direction: int = 125) -> alt.VConcatChart
     ]
     turn, bow = CONCEPT * np.pi / 180, "direction * PI / 180"
     sine, cosine = np.sin(turn).round(6), np.cos(turn).round(6)
-    texts = (
-        chart(points)
-        .transform_calculate(at="datum.along + salience * datum.truth")
-        .transform_calculate(
-            x=f"{cosine} * datum.at - {sine} * datum.across",
-            y=f"{sine} * datum.at + {cosine} * datum.across",
-        )
-        .transform_calculate(read=f"datum.x * cos({bow}) + datum.y * sin({bow})")
-        .transform_calculate(
-            right="datum.read * datum.truth > 0 ? 1 : 0", label="datum.truth > 0 ? 'yes' : 'no'"
-        )
+    texts = chart(points).transform_calculate(
+        at="datum.along + salience * datum.truth",
+        x=f"{cosine} * datum.at - {sine} * datum.across",
+        y=f"{sine} * datum.at + {cosine} * datum.across",
+        read=f"datum.x * cos({bow}) + datum.y * sin({bow})",
+        right="datum.read * datum.truth > 0 ? 1 : 0",
+        label="datum.truth > 0 ? 'yes' : 'no'",
     )
     counted = texts.transform_aggregate(right="mean(right)").transform_calculate(
-        said="'the probe reads ' + format(datum.right, '.1%') + ' rightly'"
+        said=words("the probe reads {datum.right:.1%} rightly")
     )
     arrow = chart([{}]).transform_calculate(
         x=f"2.6 * cos({bow})", y=f"2.6 * sin({bow})", x2=f"20 * sin({bow})", y2=f"-20 * cos({bow})"
@@ -238,36 +231,28 @@ def agreement_explorer(shares: Mapping[str, float]) -> alt.LayerChart:
     repeated = f"{fewest} + shared * (min(1 - supervisor, 1 - student) - {fewest})"
     names = ["both right", "spoiled", "corrected", "repeated"]
     colour = scale(names, (GREY, COLOURS[2], STUDENT, SUPERVISOR))
-    cells = (
-        chart([{"name": name, "column": i // 2, "row": i % 2} for i, name in enumerate(names)])
-        .transform_calculate(repeated=repeated)
-        .transform_calculate(
-            left="datum.column ? supervisor : 0",
-            right="datum.column ? 1 : supervisor",
-            cut="1 - (datum.column ? datum.repeated / (1 - supervisor)"
-            " : (1 - student - datum.repeated) / supervisor)",
-        )
-        .transform_calculate(bottom="datum.row ? datum.cut : 0", top="datum.row ? 1 : datum.cut")
-        .transform_calculate(
-            middle="(datum.top + datum.bottom) / 2",
-            text="datum.name + ' ' + format("
-            "(datum.right - datum.left) * (datum.top - datum.bottom), '.1%')",
-        )
+    cells = chart(
+        [{"name": name, "column": i // 2, "row": i % 2} for i, name in enumerate(names)]
+    ).transform_calculate(
+        repeated=repeated,
+        left="datum.column ? supervisor : 0",
+        right="datum.column ? 1 : supervisor",
+        cut="1 - (datum.column ? datum.repeated / (1 - supervisor)"
+        " : (1 - student - datum.repeated) / supervisor)",
+        bottom="datum.row ? datum.cut : 0",
+        top="datum.row ? 1 : datum.cut",
+        middle="(datum.top + datum.bottom) / 2",
+        text=words("{datum.name} {(datum.right - datum.left) * (datum.top - datum.bottom):.1%}"),
     )
-    spoken = (
-        chart([{}])
-        .transform_calculate(repeated=repeated)
-        .transform_calculate(
-            agreement="supervisor + student - 1 + 2 * datum.repeated",
-            share="datum.repeated / (1 - supervisor)",
-        )
-        .transform_calculate(
-            said="'agreement ' + format(datum.agreement, '.1%') + ', errors repeated '"
-            " + format(datum.share, '.1%')",
-            bounds="'agreement can be '"
-            " + format(abs(supervisor + student - 1), '.0%') + ' to '"
-            " + format(1 - abs(supervisor - student), '.0%')",
-        )
+    spoken = chart([{}]).transform_calculate(
+        repeated=repeated,
+        agreement="supervisor + student - 1 + 2 * datum.repeated",
+        share="datum.repeated / (1 - supervisor)",
+        said=words("agreement {datum.agreement:.1%}, errors repeated {datum.share:.1%}"),
+        bounds=words(
+            "agreement can be {abs(supervisor + student - 1):.0%}"
+            " to {1 - abs(supervisor - student):.0%}"
+        ),
     )
     return alt.layer(
         cells.mark_rect(opacity=0.5).encode(
@@ -310,28 +295,22 @@ def misfit_explorer(
             `gain` and `misfit`.
         start: where the three sliders start.
     """
-    words = ("student's features", "texts to learn from", "noise in labels")
-    fields = dict(zip(("features", "texts", "noise"), words, strict=True))
-    sliders = []
-    for field, word in fields.items():
-        values = sorted({row[field] for row in rows})
-        step = round(values[1] - values[0], 6)
-        sliders.append(slider(field, start[field], (values[0], values[-1], step), word))
+    labels = ("student's features", "texts to learn from", "noise in labels")
+    fields = dict(zip(("features", "texts", "noise"), labels, strict=True))
     wide = 1.05 * max(row["misfit"] for row in rows)
     upwards = min(0.0, *(row["gain"] for row in rows)) - 0.05 * wide, wide
     x, y = measure("misfit", (0.0, wide), alt.X), measure("gain", upwards)
-    near = [f"abs(datum.{field} - {field}) < 1e-6" for field in fields]
     path = chart([{name: round(number, 4) for name, number in row.items()} for row in rows])
-    path = path.transform_filter(" && ".join(near[1:]))
-    here = path.transform_filter(near[0]).transform_calculate(
-        said="'gain ' + format(datum.gain, '.3f') + ', misfit ' + format(datum.misfit, '.3f')"
+    path = path.transform_filter(chosen(["texts", "noise"]))
+    here = path.transform_filter(chosen(["features"])).transform_calculate(
+        said=words("gain {datum.gain:.3f}, misfit {datum.misfit:.3f}")
     )
     point = here.mark_point(size=130, filled=True, opacity=1, color=STUDENT)
     return alt.layer(
         *rays({"gain = misfit": 1.0}, wide, upwards, x, y),
         path.mark_circle(size=22, color=GREY).encode(x=x("misfit"), y=y("gain")),
         point.encode(x=x("misfit"), y=y("gain"), tooltip=[f"{name}:Q" for name in fields]),
-        said(here).add_params(*sliders),
+        said(here).add_params(*sliders_of(rows, fields, start)),
         width=WIDTH - 50,
         height=HEIGHT,
         usermeta={"narrow": True},

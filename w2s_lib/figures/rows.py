@@ -7,23 +7,15 @@ from typing import Any, Literal, TypeAlias
 import altair as alt
 
 from w2s_lib.figures import style
-from w2s_lib.figures.charts import (
-    DASHED,
-    INTERVAL_TIP,
-    Row,
-    chart,
-    estimate,
-    extent,
-    measure,
-    name_axis,
-    scale,
-)
+from w2s_lib.figures.charts import DASHED, Row, chart, estimate, extent, measure, name_axis
+from w2s_lib.figures.style import INTERVAL_TIP, VALUE_TIP
 from w2s_lib.measures.intervals import Interval, minus
 
 Who: TypeAlias = Literal["supervisor", "student", "ceiling", "rival"]
 WHO = style.MEANING | {"rival": style.RIVAL}
 """The colour of each; "ceiling" is also the ground truth's."""
 ROLES = {"weak": "weak supervisor", "student": "strong student", "ceiling": "strong ceiling"}
+ROLE_COLOURS = alt.Scale(domain=list(ROLES.values()), range=list(style.MEANING.values()))
 
 
 def in_rows(
@@ -111,7 +103,7 @@ def accuracy_dots(
         for name, values in (seeds or {}).items()
         for value in values
     ]
-    domain = style.padded_domain([*extent(marks), *(dot["value"] for dot in dots), *known.values()])
+    domain = style.padded_domain([*extent(marks + dots), *known.values()])
     x, blue, every = measure(x_title, domain, alt.X), alt.value(style.STUDENT), chart(marks)
     behind: list[alt.Chart] = []
     for i, (label, value) in enumerate(known.items()):
@@ -122,15 +114,10 @@ def accuracy_dots(
         align = "left" if share < 0.3 else "right" if share > 0.7 else "center"
         behind.append(at.mark_text(baseline="bottom", align=align).encode(y=above, text="label:N"))
     rule, point = _estimates(every, x, blue, ["name:N", INTERVAL_TIP], size=60)
-    layers = [
-        rule,
-        chart(dots)
-        .mark_circle(size=16, opacity=0.65)
-        .encode(x=x("value"), color=blue, tooltip=["name:N", alt.Tooltip("value:Q", format=".3f")]),
-        point,
-    ]
+    small = chart(dots).mark_circle(size=16, opacity=0.65)
+    seen = small.encode(x=x("value"), color=blue, tooltip=["name:N", VALUE_TIP])
     texts = [mark["interval"] for mark in marks]
-    return in_rows(layers, order, texts, step=34, title=title, behind=behind)
+    return in_rows([rule, seen, point], order, texts, step=34, title=title, behind=behind)
 
 
 def bars(
@@ -175,7 +162,7 @@ def bars(
         {"row": order.index(name), "name": name, "value": value, "what": tick_title}
         for name, value in (ticks or {}).items()
     ]
-    ends = style.padded_domain([start, *extent(marks), *(row["value"] for row in others)])
+    ends = style.padded_domain([start, *extent(marks + others)])
     x = measure(x_title, (start, ends[1]), alt.X)
     shown = [minus(format(interval.value, number)) for interval in intervals.values()]
     colour, every = alt.Color("colour:N", scale=None), chart(marks)
@@ -215,25 +202,19 @@ def pgr_ruler(
     marks, reach, dots, ticks = list[Row](), list[Row](), list[Row](), list[Row]()
     for i, (name, cell) in enumerate(cells.items()):
         ends = {key: cell[key].value for key in ROLES}
-        reach.append({"row": i, "cell": name, "role": "PGR", **ends, **estimate(cell["pgr"])})
+        row: Row = {"row": i, "cell": name}
+        reach.append({**row, "role": "PGR", **ends, **estimate(cell["pgr"])})
         for key, role in ROLES.items():
-            marks.append({"row": i, "cell": name, "role": role, **estimate(cell[key], ".3f")})
-        dots += [
-            {"row": i + 0.27, "cell": name, "value": float(value)}
-            for value in (seeds or {}).get(name, ())
-        ]
-        ticks += [
-            {"row": i, "cell": name, "role": label, "value": value}
-            for label, value in (references or {}).get(name, {}).items()
-        ]
-    domain = style.padded_domain([*extent(marks), *(row["value"] for row in [*dots, *ticks])])
+            marks.append({**row, "role": role, **estimate(cell[key], ".3f")})
+        for value in (seeds or {}).get(name, ()):
+            dots.append({**row, "row": i + 0.27, "value": float(value)})
+        for label, value in (references or {}).get(name, {}).items():
+            ticks.append({**row, "role": label, "value": value})
+    domain = style.padded_domain(extent(marks + dots + ticks))
     x = measure(x_title, domain, alt.X)
-    colour = alt.Color(
-        "role:N",
-        scale=scale(list(ROLES.values()), (style.SUPERVISOR, style.STUDENT, style.GREY)),
-        legend=alt.Legend(title=None, orient="top"),
-    )
-    tip, of_dot = ["cell:N", "role:N", INTERVAL_TIP], alt.Tooltip("value:Q", format=".3f")
+    above = alt.Legend(title=None, orient="top")
+    colour = alt.Color("role:N", scale=ROLE_COLOURS, legend=above)
+    tip = ["cell:N", "role:N", INTERVAL_TIP]
     gaps, every = chart(reach), chart(marks)
     layers = [
         gaps.mark_rule(color=style.GREY, opacity=0.6).encode(x=x("weak"), x2="ceiling:Q"),
@@ -242,10 +223,10 @@ def pgr_ruler(
         ),
         chart(ticks)
         .mark_tick(color=style.GREY, thickness=2, size=16)
-        .encode(x=x("value"), tooltip=["cell:N", "role:N", of_dot]),
+        .encode(x=x("value"), tooltip=["cell:N", "role:N", VALUE_TIP]),
         chart(dots)
         .mark_circle(size=14, opacity=0.6, color=style.STUDENT)
-        .encode(x=x("value"), tooltip=["cell:N", of_dot]),
+        .encode(x=x("value"), tooltip=["cell:N", VALUE_TIP]),
         *_estimates(every, x, colour, tip, size=90),
     ]
     texts = ["PGR " * (row["value"] == row["value"]) + row["interval"] for row in reach]

@@ -7,7 +7,7 @@ chart for all else. The background is transparent, and the one grey is legible o
 import textwrap
 import zlib
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from struct import pack, unpack
 from typing import Any
 
@@ -30,14 +30,14 @@ COLOURS = (STUDENT, RIVAL, "#CC79A7", SUPERVISOR)
 """Of lines that are told apart by nothing else; each has a contrast of 3:1 on white and on dark."""
 MEANING = {"supervisor": SUPERVISOR, "student": STUDENT, "ceiling": GREY}
 """Of lines that are called so."""
-STUDENTS = (STUDENT, "#3D8FD1", "#7A7FD6", "#00808F")
-"""Of students of several supervisors, whose marks have shapes of their own too."""
 SHAPES = ("circle", "square", "triangle-up", "diamond")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 LABEL_HEIGHT = 15
 """Pixels from one line of 12-pixel text to the next."""
 CHARACTER_WIDTH = 6.6
 """Pixels, about, of a character of 12-pixel text."""
+INTERVAL_TIP = alt.Tooltip("interval:N", title="95% interval")
+VALUE_TIP = alt.Tooltip("value:Q", format=".3f")
 
 
 def use_theme() -> None:
@@ -50,10 +50,10 @@ def use_theme() -> None:
     alt.renderers.enable("w2s")
 
 
-def line_colours(names: Sequence[str]) -> list[str]:
+def line_colours(names: Collection[str]) -> dict[str, str]:
     """A colour a line: what its name means, else the next of `COLOURS` that is not taken."""
     free = [colour for colour in COLOURS if colour not in map(MEANING.get, names)]
-    return [MEANING.get(name) or free.pop(0) for name in names]
+    return {name: MEANING.get(name) or free.pop(0) for name in names}
 
 
 def wrapped(title: str, width: int = 78) -> alt.TitleParams:
@@ -105,9 +105,7 @@ def _theme() -> alt.theme.ThemeConfig:
 def _mime_bundle(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     import vl_convert  # only drawing needs it, and only the book's extra installs it
 
-    said: dict[str, Any] = {
-        key: _said(spec[key]) for key in ("title", "description") if key in spec
-    }
+    said = {key: _said(spec[key]) for key in spec.keys() & {"title", "description"}}
     spec = {**spec, **said, "$schema": SCHEMA}
     png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, scale=1)
     return {MIME: spec, "image/png": b64encode(deflated(png)).decode()}
@@ -138,11 +136,8 @@ def deflated(png: bytes) -> bytes:
         colours, places = np.unique(rgba.view(np.uint32).ravel(), return_inverse=True)
         if len(colours) <= 256:
             palette = colours.view(np.uint8).reshape(-1, 4)
-            plain = np.zeros(
-                (height, width + 1), np.uint8
-            )  # a row begins with 0: bytes as they are
-            plain[:, 1:] = places.reshape(height, width)
-            pixels = plain.tobytes()
+            plain = np.pad(places.reshape(height, width), ((0, 0), (1, 0)))
+            pixels = plain.astype(np.uint8).tobytes()  # a row begins with 0: bytes as they are
             chunks[b"IHDR"] = pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
             colour = {b"PLTE": palette[:, :3].tobytes(), b"tRNS": palette[:, 3].tobytes()}
             chunks = {b"IHDR": chunks.pop(b"IHDR"), **colour, **chunks}

@@ -79,25 +79,20 @@ def table(
     Raises:
         KeyError: a format for a column that the frame does not have.
     """
-    given = dict(formats or {})
+    given = formats or {}
     if unknown := set(given) - set(frame.columns):
         raise KeyError(f"no column {sorted(unknown)}: the frame has {list(frame.columns)}")
-    return Table(
-        pd.DataFrame(
-            {
-                plain(str(name).replace("_", " ")): [
-                    plain(str(_text(value, given.get(name, "")))) for value in frame[name]
-                ]
-                for name in frame.columns
-            },
-            dtype=str,
-        ),
-        scroll,
-    )
+    columns = {
+        plain(str(name).replace("_", " ")): [
+            plain(_text(value, given.get(name, ""))) for value in frame[name]
+        ]
+        for name in frame.columns
+    }
+    return Table(pd.DataFrame(columns, dtype=str), scroll)
 
 
 def _text(value: Any, how: Format) -> str:
-    if not isinstance(value, (Interval, str)) and pd.api.types.is_scalar(value) and pd.isna(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     if callable(how):
         return minus(str(how(value)))

@@ -5,14 +5,15 @@ screen reader (`book/_static/charts.js`). Drawings are narrow, so that a phone s
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from string import Formatter
 from typing import Any
 
 import altair as alt
 
 from w2s_lib.figures.charts import DASHED, Row, chart, measure, scale
-from w2s_lib.figures.rows import ROLES
+from w2s_lib.figures.rows import ROLE_COLOURS, ROLES
 from w2s_lib.figures.style import COLOURS, GREY, RIVAL, SHAPES, STUDENT, SUPERVISOR
 from w2s_lib.measures.intervals import NO_GAP
 
@@ -39,14 +40,11 @@ def pgr_calculator(
     x = measure("accuracy", (0.4, 1.0), alt.X)
     axis = alt.Axis(ticks=False, domain=False, labelPadding=6)
     y = alt.Y("role:N", title=None, sort=list(ROLES.values()), axis=axis)
-    colour = alt.Color(
-        "role:N", legend=None, scale=scale(list(ROLES.values()), (SUPERVISOR, STUDENT, GREY))
-    )
+    colour = alt.Color("role:N", legend=None, scale=ROLE_COLOURS)
+    recovered = words("PGR = {(student - weak) / (ceiling - weak):.2f}")
     text = chart([{}]).transform_calculate(
-        pgr=f"ceiling <= weak ? '{NO_GAP}' : "
-        "'PGR = ' + format((student - weak) / (ceiling - weak), '.2f')",
-        sum="'(' + format(student, '.2f') + ' − ' + format(weak, '.2f') + ') / ('"
-        " + format(ceiling, '.2f') + ' − ' + format(weak, '.2f') + ')'",
+        pgr=f"ceiling <= weak ? '{NO_GAP}' : {recovered}",
+        sum=words("({student:.2f} − {weak:.2f}) / ({ceiling:.2f} − {weak:.2f})"),
     )
     return alt.layer(
         rows.transform_filter("datum.key != 'student'")
@@ -91,7 +89,7 @@ def confidence_explorer(
     Raises:
         ValueError: not as many of one as of the other.
     """
-    words = {
+    fields = {
         "label": "soft label",
         "prediction": "student's prediction",
         "hard": "hardened prediction",
@@ -106,32 +104,34 @@ def confidence_explorer(
         {"text": text, "prediction": float(p), "label": float(label)}
         for text, p, label in zip(order, predictions, soft_labels, strict=True)
     ]
-    rows = (
-        chart(texts)
-        .transform_calculate(hard="datum.prediction > threshold ? 1 : 0")
-        .transform_calculate(target="(1 - alpha) * datum.label + alpha * datum.hard")
-        .transform_calculate(
-            loss="-(datum.target * log(datum.prediction)"
-            " + (1 - datum.target) * log(1 - datum.prediction))"
-        )
+    rows = chart(texts).transform_calculate(
+        hard="datum.prediction > threshold ? 1 : 0",
+        target="(1 - alpha) * datum.label + alpha * datum.hard",
+        loss="-(datum.target * log(datum.prediction)"
+        " + (1 - datum.target) * log(1 - datum.prediction))",
     )
     mean = rows.transform_aggregate(loss="mean(loss)").transform_calculate(
-        said="'loss = ' + format(datum.loss, '.3f') + ' nats'",
-        target="'target = ' + format(1 - alpha, '.2f') + ' × label + ' + format(alpha, '.2f')"
-        " + ' × [prediction > ' + format(threshold, '.2f') + ']'",
+        said=words("loss = {datum.loss:.3f} nats"),
+        target=words(
+            "target = {1 - alpha:.2f} × label + {alpha:.2f} × [prediction > {threshold:.2f}]"
+        ),
     )
-    width, height, names = 330, 30 * len(order), list(words.values())
+    names = list(fields.values())
     x = measure("P(y = 1)", (0.0, 1.0), alt.X)
     axis = alt.Axis(ticks=False, domain=False, labelPadding=14, grid=True)
     y = alt.Y("text:N", title=None, sort=order, axis=axis)
     legend = {"title": None, "legend": alt.Legend(symbolStrokeWidth=2)}
     sizes = alt.Scale(type="ordinal", domain=names, range=[200, 50, 90, 110])
-    marks = rows.transform_fold(list(words), as_=["key", "value"]).transform_calculate(
-        what=f"{json.dumps(words)}[datum.key]"
+    marks = rows.transform_fold(list(fields), as_=["key", "value"]).transform_calculate(
+        what=f"{json.dumps(fields)}[datum.key]"
     )
-    columns = [
-        (field, alt.expr(f"width + {more}")) for field, more in (("target", 50), ("loss", 105))
-    ]
+    numbers, heads = list[alt.Chart](), list[alt.Chart]()
+    for field, beside in (("target", 50), ("loss", 105)):
+        place = alt.value(alt.expr(f"width + {beside}"))
+        number = alt.Text(f"{field}:Q", format=".2f")
+        numbers.append(rows.mark_text(align="right").encode(x=place, y=y, text=number))
+        head = chart([{"head": field}]).mark_text(align="right", baseline="bottom")
+        heads.append(head.encode(x=place, y=alt.value(-2), text="head:N"))
     return alt.layer(
         chart([{}])
         .transform_calculate(t="threshold")
@@ -150,22 +150,12 @@ def confidence_explorer(
             shape=alt.Shape("what:N", scale=scale(names, SHAPES), **legend),
             size=alt.Size("what:N", sort=names, scale=sizes, **legend),
         ),
-        *(
-            rows.mark_text(align="right").encode(
-                x=alt.value(place), y=y, text=alt.Text(f"{field}:Q", format=".2f")
-            )
-            for field, place in columns
-        ),
-        *(
-            chart([{"head": field}])
-            .mark_text(align="right", baseline="bottom")
-            .encode(x=alt.value(place), y=alt.value(-2), text="head:N")
-            for field, place in columns
-        ),
+        *numbers,
+        *heads,
         said(mean, -44, size=22),
         line(mean, "target:N", -24).add_params(*sliders),
-        width=width,
-        height=height,
+        width=330,
+        height=30 * len(order),
         description=(
             "The confidence loss of a few texts: sliders set alpha and the threshold, "
             "and targets and loss follow"
@@ -183,7 +173,7 @@ def shares_explorer(
 ) -> alt.LayerChart:
     """Bars of shares, computed beforehand for a grid of settings: sliders choose the point of it.
 
-    Chapters: `book/lessons.md`, `book/people.md`.
+    Chapters: `book/leaderboard.md`, `book/lessons.md`, `book/people.md`.
 
     Args:
         rows: a row a bar and point of the grid: the field `bar` (its name), a number for each
@@ -198,16 +188,11 @@ def shares_explorer(
     """
     if not any(all(row[field] == start[field] for field in sliders) for row in rows):
         raise ValueError(f"there is no row at {dict(start)}, where the sliders start")
-    bound = []
-    for field, words in sliders.items():
-        values = sorted({row[field] for row in rows})
-        step = min((round(b - a, 6) for a, b in pairwise(values)), default=1)
-        bound.append(slider(field, start[field], (values[0], values[-1], step), words))
+    bound = sliders_of(rows, sliders, start)
     names, bars = list(colours), list(dict.fromkeys(row["bar"] for row in rows))
-    here = " && ".join(f"abs(datum.{field} - {field}) < 1e-6" for field in sliders)
     shown = (
-        alt.Chart(alt.InlineData(values=list(rows)))
-        .transform_filter(here)
+        chart(rows)
+        .transform_filter(chosen(sliders))
         .transform_fold(names, as_=["verdict", "share"])
         .transform_calculate(order=f"indexof({json.dumps(names)}, datum.verdict)")
     )
@@ -223,12 +208,10 @@ def shares_explorer(
     order = alt.Order("order:Q")
     colour = alt.Color("verdict:N", scale=scale(names, list(colours.values())), title=None)
     at = " + ', ' + ".join(
-        f"{json.dumps(words + ' ')} + format({field}, '.10~r')" for field, words in sliders.items()
+        f"{json.dumps(label + ' ')} + format({field}, '.10~r')" for field, label in sliders.items()
     )
     return alt.layer(
-        shown.transform_calculate(
-            spoken="datum.bar + ', ' + datum.verdict + ': ' + format(datum.share, '.0%')"
-        )
+        shown.transform_calculate(spoken=words("{datum.bar}, {datum.verdict}: {datum.share:.0%}"))
         .mark_bar()
         .encode(
             x=x,
@@ -270,40 +253,31 @@ def reward_explorer(*, reward_a: float, reward_b: float, soft_label: float) -> a
         slider("reward_b", reward_b, (-3, 3, 0.1), "reward of b"),
         slider("soft_label", soft_label, (0.05, 0.95, 0.05), "supervisor's label"),
     ]
-
-    def with_loss(rows: alt.Chart) -> Any:
-        return rows.transform_calculate(p="1 / (1 + exp(-datum.difference))").transform_calculate(
-            loss="-(soft_label * log(datum.p) + (1 - soft_label) * log(1 - datum.p))"
-        )
-
-    curve = with_loss(alt.Chart(alt.sequence(-6, 6.05, 0.1, as_="difference")))
-    here = with_loss(chart([{}]).transform_calculate(difference="reward_a - reward_b"))
-    here = here.transform_calculate(
+    follows = {
+        "p": "1 / (1 + exp(-datum.difference))",
+        "loss": "-(soft_label * log(datum.p) + (1 - soft_label) * log(1 - datum.p))",
+    }
+    differences = alt.Chart(alt.sequence(-6, 6.05, 0.1, as_="difference"))
+    curve = differences.transform_calculate(**follows)
+    here = chart([{}]).transform_calculate(
+        difference="reward_a - reward_b",
+        **follows,
         label="soft_label",
-        said="'P(a beats b) = ' + format(datum.p, '.2f') + ', loss ' + format(datum.loss, '.3f')",
+        said=words("P(a beats b) = {datum.p:.2f}, loss {datum.loss:.3f}"),
     )
     x = measure("reward of a − reward of b", (-6.0, 6.0), alt.X)("difference")
     p, loss = measure("P(a beats b)", (0.0, 1.0)), measure("loss, in nats", (0.0, 3.0))
-    line, dot = {"color": GREY, "clip": True}, {"size": 120, "filled": True, "opacity": 1}
-    panels = [
-        (
-            p,
-            150,
-            [here.mark_rule(color=SUPERVISOR, strokeWidth=2).encode(y=p("label")), said(here)],
-        ),
-        (loss, 90, []),
-    ]
+    curved = curve.mark_line(color=GREY, clip=True)
+    dot = here.mark_point(color=STUDENT, clip=True, size=120, filled=True, opacity=1)
+    label = here.mark_rule(color=SUPERVISOR, strokeWidth=2).encode(y=p("label"))
+
+    def panel(y: alt.Y, height: int, *more: alt.Chart) -> alt.LayerChart:
+        layers = curved.encode(x=x, y=y), *more, dot.encode(x=x, y=y)
+        return alt.layer(*layers, width=WIDTH - 20, height=height)
+
     return alt.vconcat(
-        *(
-            alt.layer(
-                curve.mark_line(**line).encode(x=x, y=y(field)),
-                *more,
-                here.mark_point(color=STUDENT, clip=True, **dot).encode(x=x, y=y(field)),
-                width=WIDTH - 20,
-                height=height,
-            )
-            for field, (y, height, more) in zip(("p", "loss"), panels, strict=True)
-        ),
+        panel(p("p"), 150, label, said(here)),
+        panel(loss("loss"), 90),
         description=(
             "The probability that a beats b over the difference of their rewards, and the loss; "
             "sliders set both rewards and the supervisor's label"
@@ -324,6 +298,34 @@ def slider(name: str, value: float, ends: tuple[float, float, float], label: str
     low, high, step = ends
     bound = alt.binding_range(min=low, max=high, step=step, name=label)
     return alt.param(name=name, value=round(value, 6), bind=bound)
+
+
+def sliders_of(
+    rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str], start: Mapping[str, float]
+) -> list[alt.Parameter]:
+    """A slider for each field of a grid that `labels` names; its values are evenly spaced."""
+    sliders = []
+    for field, label in labels.items():
+        values = sorted({row[field] for row in rows})
+        step = min((round(b - a, 6) for a, b in pairwise(values)), default=1)
+        sliders.append(slider(field, start[field], (values[0], values[-1], step), label))
+    return sliders
+
+
+def chosen(fields: Iterable[str]) -> str:
+    """Whether a row of a grid is where the sliders of these fields are."""
+    return " && ".join(f"abs(datum.{field} - {field}) < 1e-6" for field in fields)
+
+
+def words(template: str) -> str:
+    """A text whose fields, such as `{datum.loss:.3f}`, Vega computes in the page."""
+    parts = []
+    for text, field, form, _ in Formatter().parse(template):
+        if text:
+            parts.append(repr(text))
+        if field:
+            parts.append(f"format({field}, '{form}')" if form else field)
+    return " + ".join(parts)
 
 
 def bare(title: str, ends: tuple[float, float], channel: Any = alt.Y) -> Callable[[str], Any]:

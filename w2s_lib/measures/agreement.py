@@ -145,7 +145,7 @@ def excess_agreement(x: Floats, group: Codes) -> Interval:
     own, *of_ceilings = x[:3].mean(axis=(1, 2))
     outside = not min(of_ceilings) <= own <= max(of_ceilings)
     note = "accuracy outside that of the ceilings: extrapolated" if outside else ""
-    return smooth_interval(value, columns, group, note=note)
+    return smooth_interval(value, columns, group).with_note(note)
 
 
 def error_correlation(x: Floats, group: Codes) -> Interval:

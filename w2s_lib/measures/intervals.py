@@ -150,6 +150,10 @@ class Spread:
         """Of the mean of `direction` times the quantities."""
         return math.sqrt(max(float(direction @ self.squared(quantile) @ direction), 0.0))
 
+    def detectable(self, direction: Floats) -> float:
+        """The smallest true mean that is seen with some 80% power: see `Interval.detectable`."""
+        return sum(self.half_width(direction, q) for q in ((1 + LEVEL) / 2, POWER))
+
 
 def spread(x: Floats, group: Codes) -> Spread:
     """The variation of the means of x, shape (k, S seeds, n rows); `group`, (n,), holds codes 0..G-1.
@@ -186,16 +190,13 @@ def mean_interval(x: Floats, group: Codes) -> Interval:
     return smooth_interval(lambda mean: float(mean[0]), x[None], group)
 
 
-def smooth_interval(
-    value_of: Callable[[Floats], float], x: Floats, group: Codes, *, note: str = ""
-) -> Interval:
+def smooth_interval(value_of: Callable[[Floats], float], x: Floats, group: Codes) -> Interval:
     """A smooth function of k means, to first order (the delta method): nothing in it is held fixed.
 
     Args:
         value_of: (k,) means -> the value. Its gradient is taken numerically.
         x: (k, S seeds, n rows), all paired.
         group: (n,) codes.
-        note: of the result.
     """
     means = x.mean(axis=(1, 2))
     value, step = value_of(means), 1e-5
@@ -208,7 +209,7 @@ def smooth_interval(
         half = of.half_width(gradient, (1 + level) / 2)
         return value - half, value + half
 
-    return _interval(value, bounds, x[0], of.half_width(gradient, POWER), note)
+    return _interval(value, bounds, x[0], of.detectable(gradient))
 
 
 def ratio_interval(top: Floats, bottom: Floats, group: Codes) -> Interval:
@@ -223,37 +224,24 @@ def ratio_interval(top: Floats, bottom: Floats, group: Codes) -> Interval:
     of = spread(np.stack([top, bottom]), group)
 
     def bounds(level: float) -> tuple[float, float] | None:
-        return _fieller(n, d, of.squared((1 + level) / 2))
+        half = of.squared((1 + level) / 2)
+        a, b, c = d * d - half[1, 1], n * d - half[0, 1], n * n - half[0, 0]
+        if d <= 0 or a <= 0:
+            return None
+        root = math.sqrt(max(b * b - a * c, 0.0))
+        return float(min((b - root) / a, n / d)), float(max((b + root) / a, n / d))
 
     if bounds(LEVEL) is None:
         return replace(_interval(math.nan, bounds, top, math.nan), note=NO_GAP)
     line = np.array([1.0, -n / d])  # for small noise the ratio's error is that of N - r D, over D
-    power = sum(of.half_width(line, q) for q in ((1 + LEVEL) / 2, POWER)) / d
-    return replace(_interval(n / d, bounds, top, math.nan), detectable=power)
+    return _interval(n / d, bounds, top, of.detectable(line) / d)
 
 
-def _interval(value: float, bounds: Bounds, x: Floats, power: float, note: str = "") -> Interval:
+def _interval(value: float, bounds: Bounds, x: Floats, detectable: float) -> Interval:
     low, high = bounds(LEVEL) or (math.nan, math.nan)
     n_seeds, n_items = x.shape
-    found = Interval(
-        value,
-        low,
-        high,
-        n_seeds=n_seeds,
-        n_items=n_items,
-        note=ROWS_ONLY if n_seeds == 1 else "",
-        detectable=high - value + power,
-        bounds=bounds,
-    )
-    return found.with_note(note)
-
-
-def _fieller(n: float, d: float, half: Floats) -> tuple[float, float] | None:
-    a, b, c = d * d - half[1, 1], n * d - half[0, 1], n * n - half[0, 0]
-    if d <= 0 or a <= 0:
-        return None
-    root = math.sqrt(max(b * b - a * c, 0.0))
-    return float(min((b - root) / a, n / d)), float(max((b + root) / a, n / d))
+    found = Interval(value, low, high, n_seeds=n_seeds, n_items=n_items, bounds=bounds)
+    return replace(found, note=ROWS_ONLY if n_seeds == 1 else "", detectable=detectable)
 
 
 def smallest_level(interval: Interval, decides: Callable[[Interval], bool]) -> float:

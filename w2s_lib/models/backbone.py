@@ -36,8 +36,7 @@ def quiet() -> Iterator[None]:
     # It says on a CPU that a kernel of the hub is missing, which is harmless.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         log.set_verbosity(level)
@@ -55,14 +54,15 @@ def loading(name: str) -> Iterator[None]:
 def place(name: str, revision: str) -> dict[str, Any]:
     """Where `transformers` finds a model, and which revision: arguments of `from_pretrained`.
 
+    No code of the model's own is ever run.
+
     Raises:
         SpecError: a model of the hub or a folder that is not pinned, or a folder that has changed.
         AssetError: an embedded model that cannot be had.
     """
     require_current(name, revision)
-    if name in EMBEDDED_DEPTH:
-        return {"pretrained_model_name_or_path": str(fetch_model(name))}
-    where = {"pretrained_model_name_or_path": name.removeprefix("hf:")}
+    path = str(fetch_model()) if name in EMBEDDED_DEPTH else name.removeprefix("hf:")
+    where = {"pretrained_model_name_or_path": path, "trust_remote_code": False}
     return where | ({"revision": revision} if is_hub(name) else {})
 
 
@@ -99,9 +99,8 @@ def _examined(name: str, revision: str) -> int:
     tokenizer = load_tokenizer(name, revision)
     # Where there is no file, some families make a tokenizer up that knows no words.
     known = set(tokenizer("It was good.")["input_ids"]) - set(tokenizer.all_special_ids)
-    require(
-        bool(known), f"{name} has no tokenizer: none of its files, tokenizer.json say, is there"
-    )
+    said = f"{name} has no tokenizer: none of its files, tokenizer.json say, is there"
+    require(bool(known), said)
     return int(config.num_hidden_layers)
 
 
@@ -110,8 +109,7 @@ def load_config(name: str, revision: str = "") -> Any:
     from transformers import AutoConfig
 
     with loading(name):
-        config = AutoConfig.from_pretrained(**place(name, revision), trust_remote_code=False)
-        return without_dropout(config)
+        return without_dropout(AutoConfig.from_pretrained(**place(name, revision)))
 
 
 def load_tokenizer(name: str, revision: str = "") -> Any:
@@ -122,7 +120,7 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
     from transformers import AutoTokenizer
 
     with loading(name):
-        return AutoTokenizer.from_pretrained(**place(name, revision), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(**place(name, revision))
 
 
 def attention(device: str, precision: str, config: Any) -> dict[str, str]:
@@ -178,7 +176,6 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
     if depth:
         config = cut(config, 0, depth)
     options = {"dtype": dtype, "config": config} | attention(spec.device, spec.precision, config)
-    on_cpu = spec.device == "cpu"
     if spec.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -186,23 +183,20 @@ def load_backbone(spec: RunSpec, *, causal_lm: bool = False) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-        if on_cpu:  # where there is a GPU, transformers would take it
+        if spec.device == "cpu":  # where there is a GPU, transformers would take it
             options["device_map"] = {"": "cpu"}
     kind = AutoModelForCausalLM if causal_lm else AutoModel
     with loading(name):
         model, found = kind.from_pretrained(
-            **place(name, spec.revision),
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
+            **place(name, spec.revision), output_loading_info=True, **options
         )
         if missing := sorted(found["missing_keys"]):  # they would be random, and nobody told
             lacks = f"{len(missing)} weights, {missing[0]} first"
             raise AssetError(f"cannot load {name}: its model files lack {lacks}")
-        if "device_map" not in options:
-            model.to(spec.device)
-    if spec.quantization == "nf4" and on_cpu:
+    if "device_map" in options:
         dequantise(model)
+    else:
+        model.to(spec.device)
     return model.requires_grad_(False).eval()
 
 
@@ -210,13 +204,12 @@ def dequantise(model: nn.Module) -> None:
     """Replaces each `Linear4bit` by a dense layer that holds the same NF4 values, in place."""
     import bitsandbytes as bnb
 
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, bnb.nn.Linear4bit):
-                state = layer.weight.quant_state
-                size = layer.in_features, layer.out_features
-                dense = nn.Linear(*size, bias=layer.bias is not None, device="meta")
-                weight = bnb.functional.dequantize_4bit(layer.weight.data, state).to(state.dtype)
-                dense.weight = nn.Parameter(weight, requires_grad=False)
-                dense.bias = layer.bias
-                setattr(parent, name, dense)
+    for name, layer in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(layer, bnb.nn.Linear4bit):
+            state = layer.weight.quant_state
+            size = layer.in_features, layer.out_features
+            dense = nn.Linear(*size, bias=layer.bias is not None, device="meta")
+            weight = bnb.functional.dequantize_4bit(layer.weight.data, state).to(state.dtype)
+            dense.weight = nn.Parameter(weight, requires_grad=False)
+            dense.bias = layer.bias
+            model.set_submodule(name, dense)

@@ -40,14 +40,11 @@ class Classifier(nn.Module):
         self.head: nn.Module = nn.Linear(base.config.hidden_size, 1 if comparison else 2)
         self.last_only = last_only and last_token_exact(base)
         if self.last_only:
-            self._take_top_block(base)
-
-    def _take_top_block(self, base: Any) -> None:
-        """The family's own forward stops before the top block and norm: `forward` runs them."""
-        base.config.num_hidden_layers -= 1
-        self.norm, base.norm = base.norm, nn.Identity()
-        self.rotary = base.rotary_emb
-        self.top = [blocks_of(base)[-1]]  # in a list: the block stays a module of the backbone
+            # The family's own forward stops before the top block and norm: `forward` runs them.
+            base.config.num_hidden_layers -= 1
+            self.norm, base.norm = base.norm, nn.Identity()
+            self.rotary = base.rotary_emb
+            self.top = [blocks_of(base)[-1]]  # in a list: the block stays a module of the backbone
 
     def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
         """Logits (n, 2) in float32.
@@ -82,12 +79,11 @@ def last_token(block: Any, hidden: Tensor, length: Tensor, rotary: tuple[Tensor,
     attention, (n, longest, _) = block.self_attn, hidden.shape
     row, last = torch.arange(n, device=hidden.device), length - 1
 
-    def heads(states: Tensor, kind: str) -> Tensor:
+    def heads(states: Tensor, kind: str) -> Any:
         projected = getattr(attention, f"{kind}_proj")(states)
         by_head = projected.view(*states.shape[:-1], -1, attention.head_dim)
         norm = getattr(attention, f"{kind}_norm", nn.Identity())  # Qwen3 normalises q and k
-        normed: Tensor = norm(by_head)
-        return normed
+        return norm(by_head)
 
     def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if not getattr(attention, "use_rope", True):  # in SmolLM3 one block of four
@@ -120,7 +116,6 @@ def logits_by_row(model: Classifier, inputs: Inputs, rows: Any) -> Tensor:
 
     Batches are a function of the set of rows alone.
     """
-    rows = np.asarray(rows)
     order = inputs.by_length(rows)
     starts = tqdm(range(0, len(order), PREDICT_BATCH), desc="predict", leave=False, disable=None)
     parts = [model(*inputs.batch(order[i : i + PREDICT_BATCH])).cpu() for i in starts]

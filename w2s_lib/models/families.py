@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.errors import SpecError, require
 
 TRUNK_EXACT = "llama mistral qwen2 qwen3 smollm3 gpt_neox gpt2 gemma gemma2 gemma3_text".split()
 """Families whose first blocks, run alone, hand on what the whole model computes: `trunk_exact`."""
@@ -27,19 +27,13 @@ BY_BLOCK = ("layer_types", "no_rope_layers")
 """Lists in a configuration that have an entry a block."""
 
 
-def blocks_name(backbone: Any) -> str:
-    """What a backbone's family calls its list of blocks. Raises `SpecError` where there is none."""
-    for name in ("layers", "h"):
-        if isinstance(getattr(backbone, name, None), nn.ModuleList):
-            return name
-    said = f"no list of blocks in a {type(backbone).__name__}, so no depth and no top to adapt"
-    raise SpecError(f"{said}: {KNOWN}")
-
-
 def blocks_of(backbone: Any) -> nn.ModuleList:
     """The list of a backbone's transformer blocks. Raises `SpecError` where there is none."""
-    blocks: nn.ModuleList = getattr(backbone, blocks_name(backbone))
-    return blocks
+    for name in ("layers", "h"):
+        if isinstance(blocks := getattr(backbone, name, None), nn.ModuleList):
+            return blocks
+    said = f"no list of blocks in a {type(backbone).__name__}, so no depth and no top to adapt"
+    raise SpecError(f"{said}: {KNOWN}")
 
 
 def trunk_exact(backbone: Any) -> bool:
@@ -82,14 +76,14 @@ def keep_blocks(backbone: Any, start: int, stop: int) -> Any:
 
     They are renumbered from 0.
     """
-    if (start, stop) == (0, len(blocks_of(backbone))):
+    blocks = blocks_of(backbone)
+    if (start, stop) == (0, len(blocks)):
         return backbone
-    kept = blocks_of(backbone)[start:stop]
-    for number, block in enumerate(kept):
+    del blocks[stop:], blocks[:start]
+    for number, block in enumerate(blocks):
         for module in block.modules():
             if hasattr(module, "layer_idx"):
                 setattr(module, "layer_idx", number)  # noqa: B010 -- of modules of many classes
-    setattr(backbone, blocks_name(backbone), kept)
     backbone.config = cut(backbone.config, start, stop)
     if start and backbone.config.model_type == "gpt2":  # what enters has its positions already
         backbone.wpe.weight.data.zero_()
@@ -110,21 +104,11 @@ def without_dropout(config: Any) -> Any:
     return config
 
 
-class _SoftCap(nn.Module):
-    """Logits bent so that none exceeds a bound: cap * tanh(logits / cap)."""
-
-    def __init__(self, cap: float) -> None:
-        super().__init__()
-        self.cap = cap
-
-    def forward(self, logits: Tensor) -> Tensor:
-        return self.cap * torch.tanh(logits / self.cap)
-
-
 def capped(words: nn.Module, config: Any) -> nn.Module:
-    """A language-modelling head as its family applies it: Gemma 2 caps its logits."""
-    cap = getattr(config, "final_logit_softcapping", None)
-    return nn.Sequential(words, _SoftCap(cap)) if cap else words
+    """A language-modelling head as its family applies it: Gemma 2 caps its logits, in place."""
+    if cap := getattr(config, "final_logit_softcapping", None):  # so that none exceeds the bound
+        words.register_forward_hook(lambda head, states, logits: cap * torch.tanh(logits / cap))
+    return words
 
 
 def words_head(words: Tensor, config: Any, *, comparison: bool) -> nn.Module:
@@ -162,11 +146,11 @@ def skeleton(config: Any) -> Any:
 
     kind = config.model_type
     both_ways = getattr(config, "use_bidirectional_attention", False)
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or both_ways:
-        said = "does not read from left to right, so its last token does not stand for the text"
-        raise SpecError(f"a model of the family {kind!r} {said}: {KNOWN}")
-    if not getattr(config, "num_hidden_layers", None):
-        raise SpecError(f"no list of blocks in a configuration of the family {kind!r}: {KNOWN}")
+    said = "does not read from left to right, so its last token does not stand for the text"
+    left_to_right = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not both_ways
+    require(left_to_right, f"a model of the family {kind!r} {said}: {KNOWN}")
+    has_blocks = bool(getattr(config, "num_hidden_layers", None))
+    require(has_blocks, f"no list of blocks in a configuration of the family {kind!r}: {KNOWN}")
     with torch.device("meta"):
         model = AutoModel.from_config(cut(config, 0, 1), trust_remote_code=False)
     blocks_of(model)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from w2s_lib.models import backbone as models
-from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.table import TaskTable
 
@@ -24,8 +24,8 @@ def _tokenize(
     # The tokenizer's own limit is often a placeholder, so the model's counts as well.
     positions = getattr(models.load_config(model, revision), "max_position_embeddings", None)
     most = min(tokenizer.model_max_length, positions or 2**31)
-    if max_tokens > most:
-        raise SpecError(f"Task.max_tokens is {max_tokens}, more than the {most} that {model} reads")
+    said = f"Task.max_tokens is {max_tokens}, more than the {most} that {model} reads"
+    require(max_tokens <= most, said)
     too_long = [row for row, tokens in enumerate(ids) if len(tokens) > (max_tokens or most)]
     if too_long and not max_tokens:
         longest = max(too_long, key=lambda row: len(ids[row]))

@@ -9,7 +9,7 @@ from torch import nn
 
 from w2s_lib.models.backbone import quiet
 from w2s_lib.models.families import blocks_of
-from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.errors import require
 from w2s_lib.runs.model_names import is_hub
 from w2s_lib.runs.spec import RunSpec
 
@@ -30,10 +30,9 @@ def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
 
     blocks = blocks_of(backbone)
     linear = (nn.Linear, Conv1D)
-    layers = {name: layer for name, layer in blocks.named_modules() if isinstance(layer, linear)}
-    if not layers:
-        raise SpecError(f"{spec.name} has no linear layers to adapt")
-    names = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    named = blocks.named_modules()
+    layers = {name.rpartition(".")[2]: layer for name, layer in named if isinstance(layer, linear)}
+    require(bool(layers), f"{spec.name} has no linear layers to adapt")
     turned = any(isinstance(layer, Conv1D) for layer in layers.values())
     config = LoraConfig(
         r=spec.lora.rank,
@@ -41,7 +40,7 @@ def add_lora(backbone: Any, spec: RunSpec, *, n_top: int) -> Any:
         lora_dropout=0.0,
         fan_in_fan_out=turned,
         revision=spec.revision if is_hub(spec.name) else None,
-        target_modules=lora_targets(range(len(blocks) - n_top, len(blocks)), names),
+        target_modules=lora_targets(range(len(blocks) - n_top, len(blocks)), sorted(layers)),
     )
     with quiet():
         return get_peft_model(backbone, config, autocast_adapter_dtype=False)
@@ -80,8 +79,7 @@ def save_adapters(
     try:
         save_file(shifted, folder / "adapter_model.safetensors")
         if head is not None:
-            weights = {name: value.contiguous() for name, value in head.state_dict().items()}
-            save_file(weights, folder / "head.safetensors")
+            save_file(head.state_dict(), folder / "head.safetensors")
     except SafetensorError as error:  # a full disk, which it does not call an OSError
         raise OSError(str(error)) from error
     config.save_pretrained(str(folder))
@@ -92,10 +90,8 @@ def load_adapters(backbone: Any, boundary: int, folder: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    loaded = {
-        _renumbered(name, -boundary): value
-        for name, value in load_file(folder / "adapter_model.safetensors").items()
-    }
+    saved = load_file(folder / "adapter_model.safetensors")
+    loaded = {_renumbered(name, -boundary): value for name, value in saved.items()}
     own = get_peft_model_state_dict(backbone, save_embedding_layers=False)
     assert loaded.keys() == own.keys()  # peft would leave fresh what the file lacks
     set_peft_model_state_dict(backbone, loaded)

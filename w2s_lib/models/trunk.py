@@ -82,7 +82,7 @@ class Trunk(Inputs):
     ) -> None:
         super().__init__(spec, table)
         self.boundary, self.last = boundary, last
-        self.order = np.lexsort((np.arange(len(self.ids)), self.text_length))
+        self.order = np.argsort(self.text_length, kind="stable")
         self.place = np.argsort(self.order)
         kept_tokens = np.ones_like(self.order) if last else self.text_length[self.order]
         self.offset = np.concatenate([[0], np.cumsum(kept_tokens)])
@@ -131,10 +131,8 @@ class Trunk(Inputs):
         same = ("revision", "quantization", "precision", "device")
         frozen = {name: getattr(self.spec, name) for name in same}
         whole = models.load_backbone(RunSpec(model=f"{self.spec.name}@{self.boundary}", **frozen))
-        family = whole.config.model_type
-        require(
-            trunk_exact(whole), f"the first blocks of a {family!r} cannot be run alone: {KNOWN}"
-        )
+        said = f"the first blocks of a {whole.config.model_type!r} cannot be run alone: {KNOWN}"
+        require(trunk_exact(whole), said)
         model = drop_norm(keep_blocks(whole, first, self.boundary))
         title = f"trunk of {self.boundary} blocks"
         with tqdm(total=len(self.files), desc=title, leave=False, disable=None) as bar:

@@ -43,17 +43,15 @@ def write_archive(site: Path, target: Path, *, root: Path, commit: str) -> Path:
     name = f"weak-to-strong-book-{project['version']}-{commit[:12]}"
     date = int(_git(root, "show", "--no-patch", "--format=%ct", commit))
     packed = io.BytesIO()
-    with (
-        gzip.GzipFile("", "wb", 9, packed, mtime=date) as pressed,
-        tarfile.open(fileobj=pressed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-    ):
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted(path for path in site.rglob("*") if path.is_file()):
             entry = tarfile.TarInfo(f"{name}/{path.relative_to(site).as_posix()}")
             entry.size, entry.mtime, entry.mode = path.stat().st_size, date, 0o644
             with path.open("rb") as content:
                 archive.addfile(entry, content)
     target.mkdir(parents=True, exist_ok=True)
-    (file := target / f"{name}.tar.gz").write_bytes(packed.getvalue())
+    file = target / f"{name}.tar.gz"
+    file.write_bytes(gzip.compress(packed.getvalue(), mtime=date))
     sums = f"{file_sha256(file)}  {file.name}\n"
     file.with_name(f"{file.name}.sha256").write_text(sums, encoding="utf-8")
     return file

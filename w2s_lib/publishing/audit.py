@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable
@@ -47,26 +46,23 @@ def verify(store: Store, *, published: bool = False) -> pd.DataFrame:
         A row a file: `file`, `wrong` (what is; "" of a whole one) and `unknown` (what it could not
         be compared with; "" where there is nothing).
     """
-    there, same_task = store.files(), cache(_on_its_task)
+    there, on_task = store.files(), cache(_on_its_task)
     rules = {file_sha256(file): file for file in rules_beside(store.folder)}
     rows: list[tuple[str, str, str]] = []
-    for file in sorted(there):
-        if file.endswith(".damaged"):
-            rows.append((file, "it was found damaged before, and is kept aside", ""))
-        if not file.endswith(".parquet"):
-            continue
+    for file in sorted(name for name in there if name.endswith((".parquet", ".damaged"))):
+        wrong, unknown = "", list[str]()
         try:
+            if file.endswith(".damaged"):
+                raise StoreError("it was found damaged before, and is kept aside")
             record = exact(store.get(file) or b"", f"{store.name}/{file}")
+            unknown.append(_compare_with_task(record, on_task))
+            if published:
+                absent = {f"{run.run_id}.parquet" for run in record.spec.lineage()} - there
+                _expect(not absent, f"its lineage is not there: {', '.join(sorted(absent))}")
+                unknown.append(_compare_with_rules(record, rules))
         except StoreError as error:
-            rows.append((file, str(error), ""))
-            continue
-        wrong, unknown = _compared_with_task(record, same_task)
-        if published and not wrong:
-            absent = {f"{run.run_id}.parquet" for run in record.spec.lineage()} - there
-            wrong = f"its lineage is not there: {', '.join(sorted(absent))}" if absent else ""
-            wrong, commit = (wrong, "") if wrong else _compared_with_rules(record, rules)
-            unknown = "; ".join(filter(None, (unknown, commit)))
-        rows.append((file, wrong, unknown))
+            wrong = str(error)
+        rows.append((file, wrong, "; ".join(filter(None, unknown))))
     if isinstance(store, FolderStore):
         for folder in sorted(store.folder.glob(f"{'[0-9a-f]' * 16}/*/")):
             same = weights_digest(folder) == folder.name
@@ -88,22 +84,27 @@ def exact(content: bytes, name: str) -> Record:
     return record
 
 
-def _compared_with_task(record: Record, on_task: Callable[..., Any]) -> tuple[str, str]:
-    """What is wrong with a record's rows, and what is not known of them."""
+def _expect(ok: object, otherwise: str) -> None:
+    """Raises `StoreError`, with what `verify` says of the record, unless `ok`."""
+    if not ok:
+        raise StoreError(otherwise)
+
+
+def _compare_with_task(record: Record, on_task: Callable[..., Any]) -> str:
+    """Expects a record's rows to be those of its task; returns what is not known of them."""
     spec, found = record.spec, record.predictions
     try:
         table, parts = on_task(spec.task, spec.seed)
     except (AssetError, SpecError) as error:
-        return "", f"the texts of {spec.task.name}: {error}"
-    if (digest := record.provenance.get("task_digest")) != table.digest:
-        return f"its task has digest {digest}, {spec.task.name} has {table.digest}", ""
+        return f"the texts of {spec.task.name}: {error}"
+    digest = record.provenance.get("task_digest")
+    other = f"its task has digest {digest}, {spec.task.name} has {table.digest}"
+    _expect(digest == table.digest, other)
     expected = recorded_rows(spec, table, parts)
-    if not np.array_equal(found.index, expected.index):
-        return "its rows are not those of its task and seed", ""
+    _expect(found.index.equals(expected.index), "its rows are not those of its task and seed")
     for name in expected:
-        if not (found[name].to_numpy() == expected[name].to_numpy()).all():
-            return f"{name}: not what its task says", ""
-    return "", ""
+        _expect(np.array_equal(found[name], expected[name]), f"{name}: not what its task says")
+    return ""
 
 
 def _on_its_task(task: Any, seed: int) -> tuple[Any, Any]:
@@ -114,24 +115,20 @@ def _on_its_task(task: Any, seed: int) -> tuple[Any, Any]:
     return table, splits(table, seed)
 
 
-def _compared_with_rules(record: Record, rules: dict[str, Path]) -> tuple[str, str]:
-    """What is wrong with a published record's rules, commit and date, and what is not known."""
+def _compare_with_rules(record: Record, rules: dict[str, Path]) -> str:
+    """Expects rules, date and commit of a published record to fit; returns what is not known."""
     made = record.provenance
     commit, date = str(made.get("commit", "")), str(made.get("date", ""))
-    if record.rules not in rules:
-        return "its rules are those of no edition", ""
+    _expect(record.rules in rules, "its rules are those of no edition")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d", date) or date > today:
-        return f"its date is {date!r}", ""
-    known = (
-        _at_commit(rules[record.rules], commit) if re.fullmatch("[0-9a-f]{40}", commit) else None
-    )
+    _expect(re.fullmatch(r"\d{4}-\d\d-\d\d", date) and date <= today, f"its date is {date!r}")
+    known = _at_commit(rules[record.rules], commit)
     if known is None:
-        return "", f"commit {commit or 'none'}: it is not in this repository"
+        return f"commit {commit or 'none'}: it is not in this repository"
     committed, digest = known
-    if digest != record.rules:
-        return f"its rules are not in its commit {commit}", ""
-    return ("", "") if committed <= date else (f"its commit is of {committed}, it of {date}", "")
+    _expect(digest == record.rules, f"its rules are not in its commit {commit}")
+    _expect(committed <= date, f"its commit is of {committed}, it of {date}")
+    return ""
 
 
 @cache
@@ -139,16 +136,16 @@ def _at_commit(file: Path, commit: str) -> tuple[str, str] | None:
     """A commit's date (UTC) and the SHA-256 of a file in it; None where the commit is not here."""
 
     def git(*words: str) -> subprocess.CompletedProcess[bytes]:
-        environment = os.environ | {"TZ": "UTC"}
-        return subprocess.run(
-            ["git", *words], cwd=file.parent, env=environment, capture_output=True, check=False
-        )
+        return subprocess.run(["git", *words], cwd=file.parent, capture_output=True, check=False)
 
-    dated = git("show", "-s", "--format=%cd", "--date=format-local:%Y-%m-%d", commit)
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        return None
+    dated = git("show", "-s", "--format=%ct", f"{commit}^{{commit}}")
     if dated.returncode:
         return None
+    date = datetime.datetime.fromtimestamp(int(dated.stdout), datetime.UTC).date().isoformat()
     content = git("show", f"{commit}:./{file.name}").stdout
-    return dated.stdout.decode().strip(), hashlib.sha256(content).hexdigest()
+    return date, hashlib.sha256(content).hexdigest()
 
 
 def drawn(results: Path, date: str) -> list[RunSpec]:
@@ -201,21 +198,20 @@ def train_again(specs: Iterable[RunSpec], results: Path, *, workers: int | None)
 
 def compare(before: Record, again: Record) -> dict[str, Any]:
     """Two trainings of one run: see `train_again`."""
-    old, new = (one.predictions.sort_index() for one in (before, again))
+    old, new = (one.predictions.assign(yes=answers(one)).sort_index() for one in (before, again))
     made, remade = before.provenance, again.provenance
     elsewhere = ", ".join(name for name in BITS if made.get(name) != remade.get(name))
     adapters = made.get("weights") == remade.get("weights")
     equal = old.equals(new) and before.metrics == again.metrics and bool(elsewhere or adapters)
-    was, now = (answers(one).sort_index() for one in (before, again))
-    moved = float((was != now).mean())
-    right = [
-        (said == one["label"])[one["split"] == "test"] for said, one in ((was, old), (now, new))
-    ]
-    change = abs(float(right[0].mean() - right[1].mean()))
+    moved = float((old["yes"] != new["yes"]).mean())
     reader = isinstance(before.spec.labels, NextToken)  # is tested on no texts
     if reader:
         change = max(abs(before.metrics[name] - value) for name, value in again.metrics.items())
-    near = change <= MOST_CHANGE and moved <= MOST_MOVED and old.index.equals(new.index)
+    else:
+        right = ((one["yes"] == one["label"])[one["split"] == "test"] for one in (old, new))
+        was, now = (float(rows.mean()) for rows in right)
+        change = abs(was - now)
+    near = change <= MOST_CHANGE and moved <= MOST_MOVED
     return {
         "equal": equal,
         "farthest": (old["p"] - new["p"]).abs().max(),

@@ -13,8 +13,9 @@ import linecache
 import os
 import sys
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,13 +63,11 @@ class Chapter:
 
     def notebook(self) -> Any:
         """The chapter as a notebook, not executed."""
-        import jupytext
-
-        return jupytext.read(self.source)
+        return deepcopy(_parsed(self.source.read_text(encoding="utf-8")))
 
     def cells(self, tag: str) -> list[str]:
         """The sources of the cells that bear `tag`."""
-        cells = self.notebook().cells
+        cells = _parsed(self.source.read_text(encoding="utf-8")).cells
         return [cell.source for cell in cells if tag in cell.metadata.get("tags", [])]
 
     def defaults(self) -> Parameters:
@@ -76,6 +75,14 @@ class Chapter:
         space: Parameters = {}
         exec("\n".join(self.cells("parameters")), {}, space)  # noqa: S102  a chapter is a program
         return {name: value for name, value in space.items() if not name.startswith("_")}
+
+
+@cache
+def _parsed(text: str) -> Any:
+    """A chapter's text as a notebook. It is kept: a plan asks for each some twenty times."""
+    import jupytext
+
+    return jupytext.reads(text, "md:myst")
 
 
 @dataclass(frozen=True)
@@ -198,12 +205,8 @@ def planned_names(chapter: Chapter, parameters: Parameters) -> dict[str, Any]:
         try:
             for source in chapter.cells(tag):
                 name = f"{chapter.name}.md[{tag}]"
-                linecache.cache[name] = (
-                    len(source),
-                    None,
-                    source.splitlines(True),
-                    name,
-                )  # `w2s.method` reads it
+                # `w2s.method` reads it there.
+                linecache.cache[name] = len(source), None, source.splitlines(True), name
                 exec(compile(source, name, "exec"), space)  # noqa: S102  likewise
         except Exception as error:
             said = f"its `{tag}` cell failed: {type(error).__name__}: {error}"
@@ -238,10 +241,9 @@ def train(jobs: list[Job], *, store: Literal["user", "published"], workers: int 
 BESIDE = ("workers", "variants", "banner")
 """What a profile may set that is no chapter's parameter.
 
-`variants`: a list of further settings, each a set of runs of
-its own, that `plan` and `run` take as well; the pages show the profile without them. `banner`:
-Markdown that stands under
-the title of every page made with the profile."""
+`variants`: a list of further settings, each a set of runs of its own, that `plan` and `run` take as
+well; the pages show the profile without them. `banner`: Markdown that stands under the title of
+every page made with the profile."""
 
 
 def load_profile(root: Path, profile: str) -> Parameters:
@@ -255,7 +257,7 @@ def load_profile(root: Path, profile: str) -> Parameters:
     if not path.is_file():
         known = sorted(other.stem for other in folder.glob("*.yaml"))
         raise UsageError(f"Unknown profile {profile!r}: {nearest(profile, known)}")
-    values = from_yaml(path.read_bytes(), path.name) or {}
+    values: Parameters = from_yaml(path.read_bytes(), path.name) or {}
     variants = values.get("variants", []) if isinstance(values, dict) else None
     if not isinstance(variants, list) or not all(isinstance(each, dict) for each in variants):
         raise UsageError(f"{path.name} must set names; `variants` is a list of such settings")
@@ -263,8 +265,7 @@ def load_profile(root: Path, profile: str) -> Parameters:
     for name in sorted((values.keys() - {*BESIDE}).union(*variants) - taken, key=str):
         allowed = nearest(str(name), sorted(taken | {*BESIDE}))
         raise UsageError(f"{path.name} sets {name!r}, which no chapter takes: {allowed}")
-    found: Parameters = values
-    return found
+    return values
 
 
 def resolve(

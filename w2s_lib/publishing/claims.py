@@ -123,7 +123,7 @@ def editions() -> dict[str, ClaimsFile]:
     Raises:
         SpecError: see `claims`; or two editions have a claim of the same id.
     """
-    found = {file.stem: claims(file) for file in rules_beside(_book() / "results")}
+    found = {file.stem: claims(file) for file in rules_beside(book_root() / "book" / "results")}
     ids = [claim.id for one in found.values() for claim in one.claims]
     twice = sorted({name for name in ids if ids.count(name) > 1})
     require(not twice, f"two editions have a claim of the same id: {', '.join(twice)}")
@@ -140,7 +140,7 @@ def claims(edition: str | Path = "second") -> ClaimsFile:
         SpecError: a field is unknown or missing, a rule, measure or arm makes no sense, an id is
             given twice, or the level is not the library's.
     """
-    path = edition if isinstance(edition, Path) else _book() / "claims" / f"{edition}.yaml"
+    path = edition if isinstance(edition, Path) else book_root() / f"book/claims/{edition}.yaml"
     try:
         found = ClaimsFile.model_validate(from_yaml(path.read_bytes(), "it"))
     except (ValidationError, UsageError, SpecError) as error:
@@ -201,24 +201,19 @@ def decisions(edition: str = "") -> dict[str, Decision]:
     if not edition:
         return {name: one for each in known for name, one in decisions(each).items()}
     require(edition in known, f"there is no edition {edition!r}: {nearest(edition, known)}")
-    return _decided(known[edition])
-
-
-def _decided(edition: ClaimsFile) -> dict[str, Decision]:
-    found = {claim.id: decide(claim) for claim in edition.claims}
-    evenly = dict.fromkeys(found, (1 - LEVEL) / len(found)) if found else {}
-    by_holm = holm({name: one.level for name, one in found.items()})
-    alphas = evenly if edition.correction == "Bonferroni" else by_holm
+    found = {claim.id: decide(claim) for claim in known[edition].claims}
+    evenly = (1 - LEVEL) / max(len(found), 1)
+    alphas = dict.fromkeys(found, evenly)
+    if known[edition].correction == "Holm":
+        alphas = holm({name: one.level for name, one in found.items()})
 
     def read(one: Decision, alpha: float) -> str:
-        if alpha or one.outcome == NO_GAP:
-            return one.claim.rule.outcome(one.measured.at(1 - alpha))
-        return UNDECIDED
+        if one.outcome in (PENDING, NO_GAP):
+            return one.outcome
+        return one.claim.rule.outcome(one.measured.at(1 - alpha)) if alpha else UNDECIDED
 
     return {
-        name: one
-        if one.outcome == PENDING
-        else replace(one, verdict=read(one, alphas[name]), strict=read(one, evenly[name]))
+        name: replace(one, verdict=read(one, alphas[name]), strict=read(one, evenly))
         for name, one in found.items()
     }
 
@@ -283,7 +278,7 @@ def scorecard() -> pd.DataFrame:
     Raises:
         SpecError: see `decide`; or a source that `references.bib` does not have.
     """
-    known, rows = works(_book() / "references.bib"), []
+    known, rows = works(book_root() / "book" / "references.bib"), []
     for found in decisions().values():
         claim, interval = found.claim, found.measured
         said: dict[str, Any] = {"source": _source(claim.source, known), "measured": str(found)}
@@ -297,7 +292,7 @@ def scorecard() -> pd.DataFrame:
 
 def untested() -> pd.DataFrame:
     """The claims that the book does not test: columns `claim`, `source` and `reason`."""
-    known = works(_book() / "references.bib")
+    known = works(book_root() / "book" / "references.bib")
     every = [one for edition in editions().values() for one in edition.untested]
     rows = [(one.claim, _source(one.source, known), one.reason) for one in every]
     return pd.DataFrame(rows, columns=["claim", "source", "reason"])
@@ -324,10 +319,6 @@ def _specs(arm: Any) -> Iterator[RunSpec]:
     elif isinstance(arm, Iterable):
         for part in arm:
             yield from _specs(part)
-
-
-def _book() -> Path:
-    return book_root() / "book"
 
 
 def _source(source: Source, known: Mapping[str, Work]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
 import pandas as pd
 
 from w2s_lib.figures.table import plain
@@ -114,20 +115,18 @@ def answers(student: Record, supervisor: Record) -> pd.DataFrame:
     require(table.digest == digest, other)
     rows = rows_of(student, "test")
     right = scores("accuracy", supervisor=[supervisor], student=[student])[0][:, 0].astype(bool)
-    truth, of = rows["label"].to_numpy(), {pair: name for name, pair in CATEGORIES.items()}
+    label, of = rows["label"].to_numpy(), {pair: name for name, pair in CATEGORIES.items()}
     texts = table.frame.loc[rows.index].filter(["text", "text_b"])
-    alone = "text_b" not in texts
-    words = ("negative", "positive") if alone else ("the second is better", "the first is better")
-    said = {
-        who: [words[label if hit else 1 - label] for label, hit in zip(truth, hits, strict=True)]
-        for who, hits in zip(("supervisor", "student"), right, strict=True)
-    }
+    pairs = ["the second is better", "the first is better"]
+    words = np.array(pairs if "text_b" in texts else ["negative", "positive"])
+    said = words[(right == label).astype(int)]  # 1 is said where 1 is right, or 0 wrong
     return pd.DataFrame(
         {
-            "category": [of[bool(a), bool(b)] for a, b in right.T],
+            "category": [of[a, b] for a, b in right.T.tolist()],
             "text": list(texts.itertuples(index=False, name=None)),
-            "truth": [words[label] for label in truth],
-            **said,
+            "truth": words[label],
+            "supervisor": said[0],
+            "student": said[1],
         },
         index=rows.index,
     )

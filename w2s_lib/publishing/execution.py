@@ -45,8 +45,7 @@ def execute(jobs: list[Job], *, workers: int | None) -> list[Row]:
     for job in stale:
         job.built(".state").unlink(missing_ok=True)
     trained = train(stale, store="user", workers=workers)
-    options: dict[str, Any] = {"mp_context": get_context("spawn"), "initializer": end_with_parent}
-    with ProcessPoolExecutor(os.cpu_count(), **options) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         # The inputs as they are now, since a source may be edited meanwhile.
         running = [pool.submit(execute_one, job, job.inputs()) for job in stale]
         try:
@@ -96,19 +95,19 @@ def execute_one(job: Job, inputs: str) -> tuple[str, float]:
     partial = job.built(".ipynb", "partial")
     for folder in (partial.parent, job.built("").parent):
         folder.mkdir(parents=True, exist_ok=True)
+    partial.unlink(missing_ok=True)  # of an earlier failure
     notebook = chapter.notebook()
     if job.banner:
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(job.banner))
     options = {"kernel_name": "python3", "cwd": chapter.source.parent, "coalesce_streams": True}
     options |= dict.fromkeys(("record_timing", "store_widget_state", "progress_bar"), False)
     options["shutdown_kernel"] = "immediate"
+    options["extra_arguments"] = [f"--IPKernelApp.extra_extensions={sources.__name__}"]
     try:
         # By TCP, other users of the machine could listen. By default two kernels of one folder
         # would share their sockets.
         with tempfile.TemporaryDirectory(prefix="w2s-") as sockets:
             local = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
-            follow = f"--IPKernelApp.extra_extensions={sources.__name__}"
-            local.NotebookClient.extra_arguments = [follow]
             notebook = execute_notebook(notebook, partial, job.parameters, config=local, **options)
     except Exception as error:
         why = failure(chapter, partial, error)

@@ -25,7 +25,6 @@ from w2s_lib.runs.folders import temporary
 NOT_PAGES = shutil.ignore_patterns(
     "results", "profiles", "_ext", "*.toml", "constraints.txt", "*.ipynb", ".*", "__pycache__"
 )
-CHAPTER_LINK = re.compile(r"\]\(([\w/.-]+)\.md\)")
 LABELS = {"parameters": "Parameters", "specs": "Set-up: the runs"}
 """What the page calls these cells, folded and unfolded."""
 INSTALL = """\
@@ -62,18 +61,17 @@ def assemble(pages: list[Chapter], *, commit: str = "") -> Path:
             text = json.dumps(notebook, ensure_ascii=False, sort_keys=True)
             source.with_suffix(".ipynb").write_text(text, encoding="utf-8")
         else:
-            text = relinked(source.read_text(encoding="utf-8"), notebooks)
+            text = source.read_text(encoding="utf-8")
             if page.name == "references":
                 text += "\n" + listing(root / "book" / "references.bib")
             if page.name == "status":
-                text = relinked(text + status(pages, commit=commit), notebooks)
+                text += status(pages, commit=commit)
             if commit:
                 text += f'\n<div class="w2s-sources">\n\n{sources.built_from(commit)}\n\n</div>\n'
-            source.write_text(text, encoding="utf-8")
+            source.write_text(relinked(text, notebooks), encoding="utf-8")
     shutil.copytree(tables(root), target / "_static" / "data")
     if commit:
-        (archive := target / ARCHIVE).parent.mkdir(exist_ok=True)
-        command = ["git", "archive", "--format=zip", "-9", f"--output={archive}", commit]
+        command = ["git", "archive", "--format=zip", "-9", f"--output={target / ARCHIVE}", commit]
         # Dates in a zip file are local ones: the same bytes everywhere need one time zone.
         subprocess.run(command, cwd=root, check=True, env=os.environ | {"TZ": "UTC"})
     return target
@@ -91,11 +89,8 @@ def status(pages: list[Chapter], *, commit: str = "") -> str:
 
 def relinked(text: str, notebooks: set[str]) -> str:
     """Markdown whose links to chapters lead to the notebooks that Sphinx builds them from."""
-
-    def link(found: re.Match[str]) -> str:
-        return f"]({found[1]}.ipynb)" if found[1] in notebooks else found[0]
-
-    return CHAPTER_LINK.sub(link, text)
+    names = "|".join(map(re.escape, notebooks))
+    return re.sub(rf"\]\(({names})\.md\)", r"](\1.ipynb)", text)
 
 
 def downloadable(page: Chapter, notebooks: set[str], *, commit: str = "") -> Any:

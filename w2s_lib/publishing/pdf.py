@@ -5,8 +5,6 @@ The pages are put one after another into one page without scripts, whose charts 
 on which pages the headings are, the second has these numbers in its table of contents.
 """
 
-from __future__ import annotations
-
 import html
 import os
 import re
@@ -60,11 +58,9 @@ def write_pdf(pages: list[Chapter], target: Path) -> int:
         source.write_text(one_page(pages, numbers), encoding="utf-8")
         _print(source, target)
         reader = PdfReader(target)
+        number = reader.get_destination_page_number
         places = reader.named_destinations.items()
-        found = {
-            name.lstrip("/"): (reader.get_destination_page_number(to) or 0) + 1
-            for name, to in places
-        }
+        found = {name.lstrip("/"): (number(place) or 0) + 1 for name, place in places}
         if lost := [name for page in pages for name, _, _ in headings(page) if name not in found]:
             raise BookError(f"{target.name} lacks headings: {', '.join(lost)}")
         if found == numbers:
@@ -129,9 +125,8 @@ def _print(source: Path, target: Path) -> None:
     with TemporaryDirectory() as profile:
         command = [browser, "--headless", "--disable-gpu", "--no-pdf-header-footer"]
         command += ["--generate-pdf-document-outline", "--allow-file-access-from-files"]
-        command += [f"--user-data-dir={profile}"]
         command += ["--no-sandbox"] if os.geteuid() == 0 else []
-        command += [f"--print-to-pdf={target}", source.as_uri()]
+        command += [f"--user-data-dir={profile}", f"--print-to-pdf={target}", source.as_uri()]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         except subprocess.TimeoutExpired:

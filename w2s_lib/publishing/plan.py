@@ -5,10 +5,9 @@ Distinct runs, downloads, memory and time. Runs are described by the chapters' `
 random weights, on the device that the runs ask for.
 """
 
-import copy
 import statistics
 import tempfile
-import time
+import timeit
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -117,7 +116,7 @@ def measure(spec: RunSpec, mean: int, longest: int) -> Step:
         AssetError, SpecError: the model's configuration cannot be had.
     """
     models.check(spec)
-    config = copy.deepcopy(cut(models.load_config(spec.name, spec.revision), 0, 2))
+    config = cut(models.load_config(spec.name, spec.revision), 0, 2)
     config.vocab_size = min(config.vocab_size, 1000)
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, token, None)
@@ -139,14 +138,13 @@ def measure(spec: RunSpec, mean: int, longest: int) -> Step:
             logits: Tensor = model(ids, lengths)
             return logits.square().mean()
 
-        kept = kept_bytes(model, lambda: loss(longest))
-        seconds = []
-        for _ in range(5):
-            started = time.perf_counter()
+        def step() -> None:
             loss(mean).backward()  # type: ignore[no-untyped-call]
             if spec.device == "cuda":
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
+
+        kept = kept_bytes(model, lambda: loss(longest))
+        seconds = timeit.repeat(step, number=1, repeat=5)
     unit = statistics.median(seconds[1:]) / (3 * spec.recipe.batch_size * 2)
     return Step(unit, weights // 2, trained // 2, kept // 2)
 

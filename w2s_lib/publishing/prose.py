@@ -116,11 +116,6 @@ class Work:
     words: str
     addresses: tuple[str, ...]
 
-    @property
-    def link(self) -> str:
-        """The citation in Markdown."""
-        return f"[{self.words}]({self.addresses[0]})" if self.addresses else self.words
-
 
 def works(path: Path) -> dict[str, Work]:
     """Every entry of a BibTeX file, by its key."""
@@ -132,16 +127,15 @@ def listing(path: Path) -> str:
 
     An address in what is said of a work is a link too.
     """
-    from pybtex.plugin import find_plugin
+    from pybtex.backends.markdown import Backend
+    from pybtex.style.formatting.plain import Style
 
-    style = find_plugin("pybtex.style.formatting", "plain")()
-    backend = find_plugin("pybtex.backends", "markdown")()
-    entries, known = _entries(path), works(path)
-    lines = {}
-    for entry in style.format_entries(entries.values()):
-        work, text = known[entry.key], " ".join(entry.text.render(backend).split())
+    known, lines = works(path), {}
+    for entry in Style().format_entries(_entries(path).values()):
+        work, text = known[entry.key], " ".join(entry.text.render(Backend()).split())
         said = BARE.sub(lambda url: f"[{url[0]}]({url[0].replace(ESCAPE, '')})", text)
-        lines[work.words] = f"- **{work.link}{'.' if work.words[-1] != '.' else ''}** {said}"
+        head = f"[{work.words}]({work.addresses[0]})" if work.addresses else work.words
+        lines[work.words] = f"- **{head}{'.' if work.words[-1] != '.' else ''}** {said}"
     return "\n".join(lines[words] for words in sorted(lines, key=str.casefold)) + "\n"
 
 

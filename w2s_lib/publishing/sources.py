@@ -103,7 +103,7 @@ def gather(notebook: Any, charts: str) -> None:
         told = [out["data"].pop(MIME) for out in outputs if MIME in out.get("data", {})]
         for one in told:
             runs |= one
-        if told or outputs:
+        if outputs:
             cell.outputs = [out for out in outputs if out.get("data") != {}]
         if any(charts in out.get("data", {}) for out in outputs):
             figures[cell.id] = sorted({run_id for one in told for run_id in one})
@@ -183,16 +183,13 @@ def status(made: dict[str, dict[str, Any]], seconds: dict[str, str] | None = Non
         made: chapter -> see `words`.
         seconds: chapter -> how long it took, in local builds.
     """
-    rows = []
+    head = ["chapter", "records read", "trained here", *(["seconds"] if seconds else [])]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name, one in made.items():
         there = sum(run["published"] for run in one["runs"].values())
-        own = len(one["runs"]) - there
-        took = {"seconds": seconds.get(name, "")} if seconds else {}
-        row = {"chapter": f"[]({name}.md)", "records read": there, "trained here": own}
-        rows.append(row | took)
-    head = list(rows[0])
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *(row.values() for row in rows)]
-    table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+        took = [seconds[name]] if seconds else []
+        rows.append([f"[]({name}.md)", f"{there}", f"{len(one['runs']) - there}", *took])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     of: dict[str, list[str]] = {}
     for name, one in made.items():
         known = ", ".join(f"{package} {number}" for package, number in one["versions"].items())

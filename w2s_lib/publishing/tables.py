@@ -1,7 +1,7 @@
 """What is published, as tables: runs, predictions, named tasks, profiles, benchmarks.
 
 `write_tables` puts runs and predictions into files, which the scorecard page offers.
-`train_again` compares published runs with a second training of them. Chapters: scorecard, tasks, performance, PGR.
+Chapters: scorecard, tasks, performance, reliability, foretelling.
 """
 
 import json
@@ -16,14 +16,7 @@ import pandas as pd
 
 from w2s_lib.experiments.results import Results
 from w2s_lib.measures.metrics import joined
-from w2s_lib.models.pins import pin
-from w2s_lib.publishing.chapters import (
-    Chapter,
-    load_profile,
-    notebooks,
-    planned_names,
-    planned_specs,
-)
+from w2s_lib.publishing import chapters as book
 from w2s_lib.runs.errors import StoreError
 from w2s_lib.runs.folders import repository_root
 from w2s_lib.runs.model_names import EMBEDDED_DEPTH, split_model
@@ -65,8 +58,8 @@ def published_runs(folder: Path | None = None) -> pd.DataFrame:
         StoreError: there is no checkout around this library, and no folder was given.
     """
     frame = Results(map(_read, _records(folder))).frame.drop(columns=["depth", "record"])
-    order = frame.assign(place=frame["role"].map(ROLES.index)).sort_values(ORDER).index
-    return frame.loc[order].reset_index(drop=True)
+    placed = frame.assign(place=frame["role"].map(ROLES.index))
+    return placed.sort_values(ORDER, ignore_index=True).drop(columns="place")
 
 
 def planned_runs(root: Path | None = None) -> dict[str, str]:
@@ -76,10 +69,8 @@ def planned_runs(root: Path | None = None) -> dict[str, str]:
         Run id -> the first chapter, by name, that plans it: its predictions are in that one's file.
     """
     planned: dict[str, str] = {}
-    for page in notebooks(root or book_root()):
-        for spec in planned_specs(page, {}):
-            for step in pin(spec).lineage():
-                planned.setdefault(step.run_id, page.name)
+    for page in book.notebooks(root or book_root()):
+        planned = dict.fromkeys(book.Job(page, {}).run_ids, page.name) | planned  # the first stays
     return planned
 
 
@@ -103,7 +94,7 @@ def registered_tasks(folder: Path | None = None) -> pd.DataFrame:
     frame[["dataset", "commit", "source", "pairs"]] = about
     frame["a row is"] = frame.pop("pairs").map({True: "pair", False: "text"})
     counts = published_runs(folder)["task"].value_counts()
-    return frame.assign(runs=[int(counts.get(task, 0)) for task in frame["task"]])
+    return frame.assign(runs=frame["task"].map(counts).fillna(0).astype(int))
 
 
 def published(arms: Iterable[RunSpec], seeds: Iterable[int], folder: Path | None = None) -> Results:
@@ -127,7 +118,7 @@ def chapter_names(chapter: str) -> dict[str, Any]:
     Raises:
         BookError: its set-up failed.
     """
-    return planned_names(Chapter(chapter, book_root()), {})
+    return book.planned_names(book.Chapter(chapter, book_root()), {})
 
 
 def taught_runs(folder: Path | None = None) -> pd.DataFrame:
@@ -146,21 +137,19 @@ def taught_runs(folder: Path | None = None) -> pd.DataFrame:
         1, at the median of P on validation texts).
     """
     records = {path.stem: _read(path) for path in _records(folder)}
-    found, more = list[Record](), []
+    taught, both = list[Record](), []
     for record in records.values():
         if isinstance(labels := record.spec.labels, (FromRun, Hard, Centred)):
             weak = records[labels.run.run_id]
             pair = {"student": [record], "supervisor": [weak]}
             (p, label, _), (held, *_) = joined(pair), joined(pair, "validation")
             answer = (p > np.median(held, axis=2, keepdims=True)).astype(np.int8)
-            found.append(record)
-            more.append((weak, label, *p[:, 0], *answer[:, 0]))
-    arms = [record.spec.with_seed(0).to_json() for record in found]
+            taught.append(record)
+            both.append((weak, label, *p[:, 0], *answer[:, 0]))
+    arms = pd.Series([record.spec.with_seed(0).to_json() for record in taught])
     names = ["weak_record", "label", "p", "weak_p", "answer", "weak_answer"]
-    columns = {
-        name: list(values) for name, values in zip(names, zip(*more, strict=True), strict=True)
-    }
-    return Results(found).frame.assign(arm=pd.factorize(pd.Series(arms))[0], **columns)
+    frame = Results(taught).frame.assign(arm=pd.factorize(arms)[0])
+    return frame.join(pd.DataFrame(both, columns=names))
 
 
 def profile_states(folder: Path | None = None) -> pd.DataFrame:
@@ -176,7 +165,7 @@ def profile_states(folder: Path | None = None) -> pd.DataFrame:
     """
     root, runs, rows = book_root(), published_runs(folder), []
     for path in sorted((root / "book" / "profiles").glob("*.yaml")):
-        values = load_profile(root, path.stem)
+        values = book.load_profile(root, path.stem)
         if "banner" not in values:
             device = values.get("device", "cpu")
             models = set(re.findall(r"hf:[\w./-]+", str(values))) or set(EMBEDDED_DEPTH)
@@ -227,9 +216,8 @@ def write_tables(folder: Path, target: Path, planned: Mapping[str, str]) -> None
     runs.to_parquet(target / "runs.parquet", index=False, compression="zstd")
     rows: dict[str, list[pd.DataFrame]] = {}
     for path in _records(folder):
-        record = _read(path)
-        part = record.predictions.reset_index().assign(run_id=record.spec.run_id)
-        rows.setdefault(planned.get(record.spec.run_id, "none"), []).append(part)
+        part = _read(path).predictions.reset_index().assign(run_id=path.stem)
+        rows.setdefault(planned.get(path.stem, "none"), []).append(part)
     for name, parts in rows.items():
         frame = pd.concat(parts)[[*PREDICTION]].astype(PREDICTION)
         frame.to_parquet(target / f"predictions-{name}.parquet", index=False, compression="zstd")

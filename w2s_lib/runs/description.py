@@ -8,8 +8,7 @@ where there is one.
 import dataclasses
 import json
 import re
-from functools import cache
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, dataclass_transform, get_args
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -17,17 +16,25 @@ from pydantic_core import ArgsKwargs, ErrorDetails
 
 from w2s_lib.runs.errors import SpecError, nearest
 
-STRICT = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-"""How a dataclass of descriptions is made: `@dataclass(frozen=True, kw_only=True,
-config=STRICT)`."""
 ALWAYS = ("semantics", "type")
 """Fields that canonical JSON never leaves out: what training means, and which type of a union it
 is."""
+BY_TYPE = pydantic.Field(discriminator="type")
+"""In an annotation: its types are told apart by their `type`."""
+_STRICT = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_described = dataclass(frozen=True, kw_only=True, config=_STRICT)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+@_described
 class Description:
-    """A frozen dataclass of typed fields. `__post_init__` checks what types cannot say."""
+    """What is derived from it is a frozen dataclass of typed fields, given by name.
+
+    `__post_init__` checks what types cannot say.
+    """
+
+    def __init_subclass__(cls) -> None:
+        _described(cls)
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
@@ -53,38 +60,38 @@ class Description:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The inverse of `to_json`. Raises `SpecError` on anything that is not one."""
-        kind: Any = cls
         try:
-            return _adapter(kind).validate_json(text)  # type: ignore[no-any-return]
+            return pydantic.TypeAdapter(cls).validate_json(text)
         except pydantic.ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise SpecError(f"no {cls.__name__} in {text!r:.100}: {problem['msg']}") from None
+
+
+class Choice(Description):
+    """One of several types that a field may hold: its `type`, its name, says which in JSON."""
+
+    type: str = dataclasses.field(default="", repr=False)
+
+    def __init_subclass__(cls) -> None:
+        cls.__annotations__ = {"type": Literal[cls.__name__]} | cls.__annotations__
+        cls.type = dataclasses.field(default=cls.__name__, repr=False)
+        super().__init_subclass__()
 
 
 def canonical(value: Any) -> Any:
     """A description as JSON values: fields equal to their default are left out, save `ALWAYS`."""
     if not isinstance(value, Description):
         return value
-    kind: Any = type(value)
     return {
         name: canonical(held)
-        for name, default in defaults(kind)
+        for name, default in defaults(type(value)).items()
         if (held := getattr(value, name)) != default or name in ALWAYS
     }
 
 
-@cache
-def defaults(kind: Any) -> list[tuple[str, Any]]:
+def defaults(kind: Any) -> dict[str, Any]:
     """The fields of a type with their defaults, which are frozen themselves."""
-    return [
-        (f.name, f.default if f.default_factory is dataclasses.MISSING else f.default_factory())
-        for f in dataclasses.fields(kind)
-    ]
-
-
-@cache
-def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(kind)
+    return {each.name: each.default for each in dataclasses.fields(kind)}
 
 
 def _plain(value: Any) -> Any:
@@ -101,17 +108,15 @@ def _explained(cls: Any, problems: list[ErrorDetails]) -> str:
         return f"unknown field {name!r} of {cls.__name__}: {nearest(str(name), names)}"
     if first["type"] == "missing":
         return f"{where} is missing"
-    context = first.get("ctx", {})
-    shown = f"{where} is {context.get('tag', first['input'])!r:.200}"
+    given = first.get("ctx", {}).get("tag", first["input"])
+    shown = f"{where} is {given!r:.200}"
     field = cls.__pydantic_fields__[name]
     if field.discriminator:
         choices = [kind.__name__ for kind in get_args(field.annotation)]
-        return f"{shown}: {nearest(str(context.get('tag', first['input'])), choices)}"
-    if first["type"] == "literal_error":
-        choices = re.findall("'([^']+)'", context["expected"])
-        hint = nearest(str(first["input"]), choices)
-        others = [
-            p["msg"].removeprefix("Input should be ") for p in problems[1:] if p["loc"][0] == name
-        ]
-        return " ".join([f"{shown}: {hint}", *(f"Or {other}." for other in others)])
-    return f"{shown}: {first['msg'].replace('Input should', 'it should')}"
+    elif first["type"] == "literal_error":
+        choices = re.findall("'([^']+)'", first["ctx"]["expected"])
+    else:
+        return f"{shown}: {first['msg'].replace('Input should', 'it should')}"
+    others = [problem["msg"] for problem in problems[1:] if problem["loc"][0] == name]
+    hints = [f" Or {other.removeprefix('Input should be ')}." for other in others]
+    return f"{shown}: {nearest(str(given), choices)}{''.join(hints)}"

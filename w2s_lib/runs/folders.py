@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import mmap
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
@@ -110,9 +110,8 @@ def write_checked(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     def with_digest(file: IO[bytes]) -> None:
         write(file)
         file.flush()
-        digest = hashlib.sha256(Path(file.name).read_bytes()).digest()
         file.seek(0, os.SEEK_END)
-        file.write(digest)
+        file.write(bytes.fromhex(file_sha256(Path(file.name))))
 
     write_cached(path, with_digest)
 
@@ -137,10 +136,9 @@ def intact(path: Path) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _intact(path: Path, size: int, mtime_ns: int) -> bool:
     if size > _DIGEST:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as all_:
-            with memoryview(all_) as view, view[:-_DIGEST] as content:
-                if hashlib.sha256(content).digest() == view[-_DIGEST:]:
-                    return True
+        content = np.memmap(path, mode="r")
+        if hashlib.sha256(content[:-_DIGEST].data).digest() == content[-_DIGEST:].tobytes():
+            return True
     warnings.warn(f"w2s: damaged {path}: it is computed again", stacklevel=4)
     return False
 

@@ -9,19 +9,16 @@ Chapters: PGR, confidence loss.
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from w2s_lib.runs.description import STRICT, Description
+from w2s_lib.runs.description import BY_TYPE, Choice
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Power = Annotated[float, Field(ge=0)]
 
 
 def xent_loss(logits: Tensor, soft_label: Tensor) -> Tensor:
@@ -42,21 +39,18 @@ def xent_loss(logits: Tensor, soft_label: Tensor) -> Tensor:
     return _by_row(logits, soft_label).mean()
 
 
-def _require_shapes(logits: Tensor, soft_label: Tensor) -> None:
+def _require_fit(logits: Tensor, soft_label: Tensor, alpha: float = 0.0) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], not {alpha!r}")
     fits = logits.ndim == 2 and logits.shape[1] == 2 and soft_label.shape == logits.shape[:1]
     if not fits or not len(logits):
         shapes = f"{tuple(logits.shape)} and {tuple(soft_label.shape)}"
         raise ValueError(f"logits must be (n, 2) and soft_label (n,), n > 0, not {shapes}")
 
 
-def _require_weight(alpha: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], not {alpha!r}")
-
-
 def _by_row(logits: Tensor, soft_label: Tensor) -> Tensor:
     """Cross-entropy of each row, (n,)."""
-    _require_shapes(logits, soft_label)
+    _require_fit(logits, soft_label)
     log_p = logits.float().log_softmax(dim=1)
     y = soft_label.to(log_p)
     return -(y * log_p[:, 1] + (1 - y) * log_p[:, 0])
@@ -114,8 +108,7 @@ def confidence_loss(
     Raises:
         ValueError: if alpha is outside [0, 1] or the shapes do not fit.
     """
-    _require_weight(alpha)
-    _require_shapes(logits, soft_label)
+    _require_fit(logits, soft_label, alpha)
     y = soft_label.to(logits.device).float()
     return xent_loss(logits, (1 - alpha) * y + alpha * harden(logits, y, threshold))
 
@@ -134,8 +127,7 @@ def entropy_loss(logits: Tensor, soft_label: Tensor, alpha: float) -> Tensor:
     Raises:
         ValueError: if alpha is outside [0, 1].
     """
-    _require_weight(alpha)
-    _require_shapes(logits, soft_label)
+    _require_fit(logits, soft_label, alpha)
     log_p = logits.float().log_softmax(dim=1)
     entropy = -(log_p.exp() * log_p).sum(dim=1).mean()
     return (1 - alpha) * xent_loss(logits, soft_label) + alpha * entropy
@@ -156,7 +148,7 @@ def product_loss(
         label_power: a.
         prediction_power: b.
     """
-    _require_shapes(logits, soft_label)
+    _require_fit(logits, soft_label)
     label_odds = soft_label.to(logits.device).float().logit(eps=2**-17)
     own_odds = (logits[:, 1] - logits[:, 0]).detach().float()
     return xent_loss(logits, (label_power * label_odds + prediction_power * own_odds).sigmoid())
@@ -191,7 +183,7 @@ def reverse_xent_loss(logits: Tensor, soft_label: Tensor, *, floor: float = 0.01
         soft_label: (n,), cut to [floor, 1 - floor].
         floor: keeps the logarithm finite.
     """
-    _require_shapes(logits, soft_label)
+    _require_fit(logits, soft_label)
     p = logits.float().softmax(dim=1)
     y = soft_label.to(p).clamp(floor, 1 - floor)
     return -(p[:, 1] * y.log() + p[:, 0] * (1 - y).log()).mean()
@@ -233,22 +225,17 @@ def alpha_at(progress: float, loss: ConfidenceLoss | EntropyLoss) -> float:
     return loss.alpha_max * progress / loss.warmup_fraction
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class XentLoss(Description):
+class XentLoss(Choice):
     """Cross-entropy against the labels as they are: naive finetuning."""
-
-    type: Literal["XentLoss"] = field(default="XentLoss", repr=False)
 
     def loss(self, logits: Tensor, soft_label: Tensor, progress: float) -> Tensor:
         """The loss of a batch when a share `progress` in [0, 1) of training is done."""
         return xent_loss(logits, soft_label)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ConfidenceLoss(Description):
+class ConfidenceLoss(Choice):
     """`confidence_loss` (Burns et al. 2023, eq. 1): alpha rises to `alpha_max`, then stays."""
 
-    type: Literal["ConfidenceLoss"] = field(default="ConfidenceLoss", repr=False)
     alpha_max: Share = 0.5
     warmup_fraction: Share = 0.2
     """Share of training over which alpha rises from 0."""
@@ -268,11 +255,9 @@ class ConfidenceLoss(Description):
         return confidence_loss(logits, soft_label, alpha_at(progress, self), self.threshold)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class EntropyLoss(Description):
+class EntropyLoss(Choice):
     """`entropy_loss`: the student's entropy instead of its hardened prediction."""
 
-    type: Literal["EntropyLoss"] = field(default="EntropyLoss", repr=False)
     alpha_max: Share = 0.5
     warmup_fraction: Share = 0.2
 
@@ -281,13 +266,11 @@ class EntropyLoss(Description):
         return entropy_loss(logits, soft_label, alpha_at(progress, self))
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ProductLoss(Description):
+class ProductLoss(Choice):
     """`product_loss`: the target is the product of the label and the student's prediction."""
 
-    type: Literal["ProductLoss"] = field(default="ProductLoss", repr=False)
-    label_power: Power = 1.0
-    prediction_power: Power = 1.0
+    label_power: NonNegativeFloat = 1.0
+    prediction_power: NonNegativeFloat = 1.0
 
     def loss(self, logits: Tensor, soft_label: Tensor, progress: float) -> Tensor:
         """The loss of a batch; the same throughout training."""
@@ -295,11 +278,9 @@ class ProductLoss(Description):
         return product_loss(logits, soft_label, **powers)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class WindowLoss(Description):
+class WindowLoss(Choice):
     """`window_loss`: only rows that the student is still unsure of are learned."""
 
-    type: Literal["WindowLoss"] = field(default="WindowLoss", repr=False)
     radius: Annotated[float, Field(ge=0, le=0.5)] = 0.15
 
     def loss(self, logits: Tensor, soft_label: Tensor, progress: float) -> Tensor:
@@ -307,11 +288,9 @@ class WindowLoss(Description):
         return window_loss(logits, soft_label, radius=self.radius)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ReverseLoss(Description):
+class ReverseLoss(Choice):
     """`reverse_xent_loss`: cross-entropy with prediction and label in each other's place."""
 
-    type: Literal["ReverseLoss"] = field(default="ReverseLoss", repr=False)
     floor: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """Labels are kept this far from 0 and 1, where their logarithm is infinite."""
 
@@ -320,12 +299,10 @@ class ReverseLoss(Description):
         return reverse_xent_loss(logits, soft_label, floor=self.floor)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class AdaptiveLoss(Description):
+class AdaptiveLoss(Choice):
     """`adaptive_confidence_loss`: each row weighs its label against the student's own verdict."""
 
-    type: Literal["AdaptiveLoss"] = field(default="AdaptiveLoss", repr=False)
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: PositiveFloat = 1.0
 
     def loss(self, logits: Tensor, soft_label: Tensor, progress: float) -> Tensor:
         """The loss of a batch; the same throughout training."""
@@ -334,6 +311,6 @@ class AdaptiveLoss(Description):
 
 Loss = Annotated[
     XentLoss | ConfidenceLoss | EntropyLoss | ProductLoss | WindowLoss | ReverseLoss | AdaptiveLoss,
-    Field(discriminator="type"),
+    BY_TYPE,
 ]
 """What `RunSpec.loss` may be."""

@@ -11,23 +11,19 @@ import json
 import symtable
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import field, replace
-from typing import Any, Literal, Self
+from dataclasses import replace
+from typing import Any, Self
 
-from pydantic.dataclasses import dataclass
-
-from w2s_lib.runs.description import STRICT, Description
+from w2s_lib.runs.description import Choice
 from w2s_lib.runs.errors import SpecError, nearest, require
 
 TAKES = ("states, labels, unlabeled, seed", "texts, labels, unlabeled, seed")
 """The arguments of a method: it is given states of a frozen model, or the texts."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Method(Description):
+class Method(Choice):
     """A function of texts or states, weak labels, further ones without, and a seed; it gives P(y = 1)."""
 
-    type: Literal["Method"] = field(default="Method", repr=False)
     source: str
     """One function, from its `def` on. It uses its arguments, builtins and what it imports
     itself."""
@@ -35,21 +31,17 @@ class Method(Description):
     """Arguments after `*` that are not at their default, as a JSON object, names in order."""
 
     def __post_init__(self) -> None:
-        made = self._function
+        made, this = self._function, f"method {self.name!r}"
         given = ast.unparse(made.args)
-        said = f"method {made.name!r} takes ({given}), and has to take ({TAKES[0]}) or ({TAKES[1]})"
+        said = f"{this} takes ({given}), and has to take ({TAKES[0]}) or ({TAKES[1]})"
         fits = given.partition(", *, ")[0] in TAKES and None not in made.args.kw_defaults
         require(fits, f"{said}, and settings with a default after a *")
         own = self.defaults
         for name in self.given:
-            require(
-                name in own, f"method {made.name!r} has no setting {name!r}: {nearest(name, own)}"
-            )
+            require(name in own, f"{this} has no setting {name!r}: {nearest(name, own)}")
         scope = symtable.symtable(self.source, "<method>", "exec")
         outside = sorted({*_from_outside(scope)} - {made.name, *dir(builtins)})
-        said = (
-            f"method {made.name!r} uses {', '.join(outside)}, which it neither is given nor imports"
-        )
+        said = f"{this} uses {', '.join(outside)}, which it neither is given nor imports"
         require(not outside, f"{said}: its id would not cover that")
 
     @property
@@ -100,22 +92,17 @@ class Method(Description):
 
         One that is given its default is as one that is not given: it is the same run.
         """
-        defaults, wanted = self.defaults, self.given | settings
-        own = {
-            name: value
-            for name, value in wanted.items()
-            if name not in defaults or value != defaults[name]
-        }
+        wanted, defaults = self.given | settings, self.defaults.items()
+        own = dict(setting for setting in wanted.items() if setting not in defaults)
         return replace(self, settings=json.dumps(own, sort_keys=True))
 
     @property
     def given(self) -> dict[str, Any]:
         """The settings by name."""
         try:
-            found: dict[str, Any] = dict(json.loads(self.settings))
+            return dict(json.loads(self.settings))
         except ValueError as error:
             raise SpecError(f"Method.settings is {self.settings!r:.100}: {error}") from None
-        return found
 
     def __call__(self, given: Any, labels: Any, unlabeled: Any, seed: int) -> Any:
         """Calls it here and now, such as to try it out.

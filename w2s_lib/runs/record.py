@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from w2s_lib.runs.description import Description, defaults
 from w2s_lib.runs.errors import DamagedRecord, SpecError, StoreError
 from w2s_lib.runs.settings import NextToken
-from w2s_lib.runs.spec import SEMANTICS, Continue, RunSpec
+from w2s_lib.runs.spec import SEMANTICS, RunSpec
 
 SPLITS = ("test", "validation", "supervisor", "student")
 FORMAT = 3
@@ -137,6 +137,7 @@ def check_content(record: Record) -> None:
     frame = record.predictions
     unknown, p = set(frame["split"].unique()) - set(SPLITS), frame["p"]
     weights = record.provenance.get("weights", "")  # a folder: no other one may be meant
+    sha256, digest = "([0-9a-f]{64})?", "([0-9a-f]{32})?"
     wrong = {
         f"unknown splits {sorted(unknown)}": unknown,
         "it has no rows": frame.empty,
@@ -145,10 +146,8 @@ def check_content(record: Record) -> None:
         "a group is negative": frame["group"].min() < 0,
         "p is not a probability": not p.between(0, 1).all(),
         f"its columns are {list(frame)}": list(frame) != ["split", "label", "p", "group"],
-        f"rules is not a SHA-256: {record.rules!r}": not re.fullmatch(
-            "([0-9a-f]{64})?", record.rules
-        ),
-        f"its adapters have the name {weights!r}": not re.fullmatch("([0-9a-f]{32})?", weights),
+        f"rules is not a SHA-256: {record.rules!r}": not re.fullmatch(sha256, record.rules),
+        f"its adapters have the name {weights!r}": not re.fullmatch(digest, weights),
     }
     for problem, found in wrong.items():
         if found:
@@ -183,17 +182,16 @@ def from_parquet(content: bytes, name: str) -> Record:
         metrics, provenance = (json.loads(metadata[part]) for part in ("metrics", "provenance"))
         spec = RunSpec.from_json(metadata["spec"])
         record = Record(spec, frame, metrics, provenance, name, metadata["rules"])
-        intact = metadata["digest"] == record.digest
-        named = record.spec.run_id == Path(name).stem
-        if intact and record.spec.semantics != SEMANTICS:
-            raise _of_another_edition(name, written, record.spec.semantics)
-        if intact and named:
-            check_content(record)
+        said = f"damaged record {name}: its content is not what its"
+        if metadata["digest"] != record.digest:
+            raise DamagedRecord(f"{said} digest says.")
+        if spec.semantics != SEMANTICS:
+            raise _of_another_edition(name, written, spec.semantics)
+        if spec.run_id != Path(name).stem:
+            raise DamagedRecord(f"{said} name says.")
+        check_content(record)
     except _UNREADABLE as error:
         raise DamagedRecord(f"damaged record {name}: {type(error).__name__}: {error}.") from error
-    if not (intact and named):
-        what = "name" if intact else "digest"
-        raise DamagedRecord(f"damaged record {name}: its content is not what its {what} says.")
     return record
 
 
@@ -220,7 +218,6 @@ def to_parquet(record: Record) -> bytes:
     }
     table = pa.table({"row": numbers.pop("row"), "split": codes, **numbers}, metadata=metadata)
     encoding = dict.fromkeys(("row", "label", "group"), "DELTA_BINARY_PACKED")
-    encoding["p"] = "BYTE_STREAM_SPLIT"
     file = io.BytesIO()
     pq.write_table(
         table,
@@ -228,7 +225,7 @@ def to_parquet(record: Record) -> bytes:
         compression="zstd",
         compression_level=19,
         use_dictionary=["split"],
-        column_encoding=encoding,
+        column_encoding=encoding | {"p": "BYTE_STREAM_SPLIT"},
         write_statistics=False,
     )
     return file.getvalue()
@@ -250,8 +247,7 @@ COLUMNS = (
 def row_of(record: Record) -> dict[str, Any]:
     """A run's row: its spec, metrics (accuracies at 1/2) and provenance, as in `COLUMNS`."""
     spec, metrics, made = record.spec, record.metrics, record.provenance
-    teacher = spec.teacher
-    start = spec.start.run.run_id if isinstance(spec.start, Continue) else ""
+    teacher, start = spec.teacher, spec.continued
     same = ("run_id", "role", "model", "depth", "quantization", "half", "seed", "device")
     return {
         **{name: getattr(spec, name) for name in same},
@@ -260,7 +256,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "supervisor": teacher.model if teacher else "",
         "supervisor_run": teacher.run_id if teacher else "",
         "loss": _words(spec.loss),
-        "start": f"Continue({start})" if start else type(spec.start).__name__,
+        "start": f"Continue({start.run_id})" if start else type(spec.start).__name__,
         "lora_blocks": str(spec.lora.blocks),
         "n_train": spec.task.n_train,
         "task": spec.task.name,
@@ -275,10 +271,9 @@ def row_of(record: Record) -> dict[str, Any]:
 
 def _words(part: Description) -> str:
     """A part of a spec as Python would write it, without its run and what is as by default."""
-    kind: Any = type(part)
-    given = [(name, getattr(part, name), default) for name, default in defaults(kind)]
-    changed = [(name, own) for name, own, default in given if name != "run" and own != default]
     inside = ", ".join(
-        f"{name}={own if isinstance(own, Description) else repr(own)}" for name, own in changed
+        f"{name}={own if isinstance(own, Description) else repr(own)}"
+        for name, default in defaults(type(part)).items()
+        if (own := getattr(part, name)) != default and name != "run"
     )
-    return f"{kind.__name__}({inside})" if inside else str(kind.__name__)
+    return f"{type(part).__name__}({inside})" if inside else type(part).__name__

@@ -11,8 +11,7 @@ from typing import Any
 
 from w2s_lib.runs.errors import StoreError, StoreUnavailable
 from w2s_lib.runs.folders import cache_dir, temporary
-from w2s_lib.runs.record import Record
-from w2s_lib.runs.store import Store, rename_new, weights_digest, whole
+from w2s_lib.runs.store import Store, rename_new, weights_digest
 
 _KEY = re.compile(r"//([^/@:]+:[^@]*)@")
 """An access key in a URL, as in `s3://key:secret@bucket`."""
@@ -77,26 +76,20 @@ class UrlStore(Store):
             with self._reached() as (do, root):
                 do("rm_file", f"{root}/{name}")
 
-    def weights(self, record: Record) -> Path | None:
+    def fetch_weights(self, folder: Path) -> bool:
         """See `Store`."""
-        if not (digest := record.provenance.get("weights", "")):
-            return None
-        name = f"{record.spec.run_id}/{digest}"
-        folder = self.folder / name
-        if whole(folder):
-            return folder
+        name = folder.relative_to(self.folder)
         with self._reached() as (do, root), temporary(self.folder) as part:
             part.mkdir()
             for path in do("find", f"{root}/{name}"):
                 (part / Path(path).name).write_bytes(do("cat_file", path))
-            if weights_digest(part) != digest:
+            if weights_digest(part) != folder.name:
                 said = f"w2s: adapters {self.name}/{name} are damaged or missing"
-                warnings.warn(said, stacklevel=2)
-                return None
+                warnings.warn(said, stacklevel=3)
+                return False
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                rename_new(part, folder)
-        return folder
+            rename_new(part, folder)
+        return True
 
     def put_weights(self, folder: Path, name: str) -> None:
         """See `Store`."""

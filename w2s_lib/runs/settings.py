@@ -1,13 +1,11 @@
 """Settings of a run that name no other run: task, adapters, recipe, ground truth; which apply."""
 
-from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from pydantic_core import ArgsKwargs
 
-from w2s_lib.runs.description import STRICT, Description
+from w2s_lib.runs.description import Choice, Description
 from w2s_lib.runs.errors import require
 from w2s_lib.runs.losses import Share
 
@@ -23,9 +21,8 @@ Kind = Literal[
 OF_A_MODEL = ("quantization", "precision", "device")
 """What a student takes over from its teacher, and any run from the one whose adapters it
 continues."""
-_OF_CLASSIFIER = ("recipe", "lora", *OF_A_MODEL, "loss", "start", "predict_halves")
 APPLIES: dict[Kind, tuple[str, ...]] = {
-    "classifier": _OF_CLASSIFIER,
+    "classifier": ("recipe", "lora", *OF_A_MODEL, "loss", "start", "predict_halves"),
     "reader": ("recipe", "lora", *OF_A_MODEL),
     "probe": ("lora", *OF_A_MODEL, "start", "predict_halves"),
     "method": OF_A_MODEL,
@@ -43,11 +40,8 @@ is."""
 SIZES = ("n_train", "n_validation", "n_test")
 Rows = Annotated[int, Field(ge=2, multiple_of=2)]
 """A number of rows: even, as classes are balanced."""
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Task(Description):
     """A named task and how many rows of it are used.
 
@@ -61,13 +55,13 @@ class Task(Description):
     """Rows in each of the two halves of the training pool."""
     n_validation: Rows = 500
     n_test: Rows = 4000
-    min_rating: NotNegative = 0.5
+    min_rating: NonNegativeFloat = 0.5
     """Embedded tasks: rows whose mean human rating is this close to 0 are left out as having no
     clear label; in comparisons, pairs whose mean ratings are closer than this."""
-    max_rating: NotNegative = 4.0
+    max_rating: NonNegativeFloat = 4.0
     """Embedded tasks but comparisons: rows whose mean human rating is further from 0 are left out,
     as too clear. Ratings end at 4."""
-    panel: Annotated[int, Field(ge=0)] = 0
+    panel: NonNegativeInt = 0
     """Embedded tasks but comparisons: how many of a text's raters, drawn once for everybody, say
     what is true, by the sign of their mean rating. The others can be supervisors (`RaterErrors`).
     0: all say what is true. No test row is one that a task without a panel is tested on."""
@@ -77,7 +71,7 @@ class Task(Description):
     label_words: str = "terrible/great"
     """Zero-shot: the words, of one token each, that stand for label 0 and label 1 after the
     template."""
-    max_tokens: Annotated[int, Field(ge=0)] = 0
+    max_tokens: NonNegativeInt = 0
     """A longer text loses its beginning or its end; the template stays whole. 0: no text may exceed
     what the model reads."""
     cut: Literal["end", "start"] = "end"
@@ -100,12 +94,11 @@ class Task(Description):
         require("{text}" in self.template, said)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Lora(Description):
     """Low-rank adapters (Hu et al. 2021) on every linear layer of the top blocks."""
 
     rank: Annotated[int, Field(ge=1)] = 16
-    alpha: NotNegative = 32.0
+    alpha: NonNegativeFloat = 32.0
     blocks: Literal["all"] | Annotated[int, Field(ge=1)] = 10
     """How many of the top blocks are adapted (all, where there are fewer), or "all"."""
 
@@ -114,52 +107,41 @@ class Lora(Description):
         return depth if self.blocks == "all" else min(depth, self.blocks)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe(Description):
     """How long and how fast: the same for supervisors, students and ceilings."""
 
     epochs: Annotated[int, Field(ge=1)] = 2
     batch_size: Annotated[int, Field(ge=2)] = 16
-    learning_rate: Positive = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     warmup_fraction: Share = 0.1
     """Share of the steps over which the rate rises from 0, before it falls linearly to 0."""
-    weight_decay: NotNegative = 0.0
-    max_grad_norm: Positive = 1.0
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat = 1.0
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class GroundTruth(Description):
+class GroundTruth(Choice):
     """The task's own labels."""
 
-    type: Literal["GroundTruth"] = field(default="GroundTruth", repr=False)
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class NoisyTruth(Description):
+class NoisyTruth(Choice):
     """The task's own labels, 0 or 1, with a share of them flipped at random in either class.
 
     A ceiling brought down to a student's accuracy: a yardstick of what a model that has never seen
     the supervisor gets wrong. The flips of a smaller share are among those of a larger one.
     """
 
-    type: Literal["NoisyTruth"] = field(default="NoisyTruth", repr=False)
     share: Annotated[float, Field(gt=0, lt=0.5)]
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class NextToken(Description):
+class NextToken(Choice):
     """No labels: the run learns the next token of the half's texts.
 
     Generative finetuning (Burns et al. 2023).
     """
 
-    type: Literal["NextToken"] = field(default="NextToken", repr=False)
     corpus: str = ""
     """A task whose texts are read in place of the half's own, as many tokens of them: a control."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Pretrained(Description):
+class Pretrained(Choice):
     """Start from the pretrained weights, with fresh adapters."""
-
-    type: Literal["Pretrained"] = field(default="Pretrained", repr=False)

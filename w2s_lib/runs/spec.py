@@ -9,140 +9,84 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeInt
 
-from w2s_lib.runs.description import STRICT, Description, defaults
+from w2s_lib.runs import model_names, settings
+from w2s_lib.runs.description import BY_TYPE, Choice, Description, defaults
 from w2s_lib.runs.errors import SpecError, require
 from w2s_lib.runs.losses import Loss, XentLoss
 from w2s_lib.runs.method import Method
-from w2s_lib.runs.model_names import (
-    EMBEDDED_DEPTH,
-    NO_MODEL,
-    canonical_model,
-    is_folder,
-    is_hub,
-    split_model,
-)
-from w2s_lib.runs.settings import (
-    APPLIES,
-    EMBEDDED_TASKS,
-    OF_A_MODEL,
-    Device,
-    GroundTruth,
-    Half,
-    Kind,
-    Lora,
-    NextToken,
-    NoisyTruth,
-    Precision,
-    Pretrained,
-    Quantization,
-    Recipe,
-    Role,
-    Task,
-)
+from w2s_lib.runs.settings import GroundTruth, Lora, NextToken, NoisyTruth, Pretrained, Recipe, Task
 
 SEMANTICS = 2
 """Raised when the same spec would train to different bits. It is part of every id. 1 was the first
 edition's: one stream of random numbers for teacher and student, other test rows."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class FromRun(Description):
+class OfRun(Choice):
+    """What is taken from another run: its labels, or its adapters."""
+
+    run: RunSpec
+
+
+class FromRun(OfRun):
     """Another run's labels as they come, P(y=1): naive finetuning (Burns et al. 2023, section 4.2)."""
 
-    type: Literal["FromRun"] = field(default="FromRun", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Hard(Description):
+class Hard(OfRun):
     """Another run's labels, made 0 or 1 at one half: a control for how sure its teacher is."""
 
-    type: Literal["Hard"] = field(default="Hard", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Centred(Description):
+class Centred(OfRun):
     """Another run's labels, their logits less the median logit over the half: as many yes as no.
 
     A control for a teacher that prefers one class. No individual label enters.
     """
 
-    type: Literal["Centred"] = field(default="Centred", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Flip(Description):
+class Flip(OfRun):
     """Ground truth, 0 or 1, with as many random errors in either class as `run` makes there.
 
     A control: are a supervisor's errors harder to see through? (Burns et al. 2023, simulated ones.)
     """
 
-    type: Literal["Flip"] = field(default="Flip", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ModelErrors(Description):
+class ModelErrors(OfRun):
     """Another run's labels, made 0 or 1 at their median over the half: as many yes as no.
 
     It errs as often in either class, and the next four kinds as often as it does: they differ in
     where errors stand alone (Burns et al. 2023, simulated supervisors). Chapter: people.
     """
 
-    type: Literal["ModelErrors"] = field(default="ModelErrors", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class CoinErrors(Description):
+class CoinErrors(OfRun):
     """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, anywhere."""
 
-    type: Literal["CoinErrors"] = field(default="CoinErrors", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class RaterErrors(Description):
+class RaterErrors(OfRun):
     """Ground truth, 0 or 1, with as many errors as `ModelErrors` has, a single rater's.
 
     A row's chance is proportional to the share of its raters who contradict the truth, among those
     who are not on the panel that says what is true (`Task.panel`).
     """
 
-    type: Literal["RaterErrors"] = field(default="RaterErrors", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class WordErrors(Description):
+class WordErrors(OfRun):
     """Ground truth, 0 or 1, with as many errors as `ModelErrors` has: where words weigh most.
 
     Each word's weight is drawn once for everybody; a text has their mean.
     """
 
-    type: Literal["WordErrors"] = field(default="WordErrors", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class LengthErrors(Description):
+class LengthErrors(OfRun):
     """Ground truth, 0 or 1, with as many errors as `ModelErrors` has: the longest texts."""
 
-    type: Literal["LengthErrors"] = field(default="LengthErrors", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Relabelled(Description):
+class Relabelled(OfRun):
     """Another run's labels as a function of one's own changes them. Chapter: leaderboard.
 
     It is given the half's texts, or the frozen states of the model that will learn, and that run's
@@ -150,8 +94,6 @@ class Relabelled(Description):
     half.
     """
 
-    type: Literal["Relabelled"] = field(default="Relabelled", repr=False)
-    run: RunSpec
     method: Method
 
 
@@ -159,17 +101,14 @@ Erring: TypeAlias = ModelErrors | CoinErrors | RaterErrors | WordErrors | Length
 """Labels that are all wrong equally often, in either class."""
 Taught: TypeAlias = FromRun | Hard | Centred | Flip | Erring | Relabelled
 """Labels that come from another run, `labels.run`."""
+_LEARNS = {"reader": NextToken, "zero_shot": GroundTruth, "transfer": GroundTruth}
+"""The labels of a kind of run that learns no others."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Continue(Description):
+class Continue(OfRun):
     """Start from the adapters of a run: one of `NextToken`, or one whose states are probed."""
 
-    type: Literal["Continue"] = field(default="Continue", repr=False)
-    run: RunSpec
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunSpec(Description):
     """One run. Built by `supervisor`, `student`, `ceiling` and the other arms."""
 
@@ -180,33 +119,29 @@ class RunSpec(Description):
     """What exactly the name means: a hub model's commit, a folder's digest.
     `w2s_lib.models.pins.pin` fills it in; until then it is "", or the branch or tag of a hub model
     that is wanted."""
-    task: Task = field(default_factory=Task)
-    labels: Annotated[
-        GroundTruth | NoisyTruth | Taught | NextToken, Field(discriminator="type")
-    ] = field(default_factory=GroundTruth)
-    half: Half = "student"
+    task: Task = Task()
+    labels: Annotated[GroundTruth | NoisyTruth | Taught | NextToken, BY_TYPE] = GroundTruth()
+    half: settings.Half = "student"
     """The half of the training pool that the run is fitted on; or all of the "pool", which is more
     than both halves: the most that ground truth can teach."""
-    loss: Loss = field(default_factory=XentLoss)
-    start: Annotated[Pretrained | Continue, Field(discriminator="type")] = field(
-        default_factory=Pretrained
-    )
-    recipe: Recipe = field(default_factory=Recipe)
-    lora: Lora = field(default_factory=Lora)
+    loss: Loss = XentLoss()
+    start: Annotated[Pretrained | Continue, BY_TYPE] = Pretrained()
+    recipe: Recipe = Recipe()
+    lora: Lora = Lora()
     method: Literal["finetune", "probe", "zero_shot", "transfer"] | Method = "finetune"
     """"finetune", "probe" (logistic regression on the last token's states after `model`'s depth),
     a function of them, "zero_shot" (label-word odds), "transfer" (`start`, on another task)."""
     predict_halves: bool = False
     """Whether the halves are predicted as well as test and validation: a teacher's have to be."""
-    quantization: Quantization = "nf4"
-    precision: Precision = "bf16"
-    device: Device = "cpu"
-    seed: Annotated[int, Field(ge=0)] = 0
+    quantization: settings.Quantization = "nf4"
+    precision: settings.Precision = "bf16"
+    device: settings.Device = "cpu"
+    seed: NonNegativeInt = 0
     """Draws the halves, and, each from a stream of its own, what `stream` is for."""
     semantics: Annotated[int, Field(ge=1)] = SEMANTICS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "model", canonical_model(self.model, self.revision))
+        object.__setattr__(self, "model", model_names.canonical_model(self.model, self.revision))
         self._require_settings_that_apply()
         batch, rows = self.recipe.batch_size, self.task.n_train
         require(batch <= rows, f"Recipe.batch_size is {batch}, more than the {rows} rows of a half")
@@ -216,24 +151,20 @@ class RunSpec(Description):
             self._require_adapters_that_fit(self.continued)
 
     def _require_settings_that_apply(self) -> None:
-        labels, kind = type(self.labels).__name__, self.kind
-        learns = {"reader": ("NextToken",)} | dict.fromkeys(
-            ("zero_shot", "transfer"), ("GroundTruth",)
-        )
-        taught = (GroundTruth, NoisyTruth, *get_args(Taught))
-        allowed = learns.get(kind, tuple(label.__name__ for label in taught))
-        require(labels in allowed, f"RunSpec.labels is {labels}, which a {kind} does not learn")
-        alone = NO_MODEL.get(self.name, kind) == kind
+        labels, kind, no_model = self.labels, self.kind, model_names.NO_MODEL
+        said = f"RunSpec.labels is {type(labels).__name__}, which a {kind} does not learn"
+        require(isinstance(labels, _LEARNS.get(kind, GroundTruth | NoisyTruth | Taught)), said)
+        alone = no_model.get(self.name, kind) == kind
         require(alone, f"{self.name!r} is no language model: it cannot be a {kind}")
         alone = kind != "text_method" or self.name == "texts"
         require(alone, f"a method that takes texts is asked as 'texts', not as {self.model!r}")
-        made = isinstance(self.labels, Relabelled) and self.labels.method.sees == "states"
+        made = isinstance(labels, Relabelled) and labels.method.sees == "states"
         said = f"{self.name!r} has no states, from which RunSpec.labels would be made"
-        require(not made or self.name not in NO_MODEL, said)
-        for name, default in _SETTINGS.items():
-            applies = name in APPLIES[kind] and (
-                name != "lora" or kind != "probe" or self.continued
-            )
+        require(not made or self.name not in no_model, said)
+        for name, default in defaults(RunSpec).items():
+            applies = name in settings.APPLIES[kind] or name not in settings.APPLIES["classifier"]
+            if name == "lora" and kind == "probe":
+                applies = self.continued is not None
             if not applies and getattr(self, name) != default:
                 shown = f"{getattr(self, name)!r:.100}"
                 raise SpecError(f"{name} does not apply to a {kind}: {shown} would be ignored")
@@ -254,7 +185,7 @@ class RunSpec(Description):
     def _require_adapters_that_fit(self, earlier: RunSpec) -> None:
         """Refuses to start from a run whose adapters do not fit, or that has seen other texts."""
         require(earlier.trains, f"a {earlier.kind} has no adapters to start from")
-        same = ("seed", "name", "revision", *OF_A_MODEL, "lora")
+        same = ("seed", "name", "revision", *settings.OF_A_MODEL, "lora")
         self._require_same(earlier, "adapters", *same)
         if self.kind == "transfer":
             fits = self.model == earlier.model and earlier.kind == "classifier"
@@ -277,16 +208,16 @@ class RunSpec(Description):
     @property
     def name(self) -> str:
         """The model without its depth."""
-        return split_model(self.model)[0]
+        return model_names.split_model(self.model)[0]
 
     @property
     def depth(self) -> int | None:
         """Blocks kept: None for `tfidf`, and where only the model's configuration knows."""
-        name, depth = split_model(self.model)
-        return depth or EMBEDDED_DEPTH.get(name)
+        name, depth = model_names.split_model(self.model)
+        return depth or model_names.EMBEDDED_DEPTH.get(name)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> settings.Kind:
         """What is fitted; it says which settings apply (`APPLIES`)."""
         if isinstance(self.method, Method):
             return "method" if self.method.sees == "states" else "text_method"
@@ -304,12 +235,12 @@ class RunSpec(Description):
     @property
     def teacher(self) -> RunSpec | None:
         """The run that gives the labels."""
-        return self.labels.run if isinstance(self.labels, Taught) else None
+        return self.labels.run if isinstance(self.labels, OfRun) else None
 
     @property
     def continued(self) -> RunSpec | None:
         """The run whose adapters this one starts from."""
-        return self.start.run if isinstance(self.start, Continue) else None
+        return self.start.run if isinstance(self.start, OfRun) else None
 
     @cached_property
     def stream(self) -> tuple[int, int, int]:
@@ -321,10 +252,10 @@ class RunSpec(Description):
         same, run = 0, self.teacher
         while run:
             same, run = same + (run.half == self.half), run.teacher
-        return (self.seed, get_args(Half).index(self.half), same)
+        return (self.seed, get_args(settings.Half).index(self.half), same)
 
     @property
-    def role(self) -> Role:
+    def role(self) -> settings.Role:
         """What the run is in an experiment."""
         if self.kind == "reader":
             return "generative"
@@ -344,11 +275,11 @@ class RunSpec(Description):
     @property
     def _unpinned(self) -> str:
         """What of this run alone is not pinned, in words; "" where all is."""
-        if is_hub(self.name) and not re.fullmatch("[0-9a-f]{40}", self.revision):
+        if model_names.is_hub(self.name) and not re.fullmatch("[0-9a-f]{40}", self.revision):
             return f"the commit of {self.name!r}"
-        if is_folder(self.name) and not self.revision:
+        if model_names.is_folder(self.name) and not self.revision:
             return f"the content of the folder {self.name!r}"
-        if self.task.name not in EMBEDDED_TASKS and not self.task.sha256:
+        if self.task.name not in settings.EMBEDDED_TASKS and not self.task.sha256:
             return f"the content of task {self.task.name!r}"
         return ""
 
@@ -359,9 +290,9 @@ class RunSpec(Description):
         Raises:
             SpecError: it is not said yet which weights or texts are meant: see `pinned`.
         """
-        if not self.pinned:
-            what = next(run._unpinned for run in self.lineage() if run._unpinned)
-            raise SpecError(f"no id yet: {what} is not pinned, which `sweep` or `pin` does")
+        for run in self.lineage():
+            said = f"no id yet: {run._unpinned} is not pinned, which `sweep` or `pin` does"
+            require(not run._unpinned, said)
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def with_seed(self, seed: int) -> RunSpec:
@@ -370,12 +301,11 @@ class RunSpec(Description):
 
     def map_lineage(self, change: Callable[[RunSpec], dict[str, Any]]) -> RunSpec:
         """The same lineage, each run of it with the settings that `change` gives for it."""
-        settings: dict[str, Any] = {}
-        if isinstance(self.labels, Taught):
-            settings["labels"] = replace(self.labels, run=self.labels.run.map_lineage(change))
-        if isinstance(self.start, Continue):
-            settings["start"] = replace(self.start, run=self.start.run.map_lineage(change))
-        return replace(self, **settings, **change(self))
+        changed: dict[str, Any] = {}
+        for name in ("labels", "start"):
+            if isinstance(part := getattr(self, name), OfRun):
+                changed[name] = replace(part, run=part.run.map_lineage(change))
+        return replace(self, **changed, **change(self))
 
     def parents(self) -> list[RunSpec]:
         """The runs that this one needs directly: its teacher, and the one that it continues."""
@@ -386,7 +316,3 @@ class RunSpec(Description):
         for parent in self.parents():
             yield from parent.lineage()
         yield self
-
-
-_SETTINGS = {name: default for name, default in defaults(RunSpec) if name in APPLIES["classifier"]}
-"""The settings that do not apply to every kind, with their defaults."""

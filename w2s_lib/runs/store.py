@@ -22,18 +22,8 @@ from typing import TypeVar
 
 from platformdirs import user_data_dir
 
+from w2s_lib.runs import folders
 from w2s_lib.runs.errors import DamagedRecord, StoreError, StoreUnavailable
-from w2s_lib.runs.folders import (
-    cache_dir,
-    file_sha256,
-    locked,
-    named_folder,
-    remove_parts,
-    repository_root,
-    sync,
-    temporary,
-    write_whole,
-)
 from w2s_lib.runs.record import Record, check_content, from_parquet, to_parquet
 from w2s_lib.runs.spec import RunSpec
 
@@ -88,9 +78,15 @@ class Store(ABC):
         """
         return contextlib.nullcontext(True)
 
-    @abstractmethod
     def weights(self, record: Record) -> Path | None:
-        """A folder of this machine with a record's adapters; None where they are not whole."""
+        """The folder in `folder` with a record's adapters; None of none, or where they are not whole."""
+        digest = record.provenance.get("weights", "")
+        folder = self.folder / record.spec.run_id / digest
+        return folder if digest and (whole(folder) or self.fetch_weights(folder)) else None
+
+    def fetch_weights(self, folder: Path) -> bool:
+        """Puts adapters into a folder of the cache where the store has them; says whether it did."""
+        return False
 
     @abstractmethod
     def put_weights(self, folder: Path, name: str) -> None:
@@ -107,37 +103,6 @@ class Store(ABC):
             said = f"{error} It is kept as {aside}, and the run counts as missing."
             warnings.warn(said, stacklevel=3)
             return None
-
-    def write(self, record: Record, artefacts: Callable[[Path], None] | None = None) -> Record:
-        """See `write`."""
-        run_id = record.spec.run_id
-        try:
-            check_content(record)
-        except ValueError as error:
-            raise StoreError(f"run {run_id} has no valid record: {error}") from error
-        try:
-            with temporary(self.folder) as part:
-                part.mkdir()
-                if artefacts:
-                    artefacts(part)
-                for file in part.iterdir():  # safetensors keeps its files to the owner
-                    file.chmod(part.stat().st_mode & 0o666)
-                if digest := weights_digest(part):
-                    record = replace(record, provenance={**record.provenance, "weights": digest})
-                there = self.find(run_id)
-                lost = bool(there and digest and not self.weights(there))
-                if there and _agreed(record, there, lost=lost) and not lost:
-                    return there
-                if digest:
-                    self.put_weights(part, f"{run_id}/{digest}")
-                content = to_parquet(record)
-                if not self.put(f"{run_id}.parquet", content, new=there is None):
-                    there = self.find(run_id)
-                    return there if there and _agreed(record, there, lost=False) else record
-        except OSError as error:
-            said = f"the record of {run_id} could not be written to {self.name}: {error}"
-            raise StoreUnavailable(f"{said}. Nothing half-written was left: {ROOM}.") from error
-        return replace(record, path=f"{self.name}/{run_id}.parquet")
 
 
 class FolderStore(Store):
@@ -157,7 +122,7 @@ class FolderStore(Store):
 
     def put(self, file: str, content: bytes, *, new: bool) -> bool:
         """See `Store`."""
-        write_whole(self.folder / file, lambda part: part.write(content))
+        folders.write_whole(self.folder / file, lambda part: part.write(content))
         return True
 
     def rename(self, file: str, new: str) -> None:
@@ -172,36 +137,30 @@ class FolderStore(Store):
     @contextlib.contextmanager
     def probe(self) -> Iterator[str]:
         """See `Store`."""
-        with temporary(self.folder) as part:
+        with folders.temporary(self.folder) as part:
             part.write_bytes(b"w2s")
             yield part.name
 
     @contextlib.contextmanager
     def claim(self, run_id: str) -> Iterator[bool]:
         """See `Store`."""
+        lock = folders.lock_of(self.folder / run_id)
         with contextlib.ExitStack() as stack:
             try:
-                mine = stack.enter_context(locked(self.folder / f".{run_id}.lock", wait=False))
+                mine = stack.enter_context(folders.locked(lock, wait=False))
             except OSError as error:
                 raise StoreError(f"the store {self.name} cannot be locked: {error}") from error
             yield mine
 
-    def weights(self, record: Record) -> Path | None:
-        """See `Store`."""
-        digest = record.provenance.get("weights", "none")
-        folder = self.folder / record.spec.run_id / digest
-        return folder if whole(folder) else None
-
     def put_weights(self, folder: Path, name: str) -> None:
         """See `Store`."""
         for path in (*folder.iterdir(), folder):
-            sync(path)
+            folders.sync(path)
         target = self.folder / name
         target.parent.mkdir(exist_ok=True)
         while not whole(target):
-            with contextlib.suppress(FileExistsError):
-                rename_new(folder, target)
-        sync(target.parent)
+            rename_new(folder, target)
+        folders.sync(target.parent)
 
 
 def user_store() -> Store:
@@ -212,17 +171,17 @@ def user_store() -> Store:
 
         return UrlStore(chosen)
     if chosen:
-        return FolderStore(named_folder(chosen.removeprefix("file://"), "W2S_STORE"))
-    if root := repository_root():
+        return FolderStore(folders.named_folder(chosen.removeprefix("file://"), "W2S_STORE"))
+    if root := folders.repository_root():
         return FolderStore(root / ".w2s" / "records")
     return FolderStore(Path(user_data_dir("w2s", appauthor=False)) / "records")
 
 
 def published_store() -> Path | None:
     """The folder `W2S_PUBLISHED`; else `book/results/` in the repository; None: "0", or neither."""
-    chosen, root = os.environ.get("W2S_PUBLISHED", ""), repository_root()
+    chosen, root = os.environ.get("W2S_PUBLISHED", ""), folders.repository_root()
     if chosen not in ("", "1"):
-        return None if chosen == "0" else named_folder(chosen, "W2S_PUBLISHED")
+        return None if chosen == "0" else folders.named_folder(chosen, "W2S_PUBLISHED")
     return root / "book" / "results" if root else None
 
 
@@ -244,9 +203,9 @@ def find(spec: RunSpec) -> Record | None:
 
 def remove_left() -> None:
     """Removes what dead processes have left in the user's store and among what the cache keeps."""
-    cache = cache_dir()
+    cache = folders.cache_dir()
     for folder in (user_store().folder, cache / "states", *(cache / "trunks").glob("*")):
-        remove_parts(folder)
+        folders.remove_parts(folder)
 
 
 def recorded() -> set[str]:
@@ -264,7 +223,7 @@ def weights(spec: RunSpec) -> Path | None:
     """
     store = user_store()
     record = store.find(spec.run_id)
-    return store.weights(record) if record and "weights" in record.provenance else None
+    return store.weights(record) if record else None
 
 
 def read(path: Path) -> Record:
@@ -321,8 +280,34 @@ def write(
         StoreUnavailable: the store cannot be written, or the disk is full; nothing half-written stays.
         StoreError: its record of this run has other predictions, or this one is not valid.
     """
-    to = FolderStore(store) if store else user_store()
-    return to.write(replace(record, rules=rules), artefacts)
+    to, run_id = FolderStore(store) if store else user_store(), record.spec.run_id
+    record = replace(record, rules=rules)
+    try:
+        check_content(record)
+    except ValueError as error:
+        raise StoreError(f"run {run_id} has no valid record: {error}") from error
+    try:
+        with folders.temporary(to.folder) as part:
+            part.mkdir()
+            if artefacts:
+                artefacts(part)
+            for file in part.iterdir():  # safetensors keeps its files to the owner
+                file.chmod(part.stat().st_mode & 0o666)
+            if digest := weights_digest(part):
+                record = replace(record, provenance={**record.provenance, "weights": digest})
+            there = to.find(run_id)
+            lost = bool(there and digest and not to.weights(there))
+            if there and _agreed(record, there, lost=lost) and not lost:
+                return there
+            if digest:
+                to.put_weights(part, f"{run_id}/{digest}")
+            if not to.put(f"{run_id}.parquet", to_parquet(record), new=there is None):
+                there = to.find(run_id)
+                return there if there and _agreed(record, there, lost=False) else record
+    except OSError as error:
+        said = f"the record of {run_id} could not be written to {to.name}: {error}"
+        raise StoreUnavailable(f"{said}. Nothing half-written was left: {ROOM}.") from error
+    return replace(record, path=f"{to.name}/{run_id}.parquet")
 
 
 def patiently(do: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
@@ -342,7 +327,7 @@ def patiently(do: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
 def weights_digest(folder: Path) -> str:
     """SHA-256 of the names and contents of a folder's files, 32 hex digits; "" of no files."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    lines = "".join(f"{file_sha256(path)}  {path.name}\n" for path in files)
+    lines = "".join(f"{folders.file_sha256(path)}  {path.name}\n" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()[:32] if lines else ""
 
 
@@ -362,17 +347,12 @@ def whole(folder: Path) -> bool:
 
 
 def rename_new(part: Path, folder: Path) -> None:
-    """Renames a folder.
-
-    Raises:
-        FileExistsError: somebody else was faster, or the other one is there already.
-    """
+    """Renames a folder, unless there is one of that name: another process may have been faster."""
     try:
         os.rename(part, folder)
-    except OSError as error:
+    except OSError:
         if not folder.is_dir():
             raise
-        raise FileExistsError(folder) from error
 
 
 def _agreed(record: Record, there: Record, *, lost: bool) -> bool:

@@ -23,21 +23,36 @@ YES_NO: Row = {"template": "{text} Answer:", "label_words": "no/yes", "cut": "st
 CORRECT: Row = YES_NO | {"template": "{text} Is this answer correct? Answer:"}
 REASONABLE: Row = YES_NO | {"template": "{text} Is this reasonable? Answer:"}
 SENTIMENT: Row = {"template": "{text} It was", "label_words": "terrible/great"}
+# Where files of the hub lie that `datasets` cannot load by name.
+PLAIN_TEXT: Row = {"files": "plain_text/{split}/0000.parquet"}
+DEFAULT: Row = {"files": "default/{split}/0000.parquet"}
 # A passage or a dialogue, of which the largest batch must fit on one GPU.
 LONG: Row = {"max_tokens": 512}
 HELD_OUT: Row = {"parts": {"train": "train", "test": "validation"}}
 ALL_THREE: Row = {"parts": {"train": "train", "validation": "validation", "test": "test"}}
 TRAIN_TEST: Row = {"parts": {"train": "train", "test": "test"}}
 
+
+def _catalogued(name: str) -> Row:
+    """The source of a schema: its page in the catalogue of TensorFlow's datasets."""
+    return {"source": f"tensorflow/datasets docs/community_catalog/huggingface/{name}.md"}
+
+
+def _kept(file: str) -> Row:
+    """The source of a schema: a file that the hub's `datasets` had in 2022."""
+    return {"source": f"huggingface/datasets datasets/{file} (2022)"}
+
+
 # The ordinary test set of ETHICS is its `validation`; its `test` is the hard one.
 ETHICS: Row = HELD_OUT | {"hub": "hendrycks/ethics:6deab74c03e30f13540266e373ce31f8466169f8"}
 GLUE: Row = HELD_OUT | {
     "hub": "nyu-mll/glue:bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-    "source": "tensorflow/datasets docs/community_catalog/huggingface/glue.md",
+    **_catalogued("glue"),
 }
+SCIQ: Row = ALL_THREE | CORRECT | {"hub": "allenai/sciq:2c94ad3e1aafab77146f384e23536f97a4849815"}
 SUPER_GLUE: Row = HELD_OUT | {
     "hub": "aps/super_glue:3de24cf8022e94f4ee4b9d55a6f539891524d646",
-    "source": "huggingface/datasets datasets/super_glue/README.md (2022)",
+    **_kept("super_glue/README.md"),
 }
 
 
@@ -48,8 +63,7 @@ def _answered(context: str, question: str, answers: list[str], right: int) -> Ex
 
 @hub_task(
     "google/boolq:35b264d03638db9f4ce671b711558bf7ff0f80d5",
-    source="tensorflow/datasets docs/community_catalog/huggingface/boolq.md",
-    **HELD_OUT | YES_NO | LONG,
+    **HELD_OUT | YES_NO | LONG | _catalogued("boolq"),
 )
 def boolq(row: Row) -> Examples:
     text = f"{row['passage']} Question: {row['question']}?"
@@ -58,8 +72,7 @@ def boolq(row: Row) -> Examples:
 
 @hub_task(
     "allenai/cosmos_qa:ed50fe83db62b355759053b1cd5eef344ee371e0",
-    files="default/{split}/0000.parquet",
-    **HELD_OUT | CORRECT | LONG,
+    **HELD_OUT | CORRECT | LONG | DEFAULT,
 )
 def cosmos_qa(row: Row) -> Examples:
     answers = [row[f"answer{i}"] for i in range(4)]
@@ -72,8 +85,7 @@ def cosmos_qa(row: Row) -> Examples:
 
 @hub_task(
     "dataset-org/dream:ca4c45feaf089ecfc37579eb2c594375f70dbfd5",
-    files="plain_text/{split}/0000.parquet",
-    **ALL_THREE | CORRECT | LONG,
+    **ALL_THREE | CORRECT | LONG | PLAIN_TEXT,
 )
 def dream(row: Row) -> Examples:
     said, right = " ".join(row["dialogue"]), row["choice"].index(row["answer"])
@@ -110,9 +122,8 @@ def ethics_utilitarianism(row: Row) -> Examples:
 
 @hub_task(
     "facebook/anli:8e4813d81f46d313dac7892e1c28076917cfcdf9",
-    source="tensorflow/datasets docs/community_catalog/huggingface/anli.md",
     parts={"train": "train_r2", "validation": "dev_r2", "test": "test_r2"},
-    **YES_NO | {"n_test": 600},
+    **YES_NO | {"n_test": 600} | _catalogued("anli"),
 )
 def anli_r2(row: Row) -> Examples:
     # The column `reason` would give the label away.
@@ -137,8 +148,7 @@ def sst2(row: Row) -> Examples:
 
 @hub_task(
     "Rowan/hellaswag:218ec52e09a7e7462a5400043bb9a69a41d06b76",
-    source="tensorflow/datasets docs/community_catalog/huggingface/hellaswag.md",
-    **HELD_OUT | CORRECT,
+    **HELD_OUT | CORRECT | _catalogued("hellaswag"),
 )
 def hellaswag(row: Row) -> Examples:
     texts = [re.sub(r"\[.*?\]", "", f"{row['ctx']} {ending}") for ending in row["endings"]]
@@ -147,9 +157,8 @@ def hellaswag(row: Row) -> Examples:
 
 @hub_task(
     "CogComp/mc_taco:refs/convert/parquet",
-    files="plain_text/{split}/0000.parquet",
     parts={"train": "test", "test": "validation"},
-    **CORRECT,
+    **CORRECT | PLAIN_TEXT,
 )
 def mc_taco(row: Row) -> Examples:
     # There is no training set, and no commit of the converted files was found to pin.
@@ -160,8 +169,7 @@ def mc_taco(row: Row) -> Examples:
 @hub_task(
     "allenai/openbookqa:388097ea7776314e93a529163e0fea805b8a6454",
     config="main",
-    source="huggingface/datasets datasets/openbookqa/dataset_infos.json (2022)",
-    **ALL_THREE | CORRECT | {"n_test": 900},
+    **ALL_THREE | CORRECT | {"n_test": 900} | _kept("openbookqa/dataset_infos.json"),
 )
 def openbookqa(row: Row) -> Examples:
     texts = [f"Q: {row['question_stem']} A: {choice}" for choice in row["choices"]["text"]]
@@ -171,8 +179,7 @@ def openbookqa(row: Row) -> Examples:
 @hub_task(
     "google-research-datasets/paws:161ece9501cf0a11f3e48bd356eaa82de46d6a09",
     config="labeled_final",
-    source="huggingface/datasets datasets/paws/dataset_infos.json (2022)",
-    **ALL_THREE | YES_NO,
+    **ALL_THREE | YES_NO | _kept("paws/dataset_infos.json"),
 )
 def paws(row: Row) -> Examples:
     if row["label"] in (0, 1):  # the card: -1 where a label was missing
@@ -183,8 +190,7 @@ def paws(row: Row) -> Examples:
 @hub_task(
     "textmachinelab/quail:b9aea018de340fc2b00b3a7cb3889ee921a91001",
     files="quail/{split}/0000.parquet",
-    source="huggingface/datasets datasets/quail/dataset_infos.json (2022)",
-    **HELD_OUT | CORRECT | LONG,
+    **HELD_OUT | CORRECT | LONG | _kept("quail/dataset_infos.json"),
 )
 def quail(row: Row) -> Examples:
     right = row["correct_answer_id"]
@@ -193,9 +199,7 @@ def quail(row: Row) -> Examples:
 
 @hub_task(
     "ybisk/piqa:142c51238b3ca2bc61e9a075913871b8b600e8e1",
-    files="plain_text/{split}/0000.parquet",
-    source="huggingface/datasets datasets/piqa/dataset_infos.json (2022)",
-    **HELD_OUT | CORRECT,
+    **HELD_OUT | CORRECT | PLAIN_TEXT | _kept("piqa/dataset_infos.json"),
 )
 def piqa(row: Row) -> Examples:
     texts = [f"Q: {row['goal']} A: {row[solution]}" for solution in ("sol1", "sol2")]
@@ -204,26 +208,19 @@ def piqa(row: Row) -> Examples:
 
 @hub_task(
     "allenai/quartz:28c1dbb56caf81799296cb17892fa73402e23464",
-    source="huggingface/datasets datasets/quartz/dataset_infos.json (2022)",
-    **ALL_THREE | CORRECT | {"n_test": 1400},
+    **ALL_THREE | CORRECT | {"n_test": 1400} | _kept("quartz/dataset_infos.json"),
 )
 def quartz(row: Row) -> Examples:
     right = row["choices"]["label"].index(row["answerKey"])
     yield from _answered(row["para"], row["question"], row["choices"]["text"], right)
 
 
-@hub_task(
-    "allenai/sciq:2c94ad3e1aafab77146f384e23536f97a4849815",
-    **ALL_THREE | CORRECT | {"n_test": 1800},
-)
+@hub_task(**SCIQ | {"n_test": 1800})
 def sciq(row: Row) -> Examples:
     yield from _sciq_answers(row, "")
 
 
-@hub_task(
-    "allenai/sciq:2c94ad3e1aafab77146f384e23536f97a4849815",
-    **ALL_THREE | CORRECT | LONG | {"n_test": 1500},
-)
+@hub_task(**SCIQ | LONG | {"n_test": 1500})
 def sciq_with_support(row: Row) -> Examples:
     if row["support"].strip():  # some questions have none
         yield from _sciq_answers(row, row["support"])
@@ -236,9 +233,7 @@ def _sciq_answers(row: Row, support: str) -> Examples:
 
 @hub_task(
     "allenai/social_i_qa:537a2ec8ec565adc0b70b70752893e59e024df26",
-    files="default/{split}/0000.parquet",
-    source="huggingface/datasets datasets/social_i_qa/README.md (2022)",
-    **HELD_OUT | CORRECT,
+    **HELD_OUT | CORRECT | DEFAULT | _kept("social_i_qa/README.md"),
 )
 def social_iqa(row: Row) -> Examples:
     answers = [row[name] for name in ("answerA", "answerB", "answerC")]
@@ -271,9 +266,8 @@ def twitter_sentiment(row: Row) -> Examples:
 @hub_task(
     "fancyzhx/amazon_polarity:9d9c45c18f8c3cf1b23a3c27917b60cbf28f3289",
     files="amazon_polarity/{split}-00000-of-00001.parquet",
-    source="huggingface/datasets datasets/amazon_polarity/dataset_infos.json (2022)",
     parts={"train": "test"},
-    **SENTIMENT | LONG,
+    **SENTIMENT | LONG | _kept("amazon_polarity/dataset_infos.json"),
 )
 def amazon_polarity(row: Row) -> Examples:
     # Its test file alone is enough.

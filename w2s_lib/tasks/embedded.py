@@ -9,7 +9,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pandas as pd
 from w2s_lib.runs.assets import Asset, fetch
 from w2s_lib.runs.errors import require
 
-COLUMNS = ["id", "text", "label", "group", "rating", "split"]
+COLUMNS = ["id", "text", "label", "group", "rating", "split", "votes"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class EmbeddedTask:
 
     stem: str
     """Its set's name in the file names."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any]
     """Fields of `Task` that fit it, where they differ from the class's own."""
     by_document: bool = False
     """Whether ids are `document_sentence`, the document being the group."""
@@ -103,9 +103,9 @@ DATA = Asset(
 
 
 def read_embedded(
-    task: EmbeddedTask, *, min_rating: float, max_rating: float = 4.0, panel: int = 0
-) -> tuple[pd.DataFrame, list[tuple[int, ...]]]:
-    """The rated snippets of a task: its table, and the ratings of each row.
+    task: EmbeddedTask, min_rating: float, max_rating: float = 4.0, panel: int = 0
+) -> pd.DataFrame:
+    """The rated snippets of a task: its table, with the ratings of each row.
 
     The label is the sign of the published mean, which is the mean of the published ratings in all
     rows but 199 of `tweets`: families of one tweet with its emphasis varied ("Anger is UGLY!!"),
@@ -120,7 +120,7 @@ def read_embedded(
             the order of the file.
 
     Returns:
-        Columns `COLUMNS`; and of each row the ratings, with a panel those of the other raters.
+        Columns `COLUMNS`; `votes` are a row's ratings, with a panel those of the other raters.
 
     Raises:
         SpecError: a panel as large as a row has raters.
@@ -129,7 +129,7 @@ def read_embedded(
     folder = fetch_data()
     rated = _tab_separated(folder / f"{task.stem}_anonDataRatings.txt", n_columns=4)
     raters = {key: votes for key, _, _, votes in rated}
-    records, ratings = [], []
+    records = []
     for key, mean, text in _tab_separated(folder / f"{task.stem}_GroundTruth.txt", n_columns=3):
         rating, votes = float(mean), tuple(json.loads(raters[key]))
         as_published = abs(rating - sum(votes) / len(votes)) < 1e-4
@@ -142,9 +142,8 @@ def read_embedded(
             # Raters saw the characters that the entities stand for; editorials are escaped twice.
             shown = " ".join(html.unescape(html.unescape(text)).split())
             group = key.partition("_")[0] if task.by_document else key
-            records.append((key, shown, int(rating > 0), group, rating, ""))
-            ratings.append(votes)
-    return pd.DataFrame(records, columns=COLUMNS).astype({"label": "int8"}), ratings
+            records.append((key, shown, int(rating > 0), group, rating, "", votes))
+    return pd.DataFrame(records, columns=COLUMNS).astype({"label": "int8"})
 
 
 def _tab_separated(path: Path, *, n_columns: int) -> Iterator[list[str]]:
@@ -169,11 +168,11 @@ def preferences(snippets: pd.DataFrame, *, min_gap: float) -> pd.DataFrame:
         itself), `rating` (that of `text` minus that of `text_b`) and `split` ("").
     """
     rng = np.random.default_rng(0)
-    rating, left = snippets["rating"].to_numpy(), np.arange(len(snippets))
+    rating, left = snippets["rating"].to_numpy(), list(range(len(snippets)))
     pairs: list[tuple[int, int]] = []
-    found = True
-    while found:
-        found = False
+    n_before = -1
+    while len(pairs) > n_before:
+        n_before = len(pairs)
         waiting: list[int] = []
         for i in rng.permutation(left).tolist():
             far = (j for j in waiting[-8:] if abs(rating[i] - rating[j]) >= max(min_gap, 1e-6))
@@ -183,8 +182,7 @@ def preferences(snippets: pd.DataFrame, *, min_gap: float) -> pd.DataFrame:
             else:
                 waiting.remove(j)
                 pairs.append((j, i))
-                found = True
-        left = np.array(waiting, dtype=np.int64)
+        left = waiting
     a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     better_first = rng.random(len(a)) < 0.5
     in_place = better_first == (rating[a] > rating[b])

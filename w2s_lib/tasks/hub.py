@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from w2s_lib.runs.errors import AssetError, SpecError
+from w2s_lib.runs.errors import AssetError, SpecError, require
 from w2s_lib.runs.folders import cache_dir
 from w2s_lib.runs.hub_errors import reason
 from w2s_lib.tasks.readers import in_either_order
@@ -107,8 +107,8 @@ def hub_task(
 
     def declare(examples: Formatter) -> Formatter:
         name = examples.__name__
-        if name != name.lower():
-            raise SpecError(f"hub_task: {name!r} is no name of a task: use lower case")
+        said = f"hub_task: {name!r} is no name of a task: use lower case"
+        require(name == name.lower(), said)
         # A cell may be run again.
         if name in HUB_TASKS and HUB_TASKS[name].examples.__module__ != examples.__module__:
             raise SpecError(f"hub_task: there is a task {name!r} already, of {HUB_TASKS[name].hub}")
@@ -161,19 +161,17 @@ def read_hub_task(task: HubTask) -> pd.DataFrame:
 
 
 def _load(task: HubTask, split: str) -> Any:
-    import datasets
-    import huggingface_hub
+    from datasets.load import load_dataset
+    from huggingface_hub import hf_hub_download
 
-    what: tuple[Any, ...] = task.hub, task.config
-    where: dict[str, Any] = {"revision": task.revision}
     what_is = f"split {split!r} of the hub's {task.hub!r} for task {task.name!r}"
     try:
         if task.files:  # `datasets` would not ask a busy hub again
-            path = huggingface_hub.hf_hub_download(
-                task.hub, task.files.format(split=split), repo_type="dataset", **where
-            )
-            what, where = ("parquet",), {"data_files": {split: path}}
-        data = datasets.load.load_dataset(*what, split=split, **where)
+            file = task.files.format(split=split)
+            path = hf_hub_download(task.hub, file, repo_type="dataset", revision=task.revision)
+            data = load_dataset("parquet", data_files={split: path}, split=split)
+        else:
+            data = load_dataset(task.hub, task.config, revision=task.revision, split=split)
     except Exception as error:  # datasets lets through the errors of half a dozen libraries
         raise AssetError(
             f"cannot load {what_is}: {reason(error)}; or save it as a file and give the file's path"
@@ -205,7 +203,7 @@ def frame_of(task: HubTask, rows: Any, *, part: str = "train") -> pd.DataFrame:
     Raises:
         SpecError: a row has not the columns, or not the values, that the function expects.
     """
-    made: list[dict[str, Any]] = []
+    made: list[tuple[str, str, int, str, str]] = []
     for number, row in enumerate(rows):
         where, key = f"task {task.name!r}: row {number} of {task.hub}", f"{part}-{number}"
         try:
@@ -214,17 +212,15 @@ def frame_of(task: HubTask, rows: Any, *, part: str = "train") -> pd.DataFrame:
             said = f"is not as {task.source} describes it ({type(error).__name__}: {error})"
             raise SpecError(f"{where} {said}; its columns are {', '.join(row)}") from error
         for k, example in enumerate(examples):
-            if example.label not in (0, 1):
-                raise SpecError(f"{where} has the label {example.label!r}, not 0 or 1")
-            group = hashlib.sha256(example.group.encode()).hexdigest()[:16]
-            same = {"group": group if example.group else key, "label": example.label}
-            texts = {"text": example.text, "rejected": example.rejected}
-            even = {name: " ".join(text.split()) for name, text in texts.items()}
-            made.append({"id": f"{key}-{k}", **even, **same})
-    frame = pd.DataFrame(made, columns=["id", "text", "label", "group", "rejected"])
-    frame = frame.astype({"label": "int8"})
-    if (frame["rejected"] != "").any() and not task.pairs:
-        raise SpecError(f"task {task.name!r} has a `rejected` text: declare it with pairs=True")
+            label, digest = example.label, hashlib.sha256(example.group.encode()).hexdigest()
+            require(label in (0, 1), f"{where} has the label {label!r}, not 0 or 1")
+            text, rejected = (" ".join(side.split()) for side in (example.text, example.rejected))
+            group = digest[:16] if example.group else key
+            made.append((f"{key}-{k}", text, label, group, rejected))
+    columns = ["id", "text", "label", "group", "rejected"]
+    frame = pd.DataFrame(made, columns=columns).astype({"label": "int8"})
+    undeclared = bool((frame["rejected"] != "").any()) and not task.pairs
+    require(not undeclared, f"task {task.name!r} has a `rejected` text: declare it with pairs=True")
     usable = frame["text"] != ""
     if task.pairs:
         usable &= (frame["rejected"] != "") & (frame["rejected"] != frame["text"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,11 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from w2s_lib.measures.metrics import answers, rows_of
+from w2s_lib.runs import spec as kinds
 from w2s_lib.runs.errors import StoreError, require
 from w2s_lib.runs.record import P_STEP, FloatArray, Record, predicted_label
 from w2s_lib.runs.settings import NoisyTruth
-from w2s_lib.runs.spec import (
-    Centred,
-    CoinErrors,
-    Flip,
-    FromRun,
-    Hard,
-    LengthErrors,
-    ModelErrors,
-    Relabelled,
-    RunSpec,
-    WordErrors,
-)
+from w2s_lib.runs.spec import RunSpec
 from w2s_lib.runs.store import find
 from w2s_lib.tasks.table import TaskTable, load_table
 
@@ -66,19 +55,19 @@ def training_labels(spec: RunSpec, table: TaskTable, rows: Any, *, half: Any) ->
         return np.array(teacher.labels(rows, task_digest=table.digest), dtype=np.float32)
 
     labels = given(rows)
-    if isinstance(spec.labels, Hard):
+    if isinstance(spec.labels, kinds.Hard):
         return predicted_label(labels).astype(np.float32)
-    if isinstance(spec.labels, (FromRun, Relabelled)):
+    if isinstance(spec.labels, (kinds.FromRun, kinds.Relabelled)):
         return labels
-    if isinstance(spec.labels, Centred):
+    if isinstance(spec.labels, kinds.Centred):
         centre = np.median(_logit(given(half)))
         centred: FloatArray = expit(_logit(labels) - centre).astype(np.float32)
         return centred
-    if isinstance(spec.labels, Flip):
+    if isinstance(spec.labels, kinds.Flip):
         wrong, of = predicted_label(labels) != truth, truth
     else:
         of, own = table.frame["label"].to_numpy()[half], given(half)
-        if isinstance(spec.labels, ModelErrors):
+        if isinstance(spec.labels, kinds.ModelErrors):
             return (labels > np.median(own)).astype(np.float32)
         wrong = (own > np.median(own)) != of
     shares = {k: float(wrong[of == k].mean()) for k in (0, 1)}
@@ -100,7 +89,7 @@ def own_texts(record: Record) -> pd.DataFrame:
             keeps; see `training_labels`.
     """
     spec, table = record.spec, load_table(record.spec.task)
-    made = isinstance(spec.labels, Relabelled)
+    made = isinstance(spec.labels, kinds.Relabelled)
     require(not made, f"what run {spec.run_id} was told is in no record: its labels were made")
     require(spec.predict_halves, f"run {spec.run_id} answers no texts that it learned from")
     rows = rows_of(record, spec.half).sort_index()  # as in `splits`, when it was trained
@@ -143,12 +132,12 @@ def _wrong_first(truth: FloatArray, shares: dict[int, float], order: Any) -> Flo
 
 def _order(spec: RunSpec, table: TaskTable, rows: Any, truth: FloatArray) -> Any:
     """(n,) float: the rows with the lowest are labelled wrong first; infinite: never."""
-    if isinstance(spec.labels, (Flip, CoinErrors)):
+    if isinstance(spec.labels, (kinds.Flip, kinds.CoinErrors)):
         return _shuffled(truth, spec)
     texts = table.frame["text"].iloc[rows]
-    if isinstance(spec.labels, LengthErrors):
+    if isinstance(spec.labels, kinds.LengthErrors):
         return -texts.str.len().to_numpy(dtype=float)
-    if isinstance(spec.labels, WordErrors):
+    if isinstance(spec.labels, kinds.WordErrors):
         return -texts.map(_mean_weight).to_numpy(dtype=float)
     require(bool(spec.task.panel), f"RaterErrors needs raters who are on no panel: {spec.task!r}")
     # Of exponential waiting times the shortest: a draw without replacement, their rates the weights.
@@ -157,7 +146,6 @@ def _order(spec: RunSpec, table: TaskTable, rows: Any, truth: FloatArray) -> Any
         return waits / dissent(table)[rows]
 
 
-@lru_cache(maxsize=8)
 def dissent(table: TaskTable) -> FloatArray:
     """(rows,) the share of each row's raters whose rating contradicts its label; 0 is neutral.
 
@@ -167,9 +155,7 @@ def dissent(table: TaskTable) -> FloatArray:
     require(len(table.ratings) > 0, f"the rows of {table.task.name!r} have no raters")
     against = np.sign(1 - 2 * table.frame["label"].to_numpy(dtype=float))
     pairs = zip(table.ratings, against, strict=True)
-    shares = np.array([np.mean(np.sign(ratings) == sign) for ratings, sign in pairs])
-    shares.flags.writeable = False  # it is kept
-    return shares
+    return np.array([np.mean(np.sign(ratings) == sign) for ratings, sign in pairs])
 
 
 def _mean_weight(text: str) -> float:

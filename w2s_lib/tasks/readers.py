@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from w2s_lib.runs.errors import SpecError
+from w2s_lib.runs.errors import SpecError, require
 
 FILE_KINDS = (".csv", ".jsonl", ".parquet")
 SPLITS = ("train", "validation", "test")
@@ -42,8 +42,7 @@ def read_file(path: Path) -> pd.DataFrame:
                 raw = pd.read_parquet(file).astype(object)  # decodes every text, here
     except Exception as error:  # pandas and Arrow have a dozen kinds
         raise SpecError(f"cannot read {path} as {path.suffix}: {error}") from error
-    if raw.empty:
-        raise SpecError(f"{path} has no rows")
+    require(not raw.empty, f"{path} has no rows")
     return _canonical(raw, str(path))
 
 
@@ -51,9 +50,8 @@ def _canonical(raw: pd.DataFrame, name: str) -> pd.DataFrame:
     """Checks a user's columns and brings them to the canonical ones, or says which row is wrong."""
     pairs = "chosen" in raw.columns or "rejected" in raw.columns
     for column in ("chosen", "rejected") if pairs else ("text", "label"):
-        if column not in raw.columns:
-            there = ", ".join(map(repr, raw))
-            raise SpecError(f"{name} has no column {column!r}; its columns are {there}")
+        there = ", ".join(map(repr, raw))
+        require(column in raw.columns, f"{name} has no column {column!r}; its columns are {there}")
     frame = pd.DataFrame(index=raw.index)
     if pairs:
         chosen, rejected = (_strings(raw, side, name) for side in ("chosen", "rejected"))
@@ -90,7 +88,7 @@ def _strings(raw: pd.DataFrame, column: str, name: str) -> pd.Series[Any]:
         return isinstance(value, allowed) and not re.search("[\ud800-\udfff]", str(value))
 
     values = raw[column]
-    missing = values.map(lambda value: bool(pd.api.types.is_scalar(value) and pd.isna(value)))
+    missing = values.isna()
     _refuse(~missing & ~values.map(is_text), name, f"the {column} must be text, not {{!r}}", values)
     texts = values.map(lambda value: " ".join(str(value).split())).astype(object)
     return texts.where(~missing, "")

@@ -76,8 +76,6 @@ class TaskTable:
 
 SIZES: dict[str, Any] = {"n_train": 1000, "n_validation": 500, "n_test": 2000}
 """Of a task that declares no others, such as a user's file."""
-NO_LIMITS = (0.0, 4.0, 0)
-"""`min_rating`, `max_rating` and `panel` of a task whose rows nobody has rated."""
 
 
 def default_task(name: str, **overrides: Any) -> Task:
@@ -132,9 +130,7 @@ def resolve_task(task: Task, *, local_only: bool = False) -> Task:
     elif local_only:
         found = task.sha256 or _cached_digest(task.name)
     else:
-        if not cached_table(task.name, task.sha256).is_file():
-            _require_known(task.name)
-        found = _load(task.name, NO_LIMITS, task.sha256, HUB_TASKS.get(task.name)).digest
+        found = _load(task.name, task.sha256, HUB_TASKS.get(task.name)).digest
     changed = f"{task.name} has sha256 {found!r}, not {task.sha256!r}: its content has changed"
     require(task.sha256 in ("", found), changed)
     return dataclasses.replace(task, sha256=found)
@@ -157,7 +153,7 @@ def _cached_digest(name: str) -> str:
     """The digest of a hub task's only table in the cache; "" where it has none, or several."""
     digests = [file.stem[-16:] for file in cached_table(name, "").parent.glob(f"{name}-*.parquet")]
     alone = name in HUB_TASKS and len(digests) == 1
-    return _load(name, NO_LIMITS, digests[0], HUB_TASKS[name]).digest if alone else ""
+    return _load(name, digests[0], HUB_TASKS[name]).digest if alone else ""
 
 
 def at_hand(task: Task) -> bool:
@@ -186,44 +182,42 @@ def load_table(task: Task) -> TaskTable:
         AssetError: data that would have to be downloaded and cannot be.
     """
     task = resolve_task(task)
-    min_rating = task.min_rating if task.name in EMBEDDED else 0.0
-    limits = (min_rating, task.max_rating, task.panel)
-    rated = task.name in EMBEDDED and not EMBEDDED[task.name].pairs
+    embedded = EMBEDDED.get(task.name)
+    rated = embedded is not None and not embedded.pairs
     said = f"Task.max_rating and Task.panel need raters, and the rows of {task.name!r} have none"
-    require(rated or limits[1:] == NO_LIMITS[1:], said)
-    table = _load(task.name, limits, task.sha256, HUB_TASKS.get(task.name))
+    require(rated or (task.max_rating, task.panel) == (Task.max_rating, Task.panel), said)
+    limits = (task.min_rating, task.max_rating, task.panel) if embedded else ()
+    table = _load(task.name, task.sha256, HUB_TASKS.get(task.name), *limits)
     return dataclasses.replace(table, task=task, frame=table.frame.copy())
 
 
 @lru_cache(maxsize=8)
-def _load(
-    name: str, limits: tuple[float, float, int], sha256: str, declared: HubTask | None
-) -> TaskTable:
-    ratings: list[tuple[int, ...]] = []
+def _load(name: str, sha256: str, declared: HubTask | None, *limits: Any) -> TaskTable:
+    """The table of a name, read anew where a task of the hub is declared anew.
+
+    `limits` are those of `read_embedded`.
+    """
     from_hub: pd.DataFrame | None = None
-    if name in EMBEDDED:
-        (min_rating, max_rating, panel), pairs = limits, EMBEDDED[name].pairs
-        least = -1.0 if pairs else min_rating
-        frame, ratings = read_embedded(
-            EMBEDDED[name], min_rating=least, max_rating=max_rating, panel=panel
-        )
-        if pairs:
-            snippets = frame[rows_to_keep(frame, name)]
-            frame, ratings = preferences(snippets, min_gap=min_rating), []
+    if name in EMBEDDED and EMBEDDED[name].pairs:
+        snippets = read_embedded(EMBEDDED[name], -1.0)
+        frame = preferences(snippets[rows_to_keep(snippets, name)], min_gap=limits[0])
+    elif name in EMBEDDED:
+        frame = read_embedded(EMBEDDED[name], *limits)
     elif is_file(name):
         frame = read_file(Path(name).expanduser())
+    elif (cached := kept_table(cached_table(name, sha256))) is not None:
+        frame = cached
     else:
-        cached = kept_table(cached_table(name, sha256))
-        frame = read_hub_task(declared or HUB_TASKS[name]) if cached is None else cached
-        from_hub = frame if cached is None else None
+        _require_known(name)
+        frame = from_hub = read_hub_task(HUB_TASKS[name])
     kept = rows_to_keep(frame, name)
-    ratings = [ratings[row] for row in np.flatnonzero(kept)] if ratings else []
     frame = frame[kept].reset_index(drop=True)
+    ratings = tuple(frame.pop("votes")) if "votes" in frame else ()
     digest = _digest(frame)
     # Kept, so that nobody needs the network or the task's function again.
     if from_hub is not None:
         write_cached(cached_table(name, digest), from_hub.to_parquet)
-    return TaskTable(Task(name=name, **SIZES), frame, tuple(ratings), digest, int((~kept).sum()))
+    return TaskTable(Task(name=name, **SIZES), frame, ratings, digest, int((~kept).sum()))
 
 
 def _digest(frame: pd.DataFrame) -> str:
@@ -285,7 +279,7 @@ def splits(table: TaskTable, seed: int) -> Splits:
     digest_seed = int(table.digest[:16], 16)
     same_for_all = np.random.default_rng([EDITION, digest_seed])
     train, free = np.isin(own_split, ("", "train")), np.ones(len(own_split), dtype=bool)
-    unseen = ~_seen(table, train)
+    unseen = ~_seen(table)
     held_out: dict[str, Rows] = {}
     for name, size in (("test", task.n_test), ("validation", task.n_validation)):
         named = own_split == name
@@ -307,14 +301,14 @@ def splits(table: TaskTable, seed: int) -> Splits:
     return Splits(**held_out, supervisor=supervisor, student=student, pool=pool)
 
 
-def _seen(table: TaskTable, train: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _seen(table: TaskTable) -> npt.NDArray[np.bool_]:
     """(n,) the rows that an earlier edition was tested on; with a panel, this one too."""
     task, seen = table.task, np.zeros(len(table.frame), dtype=bool)
     if task.panel:
         return table.frame["id"].isin(_tested(task.name)).to_numpy()
     if n_seen := EMBEDDED[task.name].n_seen if task.name in EMBEDDED else 0:
         first = np.random.default_rng(int(table.digest[:16], 16))  # as the first edition drew them
-        seen[_draw_balanced(table, train, {"n_seen": n_seen}, first)[0]] = True
+        seen[_draw_balanced(table, ~seen, {"n_seen": n_seen}, first)[0]] = True
     return seen
 
 
@@ -322,7 +316,7 @@ def _seen(table: TaskTable, train: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool
 def _tested(name: str) -> frozenset[str]:
     """The ids of an embedded task's rows that were test rows, without a panel, in either edition."""
     table = load_table(default_task(name))
-    tested = _seen(table, table.frame["split"].isin(("", "train")).to_numpy())
+    tested = _seen(table)
     tested[splits(table, 0).test] = True
     return frozenset(table.frame["id"][tested])
 
@@ -367,34 +361,29 @@ def _draw_balanced(
     Raises:
         SpecError: the pool is too small for a set, which is named.
     """
-    task, label = table.task, table.frame["label"].to_numpy()
-    group = pd.factorize(table.frame["group"])[0]
-    rows = rng.permutation(np.flatnonzero(pool))
-    # Groups in the order in which the first of their rows was drawn.
-    rows = rows[np.argsort(pd.factorize(group[rows])[0], kind="stable")]
-    starts = [0, *(1 + np.flatnonzero(np.diff(group[rows]))), len(rows)]
-    label_of, drawn_rows = label.tolist(), rows.tolist()
-    drawn: list[tuple[list[int], list[int]]] = [([], []) for _ in sizes]
-    needs = [size // 2 for size in sizes.values()]
-    for start, end in itertools.pairwise(starts):
-        if sum(len(zeros) + len(ones) for zeros, ones in drawn) == 2 * sum(needs):
+    label, group = table.frame["label"].tolist(), table.frame["group"].tolist()
+    # Rows of either class by group, groups in the order in which the first of their rows is drawn.
+    of_group: dict[str, tuple[list[int], list[int]]] = {}
+    for row in rng.permutation(np.flatnonzero(pool)).tolist():
+        of_group.setdefault(group[row], ([], []))[label[row]].append(row)
+    drawn: dict[str, list[int]] = {name: [] for name in sizes}
+    needed = {name: [size // 2, size // 2] for name, size in sizes.items()}
+    for of_class in of_group.values():
+        if not any(map(any, needed.values())):
             break
-        whole = drawn_rows[start:end]
-        of_class = [[row for row in whole if label_of[row] == k] for k in (0, 1)]
-        in_need = [
-            (len(have[0]) + len(have[1]), i)
-            for i, have in enumerate(drawn)
-            if any(of_class[k] and len(have[k]) < needs[i] for k in (0, 1))
-        ]
+        in_need = [n for n in sizes if any(of_class[k] and needed[n][k] for k in (0, 1))]
         if in_need:
-            _, i = min(in_need)
+            name = min(in_need, key=lambda n: len(drawn[n]))
             for k in (0, 1):
-                drawn[i][k].extend(of_class[k][: needs[i] - len(drawn[i][k])])
-    for (name, size), (zeros, ones), need in zip(sizes.items(), drawn, needs, strict=True):
-        if min(len(zeros), len(ones)) < need:
-            left = f"{len(zeros)} of label 0 and {len(ones)} of label 1 left in whole groups"
+                taken = of_class[k][: needed[name][k]]
+                drawn[name] += taken
+                needed[name][k] -= len(taken)
+    for name, size in sizes.items():
+        if any(needed[name]):
+            zeros, ones = (size // 2 - lacking for lacking in needed[name])
+            left = f"{zeros} of label 0 and {ones} of label 1 left in whole groups"
             raise SpecError(
-                f"{task.name} has too few rows for {name} = {size}: it needs {need} rows of either "
-                f"label, and there are {left}. Set a smaller n_train, n_validation or n_test"
+                f"{table.task.name} has too few rows for {name} = {size}: it needs {size // 2} rows of "
+                f"either label, and there are {left}. Set a smaller n_train, n_validation or n_test"
             )
-    return [np.sort(np.array(zeros + ones, dtype=np.int64)) for zeros, ones in drawn]
+    return [np.sort(np.array(rows, dtype=np.int64)) for rows in drawn.values()]

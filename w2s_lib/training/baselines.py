@@ -18,18 +18,10 @@ from w2s_lib.models.inputs import row_values
 from w2s_lib.models.lora import merge_adapters
 from w2s_lib.models.machine import hardware
 from w2s_lib.models.trunk import Trunk, inputs_at, only_last, trunk_depth
+from w2s_lib.runs import folders
 from w2s_lib.runs.errors import SpecError, TrainingError
-from w2s_lib.runs.folders import (
-    cache_dir,
-    file_sha256,
-    intact,
-    lock_of,
-    locked,
-    write_checked,
-    writing_cache,
-)
 from w2s_lib.runs.record import FloatArray, predicted_label
-from w2s_lib.runs.spec import Continue, RunSpec
+from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.table import TaskTable
 from w2s_lib.training.finetune import Data, adapted
 
@@ -151,13 +143,11 @@ def fit_probe(spec: RunSpec, data: Data) -> Baseline:
         spec: a run with `method="probe"` and a model with a depth, as in `smollm2-135m@20`.
         data: rows and labels; the validation labels choose the regularisation.
     """
-    models.check(spec)
     table, rows = data.table, data.rows
-    if isinstance(spec.start, Continue):
+    if spec.continued:
         assert data.adapters is not None
-        asked = data.asked if len(data.asked) else np.arange(len(table.frame))
-        asked = np.union1d(asked, rows)
-        states, seconds = layer_states(spec.start.run, table, asked, data.adapters)
+        asked = np.union1d(data.asked, rows)
+        states, seconds = layer_states(spec.continued, table, asked, data.adapters)
         layer = states[depth_of(spec)]
         known = np.zeros((len(table.frame), layer.shape[1]), dtype=np.float32)
         known[asked] = layer
@@ -201,17 +191,17 @@ def layer_states(
         second's; and the seconds that it took.
     """
     of_rows = hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()
-    of_adapters = file_sha256(adapters / "adapter_model.safetensors")
+    of_adapters = folders.file_sha256(adapters / "adapter_model.safetensors")
     machine = [hardware(run.device), torch.__version__]
     key = [run.run_id, table.digest, of_rows, of_adapters, *machine]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    file = cache_dir() / "states" / f"{name}.npz"
+    file = folders.cache_dir() / "states" / f"{name}.npz"
     started = time.monotonic()
-    with writing_cache(), locked(lock_of(file), wait=True):
-        if not intact(file):
+    with folders.writing_cache(), folders.locked(folders.lock_of(file), wait=True):
+        if not folders.intact(file):
             states = _compute_layer_states(run, table, rows, adapters)
             named = {str(layer): values for layer, values in states.items()}
-            write_checked(file, lambda part: np.savez(part, **named))
+            folders.write_checked(file, lambda part: np.savez(part, **named))
     with np.load(file) as arrays:
         return {int(layer): arrays[layer] for layer in arrays.files}, time.monotonic() - started
 
@@ -259,7 +249,6 @@ def fit_zero_shot(spec: RunSpec, data: Data) -> Baseline:
     Raises:
         SpecError: no label words, or one that is not a single token.
     """
-    models.check(spec)
     table, comparison = data.table, data.table.texts_a_row == 2
     config = models.load_config(spec.name, spec.revision)
     depth = spec.depth or config.num_hidden_layers

@@ -34,13 +34,11 @@ resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
 space = {}
 exec(compile(source, "<method>", "exec"), space)
 with numpy.load(given) as arrays:
-    seed = int(arrays["seed"])
-    own = json.loads(settings)
     told, asked = (
         one.tolist() if one.dtype.kind == "U" else one
         for one in (arrays["given"], arrays["unlabeled"])
     )
-    p = space[name](told, arrays["labels"], asked, seed, **own)
+    p = space[name](told, arrays["labels"], asked, int(arrays["seed"]), **json.loads(settings))
 numpy.save(found, numpy.asarray(p, dtype=float), allow_pickle=False)
 """
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

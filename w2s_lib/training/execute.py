@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from w2s_lib.runs.errors import SpecError, StoreError, StoreUnavailable, Trainin
 from w2s_lib.runs.folders import cache_dir, repository_root
 from w2s_lib.runs.record import FloatArray, Record, accuracies
 from w2s_lib.runs.settings import Kind, NextToken
-from w2s_lib.runs.spec import Continue, Relabelled, RunSpec
+from w2s_lib.runs.spec import Relabelled, RunSpec
 from w2s_lib.runs.store import FolderStore, patiently, require_writable, user_store, weights, write
 from w2s_lib.tasks import table as tasks
 from w2s_lib.tasks.embedded import EMBEDDED
@@ -134,12 +135,8 @@ def _sent(spec: RunSpec) -> bool:
     if (record := kept.find(spec.run_id)) is None:
         return False
     folder = kept.weights(record)
-
-    def copy(part: Path) -> None:
-        if folder:
-            shutil.copytree(folder, part, dirs_exist_ok=True)
-
-    write(replace(record, path=""), artefacts=copy)
+    copy: Any = partial(shutil.copytree, folder, dirs_exist_ok=True) if folder else None
+    write(record, artefacts=copy)
     (kept.folder / f"{spec.run_id}.parquet").unlink(missing_ok=True)
     shutil.rmtree(kept.folder / spec.run_id, ignore_errors=True)
     return True
@@ -159,23 +156,20 @@ def _record(spec: RunSpec, table: TaskTable, held: pd.DataFrame, fitted: Fitted)
         said = f"try a lower recipe.learning_rate than {spec.recipe.learning_rate}"
         raise TrainingError(f"the predictions of {spec.model} are not numbers: {said}")
     predictions = held.assign(p=p)[["split", "label", "p", "group"]]
-    provenance = fitted.notes | _provenance(spec, table, fitted.trunk_seconds)
-    return Record(spec, predictions, fitted.metrics or accuracies(predictions), provenance)
-
-
-def _provenance(spec: RunSpec, table: TaskTable, trunk_seconds: float) -> dict[str, Any]:
-    return {
+    provenance = {
+        **fitted.notes,
         "task_digest": table.digest,
         "device": spec.device,
         "hardware": hardware(spec.device),
         "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
         "versions": {name: version(name) for name in PACKAGES},
-        "trunk_seconds": round(trunk_seconds, 2),
+        "trunk_seconds": round(fitted.trunk_seconds, 2),
         **_memory(spec.device),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _commit(),
     }
+    return Record(spec, predictions, fitted.metrics or accuracies(predictions), provenance)
 
 
 def _memory(device: str) -> dict[str, int]:
@@ -203,11 +197,11 @@ def _commit() -> str:
 
 def _adapters(spec: RunSpec) -> Path | None:
     """The folder of the adapters that a run starts from; None where it starts from fresh ones."""
-    if not isinstance(spec.start, Continue):
+    if spec.continued is None:
         return None
-    folder = weights(spec.start.run)
+    folder = weights(spec.continued)
     if folder is None:
-        said = f"{spec.start.run.run_id}, whose adapters are not in the user's store"
+        said = f"{spec.continued.run_id}, whose adapters are not in the user's store"
         raise StoreError(f"run {spec.run_id} starts from {said}")
     return folder
 

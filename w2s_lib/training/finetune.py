@@ -7,15 +7,15 @@ would lose small updates to rounding.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from w2s_lib.models import backbone as models
@@ -101,26 +101,11 @@ def all_batches(spec: RunSpec, rows: Any, length: Any) -> list[Any]:
     """The batches of every epoch of a run, in order, drawn by its stream; see `epoch_batches`."""
     tag = 4 if spec.kind == "reader" else 1  # what continues a reader meets its texts in new order
     rng, size = np.random.default_rng([*spec.stream, tag]), spec.recipe.batch_size
-    epochs = [
-        epoch_batches(rows, length, batch_size=size, rng=rng) for _ in range(spec.recipe.epochs)
+    return [
+        batch
+        for _ in range(spec.recipe.epochs)
+        for batch in epoch_batches(rows, length, batch_size=size, rng=rng)
     ]
-    return [batch for epoch in epochs for batch in epoch]
-
-
-class Adapted(NamedTuple):
-    """The adapted top of a run's backbone, before its first step.
-
-    Attributes:
-        top: the peft model of the adapted blocks, and of those under them where there is no trunk.
-        inputs: what enters its first block.
-        boundary: that block's number in the whole model.
-        words: the whole model's language-modelling head, where it was asked for.
-    """
-
-    top: Any
-    inputs: Inputs
-    boundary: int
-    words: Any
 
 
 def adapted(
@@ -130,7 +115,7 @@ def adapted(
     causal_lm: bool = False,
     start: Path | None = None,
     trunk: bool = True,
-) -> Adapted:
+) -> tuple[Any, Inputs, int, Any]:
     """The adapted top of a run's backbone, drawn from torch's global generator, which it seeds.
 
     Args:
@@ -139,6 +124,11 @@ def adapted(
         causal_lm: load the language-modelling head as well.
         start: a folder of adapters to start from, in place of fresh ones.
         trunk: see `build`.
+
+    Returns:
+        Before its first step: the peft model of the adapted blocks, and of those under them where
+        there is no trunk; what enters its first block; that block's number in the whole model; the
+        whole model's language-modelling head, where it was asked for.
     """
     config = models.load_config(spec.name, spec.revision)
     depth = spec.depth or config.num_hidden_layers
@@ -156,7 +146,7 @@ def adapted(
     top = add_lora(keep_blocks(backbone, boundary, depth), spec, n_top=n_top)
     if start:
         load_adapters(top, boundary, start)
-    return Adapted(top, inputs, boundary, words)
+    return top, inputs, boundary, words
 
 
 def build(
@@ -190,7 +180,6 @@ def fit(spec: RunSpec, data: Data, *, trunk: bool = True) -> Finetuned:
             and what to change.
         SpecError: fewer rows than one batch.
     """
-    models.check(spec)
     rows, batch_size = np.asarray(data.rows), spec.recipe.batch_size
     if len(rows) < batch_size or len(rows) != len(data.labels):
         said = f"one label a row, and at least one batch of {batch_size}"
@@ -206,10 +195,7 @@ def fit(spec: RunSpec, data: Data, *, trunk: bool = True) -> Finetuned:
             soft_label = torch.from_numpy(label_of[batch]).to(logits.device)
             return spec.loss.loss(logits, soft_label, done)
 
-        longest = inputs.by_length(rows)[-batch_size:]
-        fitted.notes = checkpoint_where_needed(model, model.backbone, lambda: loss_of(longest, 0.0))
-        batches = all_batches(spec, rows, inputs.length)
-        optimise(model, spec, batches, loss_of)
+        fitted.notes = optimise(model, spec, rows, inputs.length, loss_of)
     return fitted
 
 
@@ -239,47 +225,33 @@ def explained_out_of_memory(spec: RunSpec) -> Iterator[None]:
         raise OutOfMemory(said) from error
 
 
-class _MasterWeights:
-    """AdamW on float32 copies of the trained parameters, which may themselves be bf16."""
-
-    def __init__(self, parameters: list[nn.Parameter], spec: RunSpec) -> None:
-        self.parameters, self.recipe = parameters, spec.recipe
-        self.masters = [p.detach().float().clone().requires_grad_() for p in parameters]
-        self.optimiser = torch.optim.AdamW(
-            self.masters, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
-        )
-
-    def step(self, factor: float) -> None:
-        """One step at the recipe's learning rate times `factor`."""
-        for master, parameter in zip(self.masters, self.parameters, strict=True):
-            assert parameter.grad is not None
-            master.grad, parameter.grad = parameter.grad.float(), None
-        torch.nn.utils.clip_grad_norm_(self.masters, self.recipe.max_grad_norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * factor
-        self.optimiser.step()
-        with torch.no_grad():
-            for master, parameter in zip(self.masters, self.parameters, strict=True):
-                parameter.copy_(master)
-
-
 def optimise(
-    model: nn.Module, spec: RunSpec, batches: Sequence[Any], loss_of: Callable[[Any, float], Tensor]
-) -> None:
+    model: Any, spec: RunSpec, rows: Any, length: Any, loss_of: Callable[[Any, float], Tensor]
+) -> dict[str, Any]:
     """One step a batch on what of `model` requires a gradient.
 
+    AdamW steps on float32 copies of the trained parameters, which may themselves be bf16.
+
     Args:
-        model: what trains.
+        model: what trains, with the peft model as its `backbone`.
         spec: gives the recipe.
-        batches: what `loss_of` takes, one a step.
+        rows: what `loss_of` takes batches of, one a step; see `all_batches`.
+        length: see `epoch_batches`.
         loss_of: (batch, share of training done in [0, 1)) -> the loss, a scalar.
+
+    Returns:
+        What provenance says of it: see `checkpoint_where_needed`.
 
     Raises:
         TrainingError: a loss that is not finite.
     """
-    recipe, n_steps = spec.recipe, len(batches)
+    recipe, batches = spec.recipe, all_batches(spec, rows, length)
+    longest, n_steps = rows[np.argsort(length[rows])][-recipe.batch_size :], len(batches)
+    notes = checkpoint_where_needed(model, model.backbone, lambda: loss_of(longest, 0.0))
     model.train()
-    weights = _MasterWeights([p for p in model.parameters() if p.requires_grad], spec)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    masters = [p.detach().float().clone().requires_grad_() for p in parameters]
+    optimiser = torch.optim.AdamW(masters, weight_decay=recipe.weight_decay)
     bar = tqdm(batches, desc=f"train {spec.model}", unit="step", leave=False, disable=None)
     for step, batch in enumerate(bar):
         loss = loss_of(batch, step / n_steps)
@@ -288,4 +260,14 @@ def optimise(
             advice = f"try a lower recipe.learning_rate than {recipe.learning_rate}"
             raise TrainingError(f"{where}: {advice}")
         loss.backward()  # type: ignore[no-untyped-call]
-        weights.step(learning_rate_factor(step, n_steps, recipe.warmup_fraction))
+        for master, parameter in zip(masters, parameters, strict=True):
+            assert parameter.grad is not None
+            master.grad, parameter.grad = parameter.grad.float(), None
+        torch.nn.utils.clip_grad_norm_(masters, recipe.max_grad_norm)
+        factor = learning_rate_factor(step, n_steps, recipe.warmup_fraction)
+        optimiser.param_groups[0]["lr"] = recipe.learning_rate * factor
+        optimiser.step()
+        with torch.no_grad():
+            for master, parameter in zip(masters, parameters, strict=True):
+                parameter.copy_(master)
+    return notes

@@ -17,14 +17,13 @@ from w2s_lib.models import backbone as models
 from w2s_lib.models.classifier import Fitted
 from w2s_lib.models.inputs import Inputs
 from w2s_lib.models.lora import save_adapters
-from w2s_lib.models.machine import checkpoint_where_needed
 from w2s_lib.models.trunk import inputs_at
 from w2s_lib.runs.errors import SpecError
 from w2s_lib.runs.record import FloatArray
 from w2s_lib.runs.settings import NextToken
 from w2s_lib.runs.spec import RunSpec
 from w2s_lib.tasks.table import default_task, load_table
-from w2s_lib.training.finetune import Data, adapted, all_batches, explained_out_of_memory, optimise
+from w2s_lib.training.finetune import Data, adapted, explained_out_of_memory, optimise
 
 PREDICT_BATCH = 16
 
@@ -119,7 +118,6 @@ def fit_next_token(spec: RunSpec, data: Data) -> NextTokenFit:
         SpecError: a corpus that has fewer tokens than the half.
         TrainingError: out of memory, or a loss that is not finite.
     """
-    models.check(spec)
     assert isinstance(spec.labels, NextToken)
     table = data.table
     corpus = load_table(default_task(spec.labels.corpus)) if spec.labels.corpus else table
@@ -137,11 +135,9 @@ def fit_next_token(spec: RunSpec, data: Data) -> NextTokenFit:
             nats: Tensor = reader(batch)[0]
             return nats.mean()
 
-        longest = texts[np.argsort(inputs.text_length[texts])][-spec.recipe.batch_size :]
         fitted = NextTokenFit(reader, own, boundary)
-        fitted.notes = checkpoint_where_needed(reader, top, lambda: loss_of(longest, 0.0))
         fitted.metrics["loss_before"] = fitted.measure(data.validation)[1]
-        optimise(reader, spec, all_batches(spec, texts, inputs.text_length), loss_of)
+        fitted.notes = optimise(reader, spec, texts, inputs.text_length, loss_of)
         after, fitted.metrics["loss"] = fitted.measure(data.validation)
         fitted.after = dict(zip(map(int, data.validation), after, strict=True))
     return fitted
