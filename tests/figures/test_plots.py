@@ -180,9 +180,10 @@ class TestAccuracyDots:
         lines = re.findall(r"<tspan[^>]*>([^<]*)</tspan>", drawing)
         assert " ".join(lines) == name and len(lines) == 3 and "…" not in drawing
 
-    def test_nothing_to_draw(self):
-        with pytest.raises(ValueError, match="nothing to draw"):
-            accuracy_dots({"none": NO_PGR}, title="t")
+    @pytest.mark.parametrize("references", [None, {"no difference": 0.0}])
+    def test_where_no_row_has_a_value_each_says_why(self, references):
+        drawing = svg(accuracy_dots({"none": NO_PGR}, title="t", references=references))
+        assert NO_PGR.note in texts(drawing) and "NaN" not in drawing
 
     def test_seeds_of_no_row(self):
         with pytest.raises(ValueError, match="hard labels"):

@@ -89,21 +89,19 @@ def accuracy_dots(
         number: format of the numbers at the right.
 
     Raises:
-        ValueError: no interval has a value; `seeds` names a row that is not there.
+        ValueError: `seeds` names a row that is not there.
     """
     order, known = list(intervals), references or {}
     marks = [
         {"row": i, "name": name, **estimate(intervals[name], number)}
         for i, name in enumerate(order)
     ]
-    if all(math.isnan(mark["value"]) for mark in marks):
-        raise ValueError("no interval has a value: there is nothing to draw")
     dots: list[Row] = [
         {"row": order.index(name) + 0.24, "name": name, "value": float(value)}
         for name, values in (seeds or {}).items()
         for value in values
     ]
-    domain = style.padded_domain([*extent(marks + dots), *known.values()])
+    domain = style.padded_domain([*extent(marks + dots), *known.values()] or [0.0, 1.0])
     x, blue, every = measure(x_title, domain, alt.X), alt.value(style.STUDENT), chart(marks)
     behind: list[alt.Chart] = []
     for i, (label, value) in enumerate(known.items()):
