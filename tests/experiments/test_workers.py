@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -202,16 +203,15 @@ for line in open(sys.argv[1]):
     assert sorted(" ".join(out for out, _ in said).split()) == sorted(s.run_id for s in specs)
 
 
-def test_a_run_that_another_process_trains_is_waited_for(
-    own_store: Path, small_task: Task, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_another_process_trains_is_waited_for(own_store: Path, small_task: Task) -> None:
     """Until its record is there, or the other process has ended without one."""
     spec = w2s.supervisor("tfidf", small_task)
     trained: list[bool] = []
-    with user_store().claim(spec.run_id) as mine:
+    # Not `capfd`: what is written while it is read is lost.
+    with contextlib.redirect_stderr(io.StringIO()) as said, user_store().claim(spec.run_id) as mine:
         waiting = threading.Thread(target=lambda: trained.append(train((spec, False))))
         waiting.start()
-        until(lambda: spec.run_id in capfd.readouterr().err)
+        until(lambda: spec.run_id in said.getvalue())
         assert mine and find(spec) is None
     waiting.join()
     assert trained == [True] and train((spec, False)) is False
