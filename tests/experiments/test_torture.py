@@ -261,22 +261,22 @@ def test_a_conversion_killed_at_any_moment_is_made_good_by_the_next(
     finished(pass_by)
     seconds = finished(fetch_model, **own, W2S_CACHE=str(tmp_path / "undisturbed"))
     (manifest,) = (tmp_path / "undisturbed").glob("*/manifest.json")
-    rng, n_whole = np.random.default_rng(0), 0
+    rng, n_killed = np.random.default_rng(0), 0
     own["W2S_CACHE"] = str(cache := tmp_path / "killed")
     made = cache / manifest.parent.name
-    for number in range(1, 11):
+    while n_killed < 10:
         process = started(fetch_model, **own)
         process.join(rng.uniform(0, seconds))
         process.kill()
         process.join()
         until(lambda: not processes("W2S_CACHE", cache))
-        if made.exists() or number == 10:
-            n_whole += made.exists()
+        n_killed += not made.exists()
+        if made.exists() or n_killed == 10:
             finished(fetch_model, **own)  # reads every byte of what is there
             assert (made / manifest.name).read_text() == manifest.read_text()
             assert [path for path in cache.iterdir() if path.suffix != ".lock"] == [made]
             shutil.rmtree(cache)
-    record_property("conversions of the model killed at a random moment", number - n_whole)
+    record_property("conversions of the model killed at a random moment", n_killed)
 
 
 def test_what_is_run_ends_with_who_has_started_it(tmp_path: Path) -> None:
