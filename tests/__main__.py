@@ -47,7 +47,7 @@ LINT = [*MODULE, "ruff", "check", "--quiet", "--ignore", "E402,E501,B018"]
 
 def test() -> int:
     """Runs every check, all of them even where one fails; the tests, which wait a lot, beside them."""
-    failed, suite = [], [*MODULE, "pytest", "-n", "3", *SPREAD, "--ignore", "tests/browser"]
+    failed, suite = [], [*MODULE, "pytest", "-n", "2", *SPREAD, "--ignore", "tests/browser"]
     with subprocess.Popen(suite) as tests:
         for page in chapters(Path.cwd()):
             command = [*LINT, "--stdin-filename", f"book/{page.name}.py", "-"]
