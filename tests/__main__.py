@@ -77,7 +77,7 @@ def tried(options: cli.Options) -> tuple[list[Job], int | None]:
     jobs, workers = cli.take_jobs(options)
     found = [replace(job, variant=f" {profile}") for job in jobs if job.parameters]
     for job in jobs:
-        if "\n```python\n@w2s.method\n" in job.chapter.source.read_text(encoding="utf-8"):
+        if "\n```python\n@w2s.method\n" in job.chapter.text:
             listed = Listed(job.chapter.name, job.chapter.root)
             found.append(replace(job, chapter=listed, variant=f" {profile} with listings"))
         for together in turned(job.chapter):

@@ -47,14 +47,14 @@ class Listed(Chapter):
 
 def knobs(page: Chapter) -> list[str]:
     """The settings in the first column of the table under "What to tweak"."""
-    text = page.source.read_text(encoding="utf-8")
+    text = page.text
     section = text.partition("\n## What to tweak\n")[2].partition("\n## ")[0]
     return re.findall(r"^\|\s*`([^`|]+)`\s*\|", section, re.M)
 
 
 def problems(page: Chapter) -> Iterator[str]:
     """What is wrong with a chapter: citations, links to headings, cells folded in one place only."""
-    text = page.source.read_text(encoding="utf-8")
+    text = page.text
     yield from wrong_citations(page, text)
     for link in re.findall(r"\]\(([\w/.-]+\.md#[^)\s]*)\)", text):
         yield f"the link to {link} must end before the #"

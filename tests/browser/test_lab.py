@@ -165,7 +165,7 @@ def run_all(page):
 
 def test_chapters_are_written_as_jupyterlab_saves_and_shows_them():
     notebooks = [page for page in chapters(ROOT) if page.is_notebook]
-    heads = {page.source.read_text(encoding="utf-8").split("\n---\n")[0] for page in notebooks}
+    heads = {page.text.split("\n---\n")[0] for page in notebooks}
     assert len(heads) == 1  # the PGR chapter's, which JupyterLab leaves as it is
     # A folded output opens when its cell is run, so an answer stands in <details>.
     assert not [page.name for page in notebooks for t in FOLDED_OUTPUT if page.cells(t)]

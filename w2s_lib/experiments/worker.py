@@ -78,7 +78,8 @@ def main() -> None:
         except Exception as error:
             traceback.print_exc()
             reply = {"error": type(error).__name__, "message": str(error)}
-        free_gpu()  # here, where what an error holds is free: the GPU may be shared
+        if reply:
+            free_gpu()  # here, where what an error holds is free: the GPU may be shared
         print(json.dumps(reply), file=replies, flush=True)
 
 

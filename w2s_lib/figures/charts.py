@@ -91,7 +91,7 @@ def curves(
                 for value in given.get(name, {}).get(x, ())
                 if not math.isnan(interval.value) and not math.isnan(value)
             ]
-    domain = style.padded_domain([*extent(marks + dots), *known.values()] or [0.0, 1.0])
+    domain = style.padded_domain([*extent(marks + dots), *known.values()])
     labels = int(pixels / style.CHARACTER_WIDTH)
     axis = _number_axis(sites) if numeric else name_axis(list(map(str, xs)), width=labels)
     channels = {"x": measure(x_title, ends, alt.X)("x").axis(axis)}

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import altair as alt
 
 from w2s_lib.figures import style
-from w2s_lib.figures.charts import DASHED, Row, chart, estimate, extent, measure, name_axis
+from w2s_lib.figures.charts import DASHED, Row, chart, estimate, extent, measure, name_axis, scale
 from w2s_lib.figures.style import INTERVAL_TIP, VALUE_TIP
 from w2s_lib.measures.intervals import Interval, minus
 
@@ -15,7 +15,7 @@ Who: TypeAlias = Literal["supervisor", "student", "ceiling", "rival"]
 WHO = style.MEANING | {"rival": style.RIVAL}
 """The colour of each; "ceiling" is also the ground truth's."""
 ROLES = {"weak": "weak supervisor", "student": "strong student", "ceiling": "strong ceiling"}
-ROLE_COLOURS = alt.Scale(domain=list(ROLES.values()), range=list(style.MEANING.values()))
+ROLE_COLOURS = scale(list(ROLES.values()), list(style.MEANING.values()))
 
 
 def in_rows(
@@ -101,7 +101,7 @@ def accuracy_dots(
         for name, values in (seeds or {}).items()
         for value in values
     ]
-    domain = style.padded_domain([*extent(marks + dots), *known.values()] or [0.0, 1.0])
+    domain = style.padded_domain([*extent(marks + dots), *known.values()])
     x, blue, every = measure(x_title, domain, alt.X), alt.value(style.STUDENT), chart(marks)
     behind: list[alt.Chart] = []
     for i, (label, value) in enumerate(known.items()):

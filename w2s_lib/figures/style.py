@@ -62,8 +62,8 @@ def wrapped(title: str, width: int = 78) -> alt.TitleParams:
 
 
 def padded_domain(values: Sequence[float], padding: float = 0.06) -> tuple[float, float]:
-    """The range of the values, and a share of it more on either side."""
-    low, high = min(values), max(values)
+    """The range of the values, and a share of it more on either side; of no value, that of 0 to 1."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
     more = padding * ((high - low) or 1.0)
     return low - more, high + more
 

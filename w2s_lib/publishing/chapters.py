@@ -45,9 +45,14 @@ class Chapter:
         return self.root / "book" / f"{self.name}.md"
 
     @property
+    def text(self) -> str:
+        """The Markdown itself, as it is now."""
+        return self.source.read_text(encoding="utf-8")
+
+    @property
     def is_notebook(self) -> bool:
         """Whether there is something to execute: a jupytext header that names a kernel."""
-        head = self.source.read_text(encoding="utf-8").split("\n---", 1)[0]
+        head = self.text.split("\n---", 1)[0]
         return head.startswith("---") and "\nkernelspec:" in head
 
     @property
@@ -58,16 +63,15 @@ class Chapter:
     @property
     def title(self) -> str:
         """Its first heading."""
-        text = self.source.read_text(encoding="utf-8")
-        return text.partition("\n# ")[2].partition("\n")[0]
+        return self.text.partition("\n# ")[2].partition("\n")[0]
 
     def notebook(self) -> Any:
         """The chapter as a notebook, not executed."""
-        return deepcopy(_parsed(self.source.read_text(encoding="utf-8")))
+        return deepcopy(_parsed(self.text))
 
     def cells(self, tag: str) -> list[str]:
         """The sources of the cells that bear `tag`."""
-        cells = _parsed(self.source.read_text(encoding="utf-8")).cells
+        cells = _parsed(self.text).cells
         return [cell.source for cell in cells if tag in cell.metadata.get("tags", [])]
 
     def defaults(self) -> Parameters:

@@ -291,8 +291,8 @@ class RunSpec(Description):
             SpecError: it is not said yet which weights or texts are meant: see `pinned`.
         """
         for run in self.lineage():
-            said = f"no id yet: {run._unpinned} is not pinned, which `sweep` or `pin` does"
-            require(not run._unpinned, said)
+            if what := run._unpinned:
+                raise SpecError(f"no id yet: {what} is not pinned, which `sweep` or `pin` does")
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def with_seed(self, seed: int) -> RunSpec:

@@ -36,7 +36,7 @@ from w2s_lib.tasks.readers import FILE_KINDS, is_file, read_file, rows_to_keep
 Rows = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)  # hashed by identity: it is cached
+@dataclass(frozen=True, eq=False)  # frames have no truth value
 class TaskTable:
     """A task's rows, duplicates dropped.
 
